@@ -1,0 +1,1 @@
+"""What maintainers run: the makers of the pictures. See tools/README.md."""
