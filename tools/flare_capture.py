@@ -1,0 +1,565 @@
+"""Capture scenes of the role-playing game Flare with an exact mask of its interface.
+
+    python -m tools.flare_capture OUT --count 150
+
+Each scene starts the game on a virtual screen with a save file, a layout of the
+interface and a small script of its own, opens what the scene is about, and lets the
+preloaded `flare_shim.c` take one frame apart. See tools/README.md for what to install.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from tools.raw_item import CLASS_IDS, RawItem, save_item
+
+HERE = Path(__file__).parent
+GAME = Path("/usr/games/flare")
+MODS = Path("/usr/share/games/flare/mods")
+CAMPAIGN, FANTASY = MODS / "empyrean_campaign", MODS / "fantasycore"
+NEEDED = ("Xvfb", "xdotool", "gcc")
+PACKAGES = "flare-game xvfb xdotool x11-apps gcc libsdl2-dev fonts-liberation"
+
+# Alpha from which a pixel counts as interface: a quarter of the way to opaque.
+LEAST_ALPHA = 64
+# Repeated blending rounds each time, so a recomposed frame may be off by this much.
+MOST_DIFFERENCE = 2
+
+# Portraits of invented characters; the game also has some of real people.
+PORTRAITS = [
+    "dog01",
+    *(f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)),
+    *(f"male{n:02}" for n in (1, 2, 3, 4, 6)),
+]
+BODIES = ["peasant_man1", "peasant_man2", "peasant_woman1", "guild_man1", "guild_man2"]
+SPEAKERS = ["Ferryman", "Baker", "Old Scout", "Innkeeper", "Miller", "Beekeeper"]
+SPEAKERS += ["Bell Ringer", "Mason", "Herbalist", "Net Mender", "Cook", "Lamplighter"]
+LINES = [
+    "The harbour gate is closed at night. Come back when the bell rings twice.",
+    "I lost my lantern in the mine. Would you look for it, traveller?",
+    "Nobody has crossed that bridge since the long winter.",
+    "Six coins for bread, nine for a map. I do not bargain before noon.",
+    "Keep to the stone path and the dogs will leave you alone.",
+    "My brother writes that the snow came early to the pass this year.",
+    "You there! Have you seen a small blue door anywhere near the well?",
+    "The cellar is flooded again. Bring a bucket, or a boat.",
+    "Three apples, a rope and a candle. That is all I need for the tower.",
+    "They say the old miller counted every star above the eastern ridge.",
+    "If the wind turns, light the lamp in the upper window. I will see it.",
+    "I have walked here since spring. My boots remember every stone.",
+    "Bread is cheap, salt is dear, and good advice costs nothing today.",
+    "The goats have eaten my only map. Which way did you come from?",
+    "Do not touch the green bottles. The red ones are only vinegar.",
+    "A letter for me? Nobody has written to this house in seven years.",
+]
+FOES = ["goblin", "skeleton", "zombie", "antlion_sprayer", "mog", "hobgoblin"]
+FOES += ["minotaur", "wyvern_adult"]
+
+# What each kind of scene has open; the list is dealt out in turn, dialogues often.
+KEYS = {
+    "inventory": "i",
+    "character": "c",
+    "powers": "p",
+    "log": "l",
+    "exit": "Escape",
+    "inventory_character": "ic",
+    "log_inventory": "li",
+    "tooltip": "i",
+}
+KINDS = [
+    *("dialog", "inventory", "dialog_reply", "powers", "hud", "dialog", "vendor"),
+    *("log", "dialog_reply", "character", "stash", "dialog", "hud_message"),
+    *("inventory_character", "dialog_reply", "tooltip", "dialog", "hud_enemy"),
+    *("vendor", "dialog_reply", "log_inventory", "exit"),
+]
+DIALOGS = ("dialog", "dialog_reply")
+# A foe's blow closes these, so their maps come without foes.
+PEACEFUL = (*DIALOGS, "vendor", "stash")
+
+# What the mangled name of a widget's function contains, and the class it belongs to.
+WIDGET_CLASSES = [
+    ("MiniMap", "minimap"),
+    ("ActionBar", "actionbar"),
+    ("StatBar", "bars"),
+    ("MenuManager", "bars"),
+    ("MenuEnemy", "bars"),
+    ("ActiveEff", "bars"),
+    ("Talker", "dialog"),
+    ("HUDLog", "message"),
+    ("cursor", "cursor"),
+]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one capture is of; everything else is drawn from its seed."""
+
+    number: int
+    seed: int
+    kind: str
+    map: str
+
+    def rng(self) -> random.Random:
+        """Start this scene's random numbers from the beginning."""
+        return random.Random(f"{self.seed}-{self.number}")
+
+
+def widget_class(name: str) -> int:
+    """Look up the class id of a widget by its function; any other menu is a window."""
+    for part, class_name in WIDGET_CLASSES:
+        if part in name:
+            return CLASS_IDS[class_name]
+    return CLASS_IDS["window"]
+
+
+def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
+    """Deal kinds and maps out in turn, the maps in an order of the seed's choice."""
+    maps = random.Random(seed).sample(list(maps), len(maps))
+    return [
+        Scene(n, seed, KINDS[n % len(KINDS)], maps[n % len(maps)]) for n in range(count)
+    ]
+
+
+# --- Taking a frame apart -------------------------------------------------------------
+
+
+def matte(black: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Tell the interface's own alpha, 0..255, from it drawn on black and on white.
+
+    black, white: uint8 (H, W, 3). Returns int (H, W).
+    """
+    return 255 - (white.astype(int) - black.astype(int)).max(axis=2)
+
+
+def recompose(world: np.ndarray, black: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Draw the interface back on the world. Returns float (H, W, 3), 0..255."""
+    shine_through = (white.astype(float) - black) / 255
+    return world * shine_through + black
+
+
+def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
+    """Turn what the shim wrote into a raw item; raises ValueError on a misfit."""
+    image, world, black, white, widgets = (
+        np.array(Image.open(f"{prefix}_{name}"))
+        for name in (
+            "image.ppm",
+            "world.ppm",
+            "black.ppm",
+            "white.ppm",
+            "widgets.pgm",
+        )
+    )
+    off = np.abs(recompose(world, black, white) - image).max()
+    if off > MOST_DIFFERENCE:
+        raise ValueError(
+            f"scene {meta['number']}: recomposed frame is {off:.0f} grey levels off"
+        )
+    names = dict(
+        line.split() for line in Path(f"{prefix}_widgets.txt").read_text().splitlines()
+    )
+    table = np.zeros(256, np.uint8)
+    for number, name in names.items():
+        table[int(number)] = widget_class(name)
+    classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
+    meta = {**meta, "recomposed_within": round(float(off), 2)}
+    return RawItem(image, world, classes.astype(np.uint8), meta)
+
+
+# --- Setting a scene ------------------------------------------------------------------
+
+
+def set_values(text: str, values: dict[str, object]) -> str:
+    """Replace the first `key=...` line of each key in a settings file's text."""
+    for key, value in values.items():
+        text = re.sub(rf"^{key}=.*$", f"{key}={value}", text, count=1, flags=re.M)
+    return text
+
+
+def quiet_spots(map_name: str) -> list[tuple[int, int]]:
+    """List places to stand on a map: event areas well inside, else its entrance."""
+    text = (CAMPAIGN / f"maps/{map_name}.txt").read_text()
+    width, height = (
+        int(re.search(rf"^{key}=(\d+)", text, re.M)[1]) for key in ("width", "height")
+    )
+    areas = re.findall(
+        r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)", text, re.M
+    )
+    centres = [(int(x) + int(w) // 2, int(y) + int(h) // 2) for x, y, w, h in areas]
+    inside = [
+        (x, y) for x, y in centres if 10 < x < width - 10 and 10 < y < height - 10
+    ]
+    entrance = re.search(r"^hero_pos=(\d+),(\d+)", text, re.M)
+    return inside or [(int(entrance[1]), int(entrance[2]))]
+
+
+def peaceful_map(map_name: str) -> str:
+    """Read a map's text and leave its foes out."""
+    text = (CAMPAIGN / f"maps/{map_name}.txt").read_text()
+    return re.sub(r"^\[enemy\][^\[]*", "", text, flags=re.M)
+
+
+def menu_text(name: str) -> str:
+    """Read a menu's settings; a campaign file may only add to the base game's."""
+    base, campaign = (folder / f"menus/{name}.txt" for folder in (FANTASY, CAMPAIGN))
+    text = campaign.read_text() if campaign.exists() else base.read_text()
+    if text.startswith("APPEND"):
+        text = base.read_text() + "\n" + text.removeprefix("APPEND")
+    return text
+
+
+def shuffled_layout(rng: random.Random) -> dict[str, dict[str, object]]:
+    """Draw another place for each part of the interface, none on top of another."""
+    corners = ["topleft", "topright", "bottomleft", "bottomright", "top"]
+    bars_at, minimap_at = rng.sample(corners, 2)
+    action_bar = rng.choice(["bottom", "bottom", "top"])
+
+    def offset(corner: str, distance: int) -> int:
+        room = 40 if action_bar in corner else 0
+        return -(room + distance) if "bottom" in corner else room + distance
+
+    steps = (28, 10, 0) if "bottom" in bars_at else (0, 18, 36)
+    rows = [offset(bars_at, step) for step in steps]
+    indent = rng.choice([0, 4, 10])
+    sides = ["left", "right", "center"]
+    return {
+        "hp": {"pos": f"{indent},{rows[0]},118,18", "align": bars_at},
+        "mp": {"pos": f"0,{rows[1]},118,18", "align": bars_at},
+        "xp": {"pos": f"0,{rows[2]},106,24", "align": bars_at},
+        "minimap": {"pos": f"0,{offset(minimap_at, 0)},136,156", "align": minimap_at},
+        "actionbar": {"align": action_bar},
+        **{
+            name: {"align": rng.choice(sides)}
+            for name in ("inventory", "character", "powers", "log")
+        },
+        "talker": talker_layout(rng.choice([0, 0, -160, -300])),
+        "hudlog": {"align": rng.choice(["bottomleft", "left", "bottomright"])},
+        "enemy": {"align": rng.choice(["top", "bottom", "right"])},
+    }
+
+
+def talker_layout(shift: int) -> dict[str, object]:
+    """Move the dialogue box up by -shift pixels from the foot of the screen."""
+    button = f"608,{320 + shift}"
+    return {
+        "dialogbox": f"0,{320 + shift},640,96",
+        "dialogtext": f"24,{310 + shift},568,102",
+        "close": button,
+        "advance": button,
+    }
+
+
+def npc_text(scene: Scene, rng: random.Random) -> str:
+    """Write the person of a dialogue or a trader."""
+    trades = scene.kind == "vendor"
+    text = (
+        f"name={'Trader' if trades else rng.choice(SPEAKERS)}\nlevel=1\n"
+        f"gfx=animations/npcs/{rng.choice(BODIES)}.txt\ndirection=6\ntalker=true\n"
+    )
+    if trades:
+        stock = ",".join(map(str, ["2:5", "3:5", *rng.sample(range(4, 40), 14)]))
+        return text + f"vendor=true\nconstant_stock={stock}\n"
+    first, second = rng.sample(LINES, 2)
+    who, other = ("you", "him") if scene.kind == "dialog_reply" else ("him", "you")
+    portrait = f"portrait=images/portraits/{rng.choice(PORTRAITS)}.png\n"
+    return text + portrait + f"\n[dialog]\n{who}={first}\n{other}={second}\n"
+
+
+def script_text(scene: Scene, spot: tuple[int, int], rng: random.Random) -> str:
+    """Write the event that opens what no key opens; empty when a key is enough."""
+    x, y = spot
+    events = {
+        "vendor": "npc=npcs/scene.txt",
+        "stash": "stash=true",
+        "hud_enemy": f"spawn={rng.choice(FOES)},{x + 1},{y + 1};"
+        f"{rng.choice(FOES)},{x + 2},{y}",
+        "hud_message": f"msg={rng.choice(LINES)}",
+    } | dict.fromkeys(DIALOGS, "npc=npcs/scene.txt")
+    return f"[event]\n{events[scene.kind]}\n" if scene.kind in events else ""
+
+
+def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
+    """Write the scene as a mod of the game. Tells whether it has a script to load."""
+    rng = scene.rng()
+    script = script_text(scene, spot, rng)
+    files = {
+        "settings.txt": "description=scene\ngame=flare-game\nversion=1.14\n"
+        "requires=fantasycore,empyrean_campaign\n",
+        "engine/misc.txt": "APPEND\nfogofwar=0\nsave_fogofwar=false\n"
+        + ("" if rng.random() < 0.1 else "save_onload=false\n"),
+        "npcs/scene.txt": npc_text(scene, rng),
+        "scripts/scene.txt": script,
+    }
+    if scene.kind in PEACEFUL:
+        files[f"maps/{scene.map}.txt"] = peaceful_map(scene.map)
+    if rng.random() < 0.75:
+        for name, values in shuffled_layout(rng).items():
+            files[f"menus/{name}.txt"] = set_values(menu_text(name), values)
+    mod = home / ".local/share/flare/mods/scene"
+    shutil.rmtree(mod, ignore_errors=True)
+    for name, text in files.items():
+        (mod / name).parent.mkdir(parents=True, exist_ok=True)
+        (mod / name).write_text(text)
+    return bool(script)
+
+
+def write_settings(home: Path, scene: Scene) -> tuple[int, int]:
+    """Write the game's settings. Returns the window's width and height."""
+    rng = scene.rng()
+    width, height = (800, 600) if rng.random() < 0.3 else (640, 480)
+    values = {
+        "resolution_w": width,
+        "resolution_h": height,
+        # Three things drawn on the world that nobody could call interface or not.
+        "combat_text": 0,
+        "loot_tooltips": 2,
+        "entity_markers": 0,
+        "statbar_autohide": 0,
+        "statbar_labels": rng.choice([0, 1]),
+        "dev_mode": 0,
+        "auto_equip": 0,
+    }
+    folder = home / ".config/flare"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (HERE / "flare_base/settings.txt").read_text()
+    (folder / "settings.txt").write_text(set_values(text, values))
+    shutil.copy(HERE / "flare_base/keybindings.txt", folder)
+    (folder / "flare_lock").unlink(missing_ok=True)
+    return width, height
+
+
+def write_save(home: Path, scene: Scene, spot: tuple[int, int]) -> None:
+    """Write a saved game that starts on the scene's spot with a full bag."""
+    rng = scene.rng()
+    bag = [rng.randint(2, 60) if rng.random() < 0.6 else 0 for _ in range(40)]
+    body = rng.choice(["female,head_long", "male,head_short"])
+    values = {
+        "spawn": f"maps/{scene.map}.txt,{spot[0]},{spot[1]}",
+        # High, so that the hero lives until the picture is taken.
+        "xp": rng.choice([120_000, 300_000, 600_000]),
+        "build": "30,20,20,60",
+        "carried": ",".join(map(str, bag)),
+        "carried_quantity": ",".join(str(min(item, 1)) for item in bag),
+        "option": f"{body},images/portraits/{rng.choice(PORTRAITS)}.png",
+    }
+    folder = home / ".local/share/flare/saves/empyrean/1"
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.mkdir(parents=True)
+    text = (HERE / "flare_base/avatar.txt").read_text()
+    (folder / "avatar.txt").write_text(set_values(text, values))
+
+
+# --- Playing --------------------------------------------------------------------------
+
+
+class Player:
+    """Runs the game on one virtual screen, in a home folder of its own."""
+
+    def __init__(self, home: Path, display: str, shim: Path) -> None:
+        self.home = home
+        self.trigger = home / "trigger"
+        self.env = {
+            **os.environ,
+            "HOME": str(home),
+            "DISPLAY": display,
+            "SDL_AUDIODRIVER": "dummy",
+            "FLARE_SHIM_TRIGGER": str(self.trigger),
+        }
+        self.shim = shim
+
+    def capture(self, scene: Scene) -> RawItem:
+        """Play one scene and take it apart; raises ValueError when that fails."""
+        rng = scene.rng()
+        spot = rng.choice(quiet_spots(scene.map))
+        has_script = write_mod(self.home, scene, spot)
+        size = write_settings(self.home, scene)
+        write_save(self.home, scene, spot)
+        self.trigger.unlink(missing_ok=True)
+        with self.game(has_script):
+            self.act(scene, size, rng)
+            prefix = self.take_frame(scene)
+        size_text = f"{size[0]}x{size[1]}"
+        meta = {"game": "flare", **asdict(scene), "window": size_text}
+        return read_frame(prefix, meta)
+
+    @contextmanager
+    def game(self, has_script: bool) -> Iterator[None]:
+        """Keep the game running; it is always ended, whatever happens meanwhile."""
+        command = [
+            str(GAME),
+            "--renderer=sdl",
+            "--no-audio",
+            "--mods=fantasycore,empyrean_campaign,scene",
+            "--load-slot=1",
+        ]
+        command += ["--load-script=scripts/scene.txt"] * has_script
+        process = subprocess.Popen(
+            command,
+            env={**self.env, "LD_PRELOAD": str(self.shim)},
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    def act(self, scene: Scene, size: tuple[int, int], rng: random.Random) -> None:
+        """Wait for the world, open what the scene is about, place the mouse."""
+        width, height = size
+        self.control("mousemove", width - 1, height - 1)
+        time.sleep(4)
+        for key in keys_of(scene.kind):
+            self.control("keydown", key)
+            time.sleep(0.15)
+            self.control("keyup", key)
+            time.sleep(0.3)
+        if scene.kind in (*DIALOGS, "hud") and rng.random() < 0.5:
+            time.sleep(4)  # until the messages of the arrival have faded
+        if scene.kind == "tooltip":
+            self.control("mousemove", width - 200, height // 2 + 60)
+        elif rng.random() < 0.7:
+            self.control(
+                "mousemove",
+                rng.randint(width // 5, width * 4 // 5),
+                rng.randint(height // 5, height * 4 // 5),
+            )
+        time.sleep(0.3 if scene.kind == "hud_enemy" else 1)
+
+    def control(self, *words: object) -> None:
+        """Give the virtual screen one mouse or key command."""
+        subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True)
+
+    def take_frame(self, scene: Scene) -> Path:
+        """Ask the shim for the next frame and wait until all of it is written."""
+        prefix = self.home / "frame"
+        self.trigger.write_text(f"{prefix}\n")
+        deadline = time.monotonic() + 8
+        while self.trigger.exists():
+            if time.monotonic() > deadline:
+                raise ValueError(f"scene {scene.number}: the game drew no frame")
+            time.sleep(0.05)
+        return prefix
+
+
+def keys_of(kind: str) -> list[str]:
+    """List the keys that open a scene: letters one by one, a named key whole."""
+    keys = KEYS.get(kind, "")
+    return [keys] if keys == "Escape" else list(keys)
+
+
+def check_scene(item: RawItem) -> None:
+    """Refuse a frame that does not show what its scene is named after."""
+    number, kind = item.meta["number"], item.meta["kind"]
+    if kind in DIALOGS and not (item.classes == CLASS_IDS["dialog"]).any():
+        raise ValueError(f"scene {number}: the talk was broken off")
+    if item.world.mean() < 8:
+        raise ValueError(f"scene {number}: nothing but darkness on {item.meta['map']}")
+
+
+def need_tools() -> None:
+    """Raise FileNotFoundError that says what is missing and how to install it."""
+    missing = [name for name in NEEDED if not shutil.which(name)]
+    missing += [str(path) for path in (GAME, CAMPAIGN) if not path.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}"
+        )
+
+
+def build_shim(folder: Path) -> Path:
+    """Compile flare_shim.c; raises ValueError with the compiler's words."""
+    shim = folder / "flare_shim.so"
+    source = HERE / "flare_shim.c"
+    command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise ValueError(f"{source} does not compile: {result.stderr}")
+    return shim
+
+
+@contextmanager
+def virtual_screen() -> Iterator[str]:
+    """Run an X server without a monitor on a free display; gives the display's name."""
+    read_end, write_end = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x600x24"],
+        pass_fds=[write_end],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write_end)
+    try:
+        with os.fdopen(read_end) as answer:
+            display = answer.readline().strip()
+        if not display:
+            raise ValueError("Xvfb did not start; try it by hand")
+        yield f":{display}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def map_names() -> list[str]:
+    """List the campaign's maps, without the two that are not places."""
+    names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
+    return [name for name in names if name not in ("spawn", "hyperspace")]
+
+
+def capture_all(scenes: Sequence[Scene], out: Path) -> list[str]:
+    """Capture what OUT does not hold yet. Returns a line for each scene that failed."""
+    failures = []
+    with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
+        player = Player(Path(home), display, build_shim(Path(home)))
+        for scene in tqdm(scenes, unit="scene"):
+            folder = out / f"flare_{scene.number:03}"
+            if folder.exists():
+                continue
+            try:
+                item = player.capture(scene)
+                check_scene(item)
+                save_item(item, folder)
+            except ValueError as error:
+                failures.append(str(error))
+    return failures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="flare_capture", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the raw items")
+    parser.add_argument("--count", type=int, default=150, help="number of scenes")
+    parser.add_argument("--seed", type=int, default=5, help="what all is drawn from")
+    parser.add_argument("--only", type=int, nargs="+", help="just these numbers")
+    options = parser.parse_args(argv)
+    try:
+        need_tools()
+        scenes = deal_scenes(options.count, options.seed, map_names())
+        if options.only:
+            scenes = [scene for scene in scenes if scene.number in options.only]
+        options.out.mkdir(parents=True, exist_ok=True)
+        failures = capture_all(scenes, options.out)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
