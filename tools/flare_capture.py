@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tools.raw_item import CLASS_IDS, RawItem, save_item
+from tools.raw_item import RawItem, save_item
+from tools.ui_classes import CLASS_IDS
 
 HERE = Path(__file__).parent
 GAME = Path("/usr/games/flare")
@@ -67,8 +68,13 @@ LINES = [
     "Do not touch the green bottles. The red ones are only vinegar.",
     "A letter for me? Nobody has written to this house in seven years.",
 ]
+REMARKS = ["It is getting late.", "A bell rings far away.", "You feel rested."]
+REMARKS += ["Somebody was here before you.", "The wind turns.", "Game saved."]
 FOES = ["goblin", "skeleton", "zombie", "antlion_sprayer", "mog", "hobgoblin"]
 FOES += ["minotaur", "wyvern_adult"]
+
+# Maps of the campaign that are not places to stand.
+NO_PLACES = ("spawn", "hyperspace")
 
 # What each kind of scene has open; the list is dealt out in turn, dialogues often.
 KEYS = {
@@ -300,7 +306,10 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
         "settings.txt": "description=scene\ngame=flare-game\nversion=1.14\n"
         "requires=fantasycore,empyrean_campaign\n",
         "engine/misc.txt": "APPEND\nfogofwar=0\nsave_fogofwar=false\n"
-        + ("" if rng.random() < 0.1 else "save_onload=false\n"),
+        "save_onload=false\n",
+        # Some maps save all the same; let the game say something else of it.
+        "languages/engine.en.po": 'msgid "Game saved."\n'
+        f'msgstr "{rng.choice(REMARKS)}"\n',
         "npcs/scene.txt": npc_text(scene, rng),
         "scripts/scene.txt": script,
     }
@@ -516,10 +525,13 @@ def virtual_screen() -> Iterator[str]:
         server.wait()
 
 
-def map_names() -> list[str]:
-    """List the campaign's maps, without the two that are not places."""
+def map_names(wanted: Sequence[str] | None = None) -> list[str]:
+    """List the campaign's maps, or check the wanted ones; raises ValueError."""
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
-    return [name for name in names if name not in ("spawn", "hyperspace")]
+    unknown = set(wanted or []) - set(names)
+    if unknown:
+        raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
+    return wanted or [name for name in names if name not in NO_PLACES]
 
 
 def capture_all(scenes: Sequence[Scene], out: Path) -> list[str]:
@@ -528,7 +540,7 @@ def capture_all(scenes: Sequence[Scene], out: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
         player = Player(Path(home), display, build_shim(Path(home)))
         for scene in tqdm(scenes, unit="scene"):
-            folder = out / f"flare_{scene.number:03}"
+            folder = out / f"flare_{scene.seed}_{scene.number:03}"
             if folder.exists():
                 continue
             try:
@@ -546,11 +558,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for the raw items")
     parser.add_argument("--count", type=int, default=150, help="number of scenes")
     parser.add_argument("--seed", type=int, default=5, help="what all is drawn from")
+    parser.add_argument("--maps", nargs="+", help="just these maps of the campaign")
     parser.add_argument("--only", type=int, nargs="+", help="just these numbers")
     options = parser.parse_args(argv)
     try:
         need_tools()
-        scenes = deal_scenes(options.count, options.seed, map_names())
+        scenes = deal_scenes(options.count, options.seed, map_names(options.maps))
         if options.only:
             scenes = [scene for scene in scenes if scene.number in options.only]
         options.out.mkdir(parents=True, exist_ok=True)

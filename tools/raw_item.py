@@ -13,20 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-CLASS_NAMES = (
-    "not_ui",
-    "bars",
-    "minimap",
-    "actionbar",
-    "window",
-    "dialog",
-    "message",
-    "tooltip",
-    "cursor",
-    "menu_text",
-)
-CLASS_IDS = {name: number for number, name in enumerate(CLASS_NAMES)}
-
 
 class RawItem(NamedTuple):
     """One captured frame: pictures uint8 (H, W, 3), classes uint8 (H, W)."""

@@ -1,0 +1,101 @@
+"""The Flare capture: its pure parts everywhere, one real scene where the game is."""
+
+import random
+
+import numpy as np
+import pytest
+
+from tools import flare_capture as flare
+from tools.raw_item import load_item
+from tools.ui_classes import CLASS_IDS
+
+
+def half_transparent_box(world: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Draw a box of alpha 128 on a world, on black and on white."""
+    drawn = [world.copy(), np.zeros_like(world), np.full_like(world, 255)]
+    for picture in drawn:
+        part = picture[2:5, 3:9]
+        part[:] = np.round(part * (127 / 255) + np.array([200, 40, 10]) * (128 / 255))
+    return tuple(drawn)
+
+
+def test_matte_and_recomposition_of_a_known_box() -> None:
+    world = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    image, black, white = half_transparent_box(world)
+    inside = np.zeros((8, 12), bool)
+    inside[2:5, 3:9] = True
+    alpha = flare.matte(black, white)
+    assert (alpha[inside] == 128).all()
+    assert (alpha[~inside] == 0).all()
+    assert np.abs(flare.recompose(world, black, white) - image).max() <= 1
+
+
+def test_matte_sees_black_drawn_on_black() -> None:
+    world = np.zeros((4, 4, 3), np.uint8)
+    white = np.full_like(world, 255)
+    white[1:3] = 0  # the interface drew opaque black here, the world was black too
+    assert (flare.matte(world, white)[1:3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("_ZN11MenuMiniMap6renderERK6FPoint", "minimap"),
+        ("_ZN13MenuActionBar6renderEv", "actionbar"),
+        ("_ZN10MenuTalker6renderEv", "dialog"),
+        ("_ZN10MenuHUDLog6renderEv", "message"),
+        ("_ZN13MenuInventory6renderEv", "window"),
+        ("cursor", "cursor"),
+    ],
+)
+def test_widgets_and_their_classes(name: str, expected: str) -> None:
+    assert flare.widget_class(name) == CLASS_IDS[expected]
+
+
+def test_scenes_are_dealt_evenly_and_repeatably() -> None:
+    maps = [f"map{n}" for n in range(49)]
+    scenes = flare.deal_scenes(98, 5, maps)
+    assert scenes == flare.deal_scenes(98, 5, maps)
+    assert scenes != flare.deal_scenes(98, 6, maps)
+    assert {scene.map for scene in scenes[:49]} == set(maps)
+    assert {scene.kind for scene in scenes} == set(flare.KINDS)
+
+
+def test_settings_are_replaced_line_by_line() -> None:
+    text = "pos=0,0\nxpos=3\nalign=top\n"
+    changed = flare.set_values(text, {"pos": "9,9", "align": "left"})
+    assert changed == "pos=9,9\nxpos=3\nalign=left\n"
+
+
+def test_layouts_keep_bars_and_minimap_apart() -> None:
+    for seed in range(200):
+        layout = flare.shuffled_layout(random.Random(seed))
+        assert layout["hp"]["align"] != layout["minimap"]["align"]
+
+
+def test_portraits_are_the_invented_ones() -> None:
+    assert len(flare.PORTRAITS) == 17
+    assert not {"male05", "female05", "male07"} & set(flare.PORTRAITS)
+
+
+def test_a_missing_game_is_one_line(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.setattr(flare, "GAME", tmp_path / "flare")
+    with pytest.raises(SystemExit) as stop:
+        flare.main([str(tmp_path / "out")])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "apt-get install flare-game" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_real_scene(tmp_path) -> None:
+    try:
+        flare.need_tools()
+    except FileNotFoundError as error:
+        pytest.skip(f"Flare cannot be driven here: {error}")
+    assert flare.main([str(tmp_path), "--count", "1"]) == 0
+    item = load_item(tmp_path / "flare_5_000")
+    assert item.meta["recomposed_within"] <= flare.MOST_DIFFERENCE
+    assert (item.classes == CLASS_IDS["dialog"]).any()
+    assert (item.image == item.world)[~item.mask].mean() > 0.9
