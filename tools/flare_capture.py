@@ -213,10 +213,16 @@ def quiet_spots(map_name: str) -> list[tuple[int, int]]:
     return inside or [(int(entrance[1]), int(entrance[2]))]
 
 
-def peaceful_map(map_name: str) -> str:
-    """Read a map's text and leave its foes out."""
-    text = (CAMPAIGN / f"maps/{map_name}.txt").read_text()
-    return re.sub(r"^\[enemy\][^\[]*", "", text, flags=re.M)
+def map_text(scene: Scene) -> str:
+    """Write a scene's map without labels on its objects and, for a talk, without foes.
+
+    Such a label is drawn with the world, so nobody could call it interface or not.
+    """
+    text = (CAMPAIGN / f"maps/{scene.map}.txt").read_text()
+    text = re.sub(r"^tooltip=.*$", "", text, flags=re.M)
+    if scene.kind in PEACEFUL:
+        text = re.sub(r"^\[enemy\][^\[]*", "", text, flags=re.M)
+    return text
 
 
 def menu_text(name: str) -> str:
@@ -312,9 +318,8 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
         f'msgstr "{rng.choice(REMARKS)}"\n',
         "npcs/scene.txt": npc_text(scene, rng),
         "scripts/scene.txt": script,
+        f"maps/{scene.map}.txt": map_text(scene),
     }
-    if scene.kind in PEACEFUL:
-        files[f"maps/{scene.map}.txt"] = peaceful_map(scene.map)
     if rng.random() < 0.75:
         for name, values in shuffled_layout(rng).items():
             files[f"menus/{name}.txt"] = set_values(menu_text(name), values)
