@@ -228,7 +228,7 @@ def write_set(chosen: Sequence[Candidate], out: Path) -> None:
 
 def read_candidates(raw: Path, rejected: Sequence[str]) -> list[Candidate]:
     """Shrink every raw item below a folder but those rejected by eye."""
-    folders = sorted(path.parent for path in raw.glob("*/meta.json"))
+    folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")
     unknown = set(rejected) - {folder.name for folder in folders}
