@@ -45,11 +45,22 @@ def test_matte_sees_black_drawn_on_black() -> None:
         ("_ZN10MenuTalker6renderEv", "dialog"),
         ("_ZN10MenuHUDLog6renderEv", "message"),
         ("_ZN13MenuInventory6renderEv", "window"),
-        ("cursor", "cursor"),
+        ("overlay_01", "window"),
     ],
 )
 def test_widgets_and_their_classes(name: str, expected: str) -> None:
     assert flare.widget_class(name) == CLASS_IDS[expected]
+
+
+def test_the_last_overlay_is_the_cursor() -> None:
+    names = {1: "_ZN10MenuTalker6renderEv", 2: "overlay_01", 3: "overlay_02"}
+    table = flare.class_table(names)
+    assert table[:4].tolist() == [
+        0,
+        CLASS_IDS["dialog"],
+        CLASS_IDS["window"],
+        CLASS_IDS["cursor"],
+    ]
 
 
 def test_scenes_are_dealt_evenly_and_repeatably() -> None:

@@ -107,7 +107,6 @@ WIDGET_CLASSES = [
     ("ActiveEff", "bars"),
     ("Talker", "dialog"),
     ("HUDLog", "message"),
-    ("cursor", "cursor"),
 ]
 
 
@@ -131,6 +130,20 @@ def widget_class(name: str) -> int:
         if part in name:
             return CLASS_IDS[class_name]
     return CLASS_IDS["window"]
+
+
+def class_table(names: dict[int, str]) -> np.ndarray:
+    """List the class id of each widget number: uint8 (256,).
+
+    The last overlay is the cursor; those before it are tooltips.
+    """
+    table = np.zeros(256, np.uint8)
+    for number, name in names.items():
+        table[number] = widget_class(name)
+    overlays = [number for number, name in names.items() if "overlay" in name]
+    if overlays:
+        table[max(overlays)] = CLASS_IDS["cursor"]
+    return table
 
 
 def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
@@ -175,13 +188,11 @@ def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
         raise ValueError(
             f"scene {meta['number']}: recomposed frame is {off:.0f} grey levels off"
         )
-    names = dict(
-        line.split() for line in Path(f"{prefix}_widgets.txt").read_text().splitlines()
+    lines = Path(f"{prefix}_widgets.txt").read_text().splitlines()
+    names = {int(number): name for number, name in map(str.split, lines)}
+    classes = np.where(
+        matte(black, white) >= LEAST_ALPHA, class_table(names)[widgets], 0
     )
-    table = np.zeros(256, np.uint8)
-    for number, name in names.items():
-        table[int(number)] = widget_class(name)
-    classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
     meta = {**meta, "recomposed_within": round(float(off), 2)}
     return RawItem(image, world, classes.astype(np.uint8), meta)
 

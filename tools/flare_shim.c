@@ -36,7 +36,7 @@ typedef struct {
 
 static char prefix[PATH_LENGTH];
 static const void *frame_pixels; /* what SDL_UpdateTexture was last given */
-static int watching, interface_begun, manager_begun, latest_widget;
+static int watching, interface_begun, manager_begun, latest_widget, num_overlays;
 static int width, height;
 static Uint32 *world;
 static Shadow black, white;
@@ -54,7 +54,7 @@ static int widget_number(const char *name) {
 
 /* The widget on whose behalf we are called, or 0 for the world. The minimap draws its
  * button by a tail call, which leaves no menu on the stack: such a call belongs to the
- * latest widget. What comes after MenuManager is the cursor. */
+ * latest widget. After MenuManager come tooltips and at last the cursor, a call each. */
 static int calling_widget(void) {
     void *stack[STACK_DEPTH];
     int depth = backtrace(stack, STACK_DEPTH);
@@ -69,7 +69,10 @@ static int calling_widget(void) {
         if (strstr(caller.dli_sname, "Menu")) menu = caller.dli_sname;
     }
     if (menu) return latest_widget = widget_number(menu);
-    return manager_begun ? widget_number("cursor") : latest_widget;
+    if (!manager_begun) return latest_widget;
+    char overlay[NAME_LENGTH];
+    snprintf(overlay, sizeof overlay, "overlay_%02d", ++num_overlays);
+    return widget_number(overlay);
 }
 
 static void copy_pixels(Uint32 *to, const SDL_Surface *from) {
@@ -207,7 +210,7 @@ static void finish_frame(const void *pixels, int pitch) {
     free(world);
     free(widgets);
     unlink(getenv("FLARE_SHIM_TRIGGER"));
-    watching = interface_begun = manager_begun = latest_widget = 0;
+    watching = interface_begun = manager_begun = latest_widget = num_overlays = 0;
 }
 
 static void look_for_trigger(void) {
