@@ -36,6 +36,7 @@ Licence: MIT.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -594,11 +595,7 @@ def _need_at_least(name: str, value: float, least: float) -> None:
 # 3. Paired transforms: one random draw for image and target. (notebook 03)
 # --------------------------------------------------------------------------------------
 
-# Mask pictures go through transforms as ids, so that padding can say "ignored".
-_GREY_TO_ID = np.full(256, 254, np.uint8)
-_GREY_TO_ID[[0, 255, IGNORE_GREY]] = 0, 1, IGNORE_INDEX
-_ID_TO_GREY = np.zeros(256, np.uint8)
-_ID_TO_GREY[[0, 1, IGNORE_INDEX]] = 0, 255, IGNORE_GREY
+# What is padded: black in an image, ignored in a target.
 _FILL = {tv_tensors.Mask: IGNORE_INDEX, "others": 0}
 
 
@@ -642,14 +639,21 @@ def _wrap_target(target: Any) -> tv_tensors.Mask:
         )
     values = np.array(target)
     if target.mode == "L":
-        ids = _GREY_TO_ID[values]
-        if (ids == 254).any():
-            raise ValueError(
-                f"target picture with values {_listed(values)}: expected only 0, 255 "
-                f"and {IGNORE_GREY}; threshold it first, see load_mask"
-            )
-        values = ids
+        values = _greys_to_ids(values)
     return tv_tensors.Mask(torch.from_numpy(values)[None])
+
+
+def _greys_to_ids(greys: np.ndarray) -> np.ndarray:
+    """Turn a mask picture's 0, 255 and 128 into 0, 1 and 255, uint8 (H, W)."""
+    foreground, unknown = greys == 255, greys == IGNORE_GREY
+    if not (foreground | unknown | (greys == 0)).all():
+        raise ValueError(
+            f"target picture with values {_listed(greys)}: expected only 0, 255 and "
+            f"{IGNORE_GREY}; threshold it first, see load_mask"
+        )
+    ids = foreground.view(np.uint8)
+    ids[unknown] = IGNORE_INDEX
+    return ids
 
 
 def _unwrap_target(target: tv_tensors.Mask, like: Any) -> Any:
@@ -657,7 +661,8 @@ def _unwrap_target(target: tv_tensors.Mask, like: Any) -> Any:
         return target.as_subclass(torch.Tensor)
     values = target[0].numpy()
     if like.mode == "L":
-        return Image.fromarray(_ID_TO_GREY[values])
+        greys = np.where(values == 1, 255, np.where(values == 0, 0, IGNORE_GREY))
+        return Image.fromarray(greys.astype(np.uint8))
     picture = Image.fromarray(values)
     picture.putpalette(like.getpalette() or [])
     return picture
@@ -704,9 +709,11 @@ class ImageTargetToTensor:
     """
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        image = v2.functional.to_dtype(
-            v2.functional.to_image(image), torch.float32, scale=True
-        ).as_subclass(torch.Tensor)
+        if _is_picture(image):
+            pixels = torch.from_numpy(np.array(image.convert("RGB")))  # (H, W, 3)
+            image = pixels.permute(2, 0, 1).float().div_(255)
+        else:
+            image = v2.functional.to_dtype(image, torch.float32, scale=True)
         if _is_picture(target):
             ids = _wrap_target(target).as_subclass(torch.Tensor)
             target = ids.float() if target.mode == "L" else ids[0].long()
@@ -871,9 +878,10 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double height and width, put the skip beside it, then a block.
+    """Double height and width, then add what a block makes of it and the skip.
 
-    x (B, 2C, H/2, W/2) and skip (B, C, H, W) -> (B, C, H, W).
+    x (B, 2C, H/2, W/2) and skip (B, C, H, W) -> (B, C, H, W). Adding instead of
+    replacing (https://arxiv.org/abs/1512.03385) learns a picture in fewer steps.
     """
 
     def __init__(self, num_out: int) -> None:
@@ -882,11 +890,12 @@ class Up(nn.Module):
         self.block = ConvBlock(2 * num_out, num_out, normalize=False)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        return self.block(torch.cat([self.up(x), skip], dim=1))
+        x = self.up(x)
+        return x + self.block(torch.cat([x, skip], dim=1))
 
 
 class UNet(nn.Module):
-    """Logits for every pixel: (B, C, H, W) -> (B, K, H, W), any H and W from 1 up.
+    """Logits for every pixel: (B, C, H, W) in 0..1 -> (B, K, H, W), any H, W >= 1.
 
     Five levels, `max_features` channels on the lowest (a multiple of 16; 256 gives 1 M
     parameters). Only the way down is normalised, each image for itself; normalize=False
@@ -921,11 +930,12 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(Up(width) for width in reversed(widths))
         self.head = nn.Conv2d(first, num_out_channels * cell, 1)
         self.apply(_kaiming)
+        self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         self._check(image)
         height, width = image.shape[-2:]
-        x = F.pixel_unshuffle(self._pad(image), self.shrink)
+        x = F.pixel_unshuffle((self._pad(image) - 0.5) * 4, self.shrink)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
             skips.append(down(skips[-1]))
@@ -956,10 +966,14 @@ class UNet(nn.Module):
             raise ValueError(f"UNet got an empty batch {tuple(image.shape)}")
 
     def _pad(self, image: torch.Tensor) -> torch.Tensor:
-        """Repeat the last row and column until four halvings come out even."""
+        """Repeat the last row and column until four halvings come out even.
+
+        The lowest level keeps at least 2x2 cells: one alone has no deviation.
+        """
         step = 16 * self.shrink
         height, width = image.shape[-2:]
-        return F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
+        foot, right = (max(-side % step, 2 * step - side) for side in (height, width))
+        return F.pad(image, (0, right, 0, foot), mode="replicate")
 
 
 def _kaiming(module: nn.Module) -> None:
@@ -1128,7 +1142,9 @@ def to_array(picture: Any) -> np.ndarray:
         values = values * 255
     elif values.ndim == 2:
         return np.array(classes_to_colors(values, PALETTE))
-    return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy()
+    if values.ndim == 2:
+        values = values[..., None]
+    return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
 
 
 def overlay(
@@ -1329,7 +1345,7 @@ class UISegmentationSystem(pl.LightningModule):
 
     def __init__(
         self,
-        learning_rate: float = 5e-3,
+        learning_rate: float = 3e-3,
         max_features: int = 256,
         *,
         loss: str = "bce",
@@ -1350,11 +1366,12 @@ class UISegmentationSystem(pl.LightningModule):
         """Measure how wrong logits are, both (B, K, H, W)."""
         return LOSSES[self.hparams.loss](logits, targets, self.hparams.pos_weight)
 
-    def on_fit_start(self) -> None:
-        """Start at the share of foreground in the data; a resumed run has learnt it."""
-        if self.trainer.ckpt_path is None:
-            targets = (target for _, target in self.trainer.datamodule.train_set)
-            self.network.set_foreground_share(foreground_share(targets))
+    def on_train_start(self) -> None:
+        """Start at the data's share of foreground; a resumed run has learnt it."""
+        if self.trainer.ckpt_path is None and self.trainer.global_step == 0:
+            samples = itertools.islice(self.trainer.train_dataloader.dataset, 100)
+            share = foreground_share(target for _, target in samples)
+            self.network.set_foreground_share(share)
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch

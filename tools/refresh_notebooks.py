@@ -46,6 +46,9 @@ ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 # A bar that is drawn again and again on one line; only its last state is kept.
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 
+# What colours a traceback in a terminal.
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
 
 def find_leak(text: str) -> str | None:
     """Find what belongs to one machine only: a path or a memory address."""
@@ -164,6 +167,14 @@ def place_of(path: Path, number: int) -> str:
     return f"{path.name}, cell {number}"
 
 
+def describe_error(error: CellExecutionError) -> str:
+    """Say in one line where in its cell an error arose, and its last line."""
+    last_line = " ".join(f"{error.ename}: {error.evalue}".split())
+    arrow = re.search(r"^-+> \d+ +(.+)$", COLOUR.sub("", error.traceback), re.MULTILINE)
+    where = f", at {arrow[1].strip()!r}," if arrow else ""
+    return f"{where} raised {last_line.rstrip(':')}"
+
+
 def run_cell(client: NotebookClient, number: int, place: str) -> None:
     """Run a cell, numbered from 1; raise ValueError in one line when it fails."""
     cell = client.nb["cells"][number - 1]
@@ -172,8 +183,7 @@ def run_cell(client: NotebookClient, number: int, place: str) -> None:
     try:
         client.execute_cell(cell, number - 1)
     except CellExecutionError as error:
-        last_line = " ".join(f"{error.ename}: {error.evalue}".split())
-        raise ValueError(f"{place} raised {last_line}") from None
+        raise ValueError(f"{place}{describe_error(error)}") from None
     except CellTimeoutError:
         raise ValueError(f"{place} ran longer than {CELL_SECONDS} s") from None
     except DeadKernelError:
@@ -239,10 +249,13 @@ def put_in_place(data: bytes, path: Path) -> None:
 def refresh(path: Path) -> str:
     """Run a notebook and store it; return a line about it, or raise ValueError."""
     start = time.perf_counter()
+    before = path.read_bytes()
     notebook = read_notebook(path)
     run_cells(notebook, path)
     normalise(notebook)
     data = to_bytes(notebook, path.name)
+    if path.read_bytes() != before:
+        raise ValueError(f"{path.name}: edited while it ran and left so; refresh again")
     put_in_place(data, path)
     seconds = time.perf_counter() - start
     cells = len(notebook["cells"])

@@ -1,0 +1,1 @@
+"""Side-by-side measurements, run by hand: see benchmarks/README.md."""

@@ -1,0 +1,125 @@
+"""What the benchmarks share: fair timing, Markdown tables, their block in the README."""
+
+import argparse
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "test_inputs"
+README = ROOT / "README.md"
+START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+
+class Cost(NamedTuple):
+    """What running something once took, in seconds."""
+
+    cpu: float
+    wall: float
+
+
+def cost_of(task: Callable[[], object]) -> Cost:
+    """Run a task once and take its time, CPU time over all threads of the process."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    task()
+    return Cost(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def run_in_turn(
+    tasks: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, list[Cost]]:
+    """Run tasks A B C A B C ..., so that a busy minute of the machine hits them all.
+
+    warm_up: rounds that are run first and not counted. Raises ValueError without
+    rounds.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds {rounds}: expected 1 or more")
+    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
+    with tqdm(total=(warm_up + rounds) * len(tasks), desc="timing") as bar:
+        for turn in range(warm_up + rounds):
+            for name, task in tasks.items():
+                cost = cost_of(task)
+                if turn >= warm_up:
+                    costs[name].append(cost)
+                bar.update()
+    return costs
+
+
+def relative_cpu(costs: Mapping[str, Sequence[Cost]], base: str) -> dict[str, float]:
+    """Divide CPU times by those of `base` in the same round; the median over rounds."""
+    return {
+        name: median(
+            cost.cpu / unit.cpu for cost, unit in zip(taken, costs[base], strict=True)
+        )
+        for name, taken in costs.items()
+    }
+
+
+def seeded[Made](seed: int, make: Callable[[], Made]) -> Made:
+    """Call `make` with torch's generator at `seed`, and leave the generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Draw a Markdown table, the first column to the left, numbers to the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def write_section(name: str, text: str, readme: Path = README) -> None:
+    """Put a benchmark's text into the README's block, in the place of its last one.
+
+    The file is written beside and moved into place. Raises as `check_block` does.
+    """
+    page = check_block(readme)
+    before, rest = page.split(START)
+    block, after = rest.split(END)
+    section = f"<!-- {name} -->\n\n{text.strip()}\n\n<!-- /{name} -->\n"
+    old = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->\n", re.DOTALL)
+    if old.search(block):
+        block = old.sub(lambda _: section, block)
+    else:
+        block = f"{block.rstrip()}\n\n{section}"
+    beside = readme.with_name(f".{readme.name}.part")
+    beside.write_text(f"{before}{START}{block}{END}{after}", encoding="utf-8")
+    os.replace(beside, readme)
+
+
+def check_block(readme: Path = README) -> str:
+    """Read a page that has the benchmarks' two marks, else raise.
+
+    FileNotFoundError without the file, ValueError without exactly one of each mark.
+    """
+    if not readme.is_file():
+        raise FileNotFoundError(f"{readme.name}: no such file; --write fills its block")
+    page = readme.read_text(encoding="utf-8")
+    if page.count(START) != 1 or page.count(END) != 1 or END in page.split(START)[0]:
+        raise ValueError(
+            f"{readme.name}: expected one {START} and after it one {END}; add them "
+            "where the tables shall stand"
+        )
+    return page
+
+
+def start(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Read the command line with --write added; one thread from here on."""
+    parser.add_argument(
+        "--write", action="store_true", help="replace this table in README.md as well"
+    )
+    options = parser.parse_args(argv)
+    if options.write:
+        check_block()
+    torch.set_num_threads(1)
+    return options

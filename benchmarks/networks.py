@@ -1,0 +1,273 @@
+"""Compare networks: CPU time of a training step, and accuracy at equal steps.
+
+python -m benchmarks.networks                                  # minutes
+python -m benchmarks.networks --accuracy --keep /tmp/runs.jsonl    # an hour or more
+
+The step: batch 4 of 256x256, forward, BCE, backward, Adam, one thread. Accuracy: mean
+IoU over pictures of maps that were not trained on, the same data, schedule and start
+for all, at two peak learning rates.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+import ui_segmentation_system as ui
+from benchmarks.measure import (
+    PICTURES,
+    markdown_table,
+    relative_cpu,
+    run_in_turn,
+    seeded,
+    start,
+    write_section,
+)
+from benchmarks.nets import (
+    NETWORKS,
+    TEXTBOOK,
+    count_parameters,
+    need_packages,
+    set_prior,
+)
+
+BATCH_SIZE = 4
+SIZE = 256  # pixels, of the timed step
+STEPS = 250
+RATES = (1e-3, 4e-3)  # peaks: Adam's usual rate and the module's
+NUM_VAL = 30
+SPLIT_SEED = 0
+
+Makers = Mapping[str, Callable[[], nn.Module]]
+
+
+class Run(NamedTuple):
+    """One training: which network, at which peak rate, from which seed."""
+
+    network: str
+    rate: float
+    seed: int
+
+
+def make_step(network: nn.Module, layout: torch.memory_format) -> Callable[[], None]:
+    """Make a function that does one whole training step on a fixed batch."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(BATCH_SIZE, 3, SIZE, SIZE, generator=generator)
+    target = (image[:, :1] > 0.5).float()
+    image = image.contiguous(memory_format=layout)
+    network = network.to(memory_format=layout)
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(network(image), target).backward()
+        optimizer.step()
+
+    return step
+
+
+def step_costs(makers: Makers, rounds: int) -> dict[str, tuple[float, float]]:
+    """Time a step of each network in both memory layouts: (plain, channels last).
+
+    Both relative to the textbook network in PyTorch's plain layout.
+    """
+    layouts = (torch.contiguous_format, torch.channels_last)
+    steps = {
+        f"{name} {layout}": make_step(seeded(0, make), layout)
+        for name, make in makers.items()
+        for layout in layouts
+    }
+    costs = run_in_turn(steps, rounds)
+    ratios = relative_cpu(costs, f"{TEXTBOOK} {layouts[0]}")
+    plain, last = (
+        [ratios[f"{name} {layout}"] for name in makers] for layout in layouts
+    )
+    return dict(zip(makers, zip(plain, last, strict=True), strict=True))
+
+
+def split_by_map(
+    items: Sequence[Mapping[str, Any]], num_val: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """Split an index into ids for training and validation; no map is in both.
+
+    Whole maps go to validation, in an order drawn by `seed`, while they fit into
+    `num_val`.
+    """
+    maps: dict[str, list[int]] = {}
+    for item in items:
+        maps.setdefault(item["map"], []).append(item["id"])
+    val: list[int] = []
+    for name in np.random.default_rng(seed).permutation(sorted(maps)):
+        if len(val) + len(maps[name]) <= num_val:
+            val += maps[name]
+    train = [item["id"] for item in items if item["id"] not in val]
+    return train, sorted(val)
+
+
+def read_samples(folder: Path, ids: Sequence[int]) -> ui.Sample:
+    """Read pairs as one sample: image (N, 3, H, W), target (N, 1, H, W)."""
+    pairs = [(folder / f"{i}_input.png", folder / f"{i}_target.jpg") for i in ids]
+    dataset = ui.PairDataset(pairs, ui.ImageTargetToTensor())
+    images, targets = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
+    return ui.Sample(torch.stack(images), torch.stack(targets))
+
+
+def draw_batches(train: ui.Sample, seed: int) -> Iterator[ui.Sample]:
+    """Draw batches without end, each picture once an epoch, half of them mirrored."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = torch.from_numpy(rng.permutation(len(train.image)))
+        for chosen in order.split(BATCH_SIZE):
+            if len(chosen) < BATCH_SIZE:
+                break
+            image, target = train.image[chosen], train.target[chosen]
+            mirrored = torch.from_numpy(rng.random(BATCH_SIZE) < 0.5)
+            image[mirrored] = image[mirrored].flip(-1)
+            target[mirrored] = target[mirrored].flip(-1)
+            yield ui.Sample(image, target)
+
+
+def train_network(
+    network: nn.Module, train: ui.Sample, run: Run, steps: int, bar: tqdm
+) -> None:
+    """Train as `UISegmentationSystem` does: BCE, Adam, OneCycle, gradients clipped."""
+    set_prior(network, ui.foreground_share(train.target))
+    optimizer = torch.optim.Adam(network.parameters(), run.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, run.rate, total_steps=steps, div_factor=10, final_div_factor=100
+    )
+    network.train()
+    for image, target in itertools.islice(draw_batches(train, run.seed), steps):
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(network(image), target).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        bar.update()
+
+
+@torch.inference_mode()
+def mean_iou(network: nn.Module, val: ui.Sample) -> float:
+    """Average the pictures' own IoU, 0..1."""
+    network.eval()
+    return mean(
+        float(ui.binary_iou(network(image[None]), target[None], from_logits=True))
+        for image, target in zip(val.image, val.target, strict=True)
+    )
+
+
+def read_runs(keep: Path | None) -> dict[Run, float]:
+    """Read what `--keep` has kept: runs and their mean IoU."""
+    if keep is None or not keep.exists():
+        return {}
+    lines = [json.loads(line) for line in keep.read_text().splitlines()]
+    return {
+        Run(line["network"], line["rate"], line["seed"]): line["iou"] for line in lines
+    }
+
+
+def keep_run(keep: Path | None, run: Run, iou: float) -> None:
+    """Append a finished run to the file of `--keep`, if there is one."""
+    if keep is not None:
+        with keep.open("a") as file:
+            file.write(json.dumps({**run._asdict(), "iou": iou}) + "\n")
+
+
+def accuracies(
+    makers: Makers, num_seeds: int, steps: int, keep: Path | None
+) -> dict[Run, float]:
+    """Train every network at every rate and seed; mean IoU on maps never seen."""
+    items = json.loads((PICTURES / "index.json").read_text())["items"]
+    train, val = (
+        read_samples(PICTURES, ids) for ids in split_by_map(items, NUM_VAL, SPLIT_SEED)
+    )
+    done = read_runs(keep)
+    runs = itertools.starmap(Run, itertools.product(makers, RATES, range(num_seeds)))
+    todo = sorted((run for run in runs if run not in done), key=lambda run: run.seed)
+    with tqdm(total=len(todo) * steps, desc="training", unit="step") as bar:
+        for run in todo:
+            bar.set_postfix_str(run.network)
+            network = seeded(run.seed, makers[run.network])
+            train_network(network, train, run, steps, bar)
+            done[run] = mean_iou(network, val)
+            keep_run(keep, run, done[run])
+    return done
+
+
+def table(
+    makers: Makers,
+    costs: Mapping[str, tuple[float, float]],
+    ious: Mapping[Run, float],
+) -> str:
+    """Draw the table; without accuracies their columns are left out."""
+    header = ["network", "parameters", "CPU of a step", "channels last"]
+    header += [f"IoU at {rate:g}" for rate in RATES if ious]
+    rows = []
+    for name, make in makers.items():
+        row = [name, f"{count_parameters(make()) / 1e6:.2f} M"]
+        row += [f"{cost:.2f}" for cost in costs[name]]
+        row += [f"{median_iou(ious, name, rate):.3f}" for rate in RATES if ious]
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def median_iou(ious: Mapping[Run, float], name: str, rate: float) -> float:
+    """Take the median over seeds of a network at a rate."""
+    return median(
+        iou for run, iou in ious.items() if (run.network, run.rate) == (name, rate)
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.networks", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="timed steps of each network"
+    )
+    parser.add_argument(
+        "--accuracy", action="store_true", help="train as well (an hour or more)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=2, help="trainings of each network at each rate"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="file to append finished trainings to, and not to repeat those in it",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table, and with --write put it into the README."""
+    parser = _parser()
+    try:
+        options = start(parser, argv)
+        if options.write and not options.accuracy:
+            raise ValueError("--write needs --accuracy: the README's table has both")
+        need_packages()
+        ious = {}
+        if options.accuracy:
+            ious = accuracies(NETWORKS, options.seeds, STEPS, options.keep)
+        text = table(NETWORKS, step_costs(NETWORKS, options.rounds), ious)
+        print(text)
+        if options.write:
+            write_section("networks", text)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

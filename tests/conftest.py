@@ -1,0 +1,70 @@
+"""Small made pictures that the module's tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# A pixel whose darkest channel is above this belongs to the box.
+BOX_LEVEL = 150
+
+MakePairs = Callable[..., Path]
+
+
+def draw_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    """Dark noise with a bright box off the centre; size: (width, height)."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 100, (height, width, 3), dtype=np.uint8)
+    box = pixels[height // 8 : height // 2, width // 8 : width * 3 // 4]
+    box[:] = rng.integers(200, 256, box.shape)
+    return Image.fromarray(pixels)
+
+
+def find_box(image: Image.Image) -> Image.Image:
+    """Make the mask of an image of `draw_image` from its pixels, 0 and 255."""
+    inside = np.array(image).min(axis=2) > BOX_LEVEL
+    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+
+
+@pytest.fixture
+def pair() -> tuple[Image.Image, Image.Image]:
+    """A picture of 64x48 and its mask."""
+    image = draw_image(0, (64, 48))
+    return image, find_box(image)
+
+
+@pytest.fixture
+def make_pairs(tmp_path: Path) -> MakePairs:
+    """Give a function that writes pairs 1, 2, ... and returns their folder."""
+
+    def make(count: int = 3, size: tuple[int, int] = (24, 20)) -> Path:
+        folder = tmp_path / "pairs"
+        folder.mkdir()
+        for number in range(1, count + 1):
+            image = draw_image(number, size)
+            image.save(folder / f"{number}_input.png")
+            find_box(image).save(folder / f"{number}_target.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path) -> dict[str, Path]:
+    """Files that bear a picture's name and are none, by what is wrong with them."""
+    whole = tmp_path / "whole.png"
+    draw_image(0).save(whole)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    contents = {
+        "empty": b"",
+        "truncated": whole.read_bytes()[:600],
+        "text": b"hello, I am a text",
+        "pointer": pointer.encode(),
+    }
+    files = {name: tmp_path / f"{name}.png" for name in contents}
+    for name, path in files.items():
+        path.write_bytes(contents[name])
+    return files
