@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing, Markdown tables, their block in the README."""
+"""What the benchmarks share: fair timing, Markdown tables, the README's block."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "test_inputs"
 README = ROOT / "README.md"
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+Made = TypeVar("Made")
 
 
 class Cost(NamedTuple):
@@ -63,7 +65,7 @@ def relative_cpu(costs: Mapping[str, Sequence[Cost]], base: str) -> dict[str, fl
     }
 
 
-def seeded[Made](seed: int, make: Callable[[], Made]) -> Made:
+def seeded(seed: int, make: Callable[[], Made]) -> Made:
     """Call `make` with torch's generator at `seed`, and leave the generator alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,6 +1,7 @@
 """The networks that the benchmarks compare: one output channel, random weights."""
 
 import importlib.util
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -37,7 +38,7 @@ class TextbookUNet(nn.Module):
 
     def __init__(self, batch_norm: bool = False) -> None:
         super().__init__()
-        pairs = list(zip(WIDTHS, WIDTHS[1:], strict=False))
+        pairs = list(itertools.pairwise(WIDTHS))
         self.first = DoubleConv(3, WIDTHS[0], batch_norm)
         self.pool = nn.MaxPool2d(2)
         self.downs = nn.ModuleList(DoubleConv(*pair, batch_norm) for pair in pairs)

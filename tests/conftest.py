@@ -18,7 +18,7 @@ def draw_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
     width, height = size
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 100, (height, width, 3), dtype=np.uint8)
-    box = pixels[height // 8 : height // 2, width // 8 : width * 3 // 4]
+    box = pixels[height // 8 : height // 2, width // 8 : width // 2]
     box[:] = rng.integers(200, 256, box.shape)
     return Image.fromarray(pixels)
 

@@ -1,0 +1,310 @@
+"""UNet, losses and scores: any size, known formulas, trusted references."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ui_segmentation_system import (
+    UNet,
+    bce_dice_loss,
+    bce_loss,
+    binary_iou,
+    dice_loss,
+    foreground_share,
+    iou_counts,
+    iou_of,
+)
+
+
+@pytest.fixture(params=[{}, {"fast": True}, {"normalize": False}], ids=str)
+def small(request: pytest.FixtureRequest) -> UNet:
+    """A small UNet, with each option in turn."""
+    torch.manual_seed(0)
+    return UNet(3, 2, max_features=32, **request.param)
+
+
+def reference_iou(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Count pixel by pixel; 255 in `wanted` is ignored."""
+    both = either = 0
+    for f, w in zip(found.flat, wanted.flat, strict=True):
+        if w == 255:
+            continue
+        both += bool(f) and w == 1
+        either += bool(f) or w == 1
+    return both / either if either else 1.0
+
+
+def random_case(seed: int, shape: tuple[int, ...] = (2, 1, 6, 7)) -> tuple:
+    """Draw logits and targets of 0, 1 and some 255."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(shape, generator=generator) * 3
+    targets = torch.randint(0, 2, shape, generator=generator).float()
+    targets[torch.rand(shape, generator=generator) < 0.2] = 255
+    return logits, targets
+
+
+@pytest.mark.parametrize("height", [1, 2, 15, 16, 17, 32, 33, 40])
+@pytest.mark.parametrize("width", [1, 16, 23, 40])
+def test_logits_for_any_size(small: UNet, height: int, width: int) -> None:
+    logits = small(torch.rand(1, 3, height, width))
+    assert logits.shape == (1, 2, height, width)
+    assert logits.isfinite().all()
+
+
+def test_each_image_counts_for_itself(small: UNet) -> None:
+    images = torch.rand(3, 3, 20, 36)
+    alone = torch.cat([small(image[None]) for image in images])
+    torch.testing.assert_close(small(images), alone, atol=1e-4, rtol=1e-4)
+
+
+def test_training_and_evaluation_agree(small: UNet) -> None:
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.equal(small.train()(image), small.eval()(image))
+
+
+def test_every_weight_learns(small: UNet) -> None:
+    small(torch.rand(2, 3, 48, 48)).square().mean().backward()
+    for name, weight in small.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+
+
+def test_about_a_million_parameters() -> None:
+    count = sum(weight.numel() for weight in UNet().parameters())
+    assert 0.9e6 < count < 1.1e6
+
+
+def test_without_normalization_far_pixels_do_not_matter() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 16, 512)
+    changed = image.clone()
+    changed[..., 400:] = 0
+    net = UNet(max_features=16, normalize=False)
+    assert torch.equal(net(image)[..., :200], net(changed)[..., :200])
+    net = UNet(max_features=16)
+    assert not torch.equal(net(image)[..., :200], net(changed)[..., :200])
+
+
+def test_same_seed_same_weights() -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(seed)
+        return list(UNet(max_features=16).state_dict().values())
+
+    assert all(map(torch.equal, weights(3), weights(3)))
+    assert not all(map(torch.equal, weights(3), weights(4)))
+
+
+def test_weights_survive_a_file(small: UNet, tmp_path) -> None:
+    torch.save(small.state_dict(), tmp_path / "net.pt")
+    options = {"normalize": "downs.0.1.1.weight" in small.state_dict()}
+    other = UNet(3, 2, max_features=32, fast=small.shrink == 2, **options)
+    other.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    image = torch.rand(1, 3, 20, 20)
+    assert torch.equal(other(image), small(image))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_wrong_channels_names_both_numbers(channels: int) -> None:
+    shape = rf"\(2, {channels}, 8, 8\): expected \(B, 3, H, W\)"
+    with pytest.raises(ValueError, match=shape):
+        UNet(max_features=16)(torch.rand(2, channels, 8, 8))
+
+
+def test_single_image_is_told_apart() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 8, 8\).*single image needs \[None\]"):
+        UNet(max_features=16)(torch.rand(3, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_whole_numbers_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=rf"got {dtype}: expected floats in 0\.\.1"):
+        UNet(max_features=16)(torch.ones(1, 3, 8, 8, dtype=dtype))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (1, 3, 0, 8)])
+def test_empty_batch_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"empty batch \({shape[0]}, 3, "):
+        UNet(max_features=16)(torch.rand(shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_features": 100}, "max_features 100: expected a multiple of 16"),
+        ({"max_features": 0}, "max_features 0: expected a multiple of 16"),
+        ({"num_in_channels": 0}, "num_in_channels 0: expected 1 or more"),
+        ({"num_out_channels": -1}, "num_out_channels -1: expected 1 or more"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNet(**options)
+
+
+@pytest.mark.parametrize(
+    ("share", "start"), [(0.25, 0.25), (0.9, 0.9), (0, 0.001), (1, 0.999)]
+)
+def test_start_at_the_share_of_foreground(share: float, start: float) -> None:
+    net = UNet(max_features=16)
+    torch.nn.init.zeros_(net.head.weight)
+    net.set_foreground_share(share)
+    probabilities = net(torch.rand(1, 3, 8, 8)).sigmoid()
+    torch.testing.assert_close(probabilities, torch.full((1, 1, 8, 8), float(start)))
+
+
+@pytest.mark.parametrize("options", [{}, {"fast": True}], ids=str)
+def test_small_image_is_learnt_by_heart(options: dict) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 32, 32)
+    target = torch.zeros(1, 1, 32, 32)
+    target[..., 6:20, 3:27] = 1
+    net = UNet(max_features=64, **options)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    first = bce_loss(net(image), target).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = bce_loss(net(image), target)
+        loss.backward()
+        optimizer.step()
+    assert loss < first / 20
+    assert binary_iou(net(image), target, from_logits=True) > 0.98
+
+
+def test_bce_by_its_formula() -> None:
+    logits = torch.tensor([[[[0.0, 2.0], [-1.0, 3.0]]]])
+    targets = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+    p = [1 / (1 + math.exp(-x)) for x in (0, 2, -1, 3)]
+    terms = [math.log(1 - p[0]), math.log(p[1]), math.log(p[2]), math.log(1 - p[3])]
+    assert bce_loss(logits, targets).item() == pytest.approx(-sum(terms) / 4)
+    terms[1:3] = [3 * term for term in terms[1:3]]
+    assert bce_loss(logits, targets, 3).item() == pytest.approx(-sum(terms) / 4)
+
+
+@pytest.mark.parametrize("pos_weight", [None, 0.5, 9.7])
+def test_bce_against_torch(pos_weight: float | None) -> None:
+    logits, targets = random_case(0)
+    targets[targets == 255] = 0
+    weight = None if pos_weight is None else torch.tensor(pos_weight)
+    expected = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
+    torch.testing.assert_close(bce_loss(logits, targets, pos_weight), expected)
+    torch.testing.assert_close(
+        bce_loss(logits.double(), targets.long(), pos_weight), expected
+    )
+
+
+def test_half_precision_logits_are_judged_in_float32() -> None:
+    logits, targets = random_case(1)
+    rough = logits.bfloat16()
+    loss = bce_loss(rough, targets, 9.7)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, bce_loss(rough.float(), targets, 9.7))
+
+
+@pytest.mark.parametrize("loss", [bce_loss, bce_dice_loss, dice_loss])
+def test_ignored_pixels_do_not_matter(loss) -> None:
+    logits, targets = random_case(2)
+    logits.requires_grad_()
+    changed = torch.where(targets == 255, logits.detach() * -5, logits.detach())
+    value = loss(logits, targets)
+    assert torch.equal(value, loss(changed, targets))
+    value.backward()
+    assert (logits.grad[targets == 255] == 0).all()
+    assert (logits.grad[targets != 255] != 0).all()
+
+
+def test_ignoring_pixels_equals_leaving_them_out() -> None:
+    logits, targets = random_case(3)
+    known = targets != 255
+    left = logits[known][None, None, None], targets[known][None, None, None]
+    torch.testing.assert_close(bce_loss(logits, targets, 2), bce_loss(*left, 2))
+    first = logits[:1], targets[:1]
+    left = tuple(part[known[:1]][None, None, None] for part in first)
+    torch.testing.assert_close(dice_loss(*first), dice_loss(*left))
+
+
+def test_nothing_but_ignored_pixels_costs_nothing() -> None:
+    logits = torch.randn(1, 1, 3, 3, requires_grad=True)
+    loss = bce_dice_loss(logits, torch.full((1, 1, 3, 3), 255.0))
+    loss.backward()
+    assert loss == 0
+    assert (logits.grad == 0).all()
+
+
+def test_dice_by_hand() -> None:
+    sure = 100.0
+    logits = torch.tensor([[[[sure, sure], [-sure, -sure]]]])
+    targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
+    # Found 2, wanted 3, both 1, and one pixel more above and below.
+    assert dice_loss(logits, targets).item() == pytest.approx(1 - (2 + 1) / (5 + 1))
+    assert dice_loss(logits, (logits > 0).float()).item() == pytest.approx(0)
+    assert dice_loss(-logits.abs(), targets * 0).item() == pytest.approx(0)
+    half = torch.zeros(1, 1, 2, 2)
+    assert dice_loss(half, targets).item() == pytest.approx(1 - (3 + 1) / (5 + 1))
+
+
+def test_dice_is_a_mean_over_images_and_classes() -> None:
+    logits, targets = random_case(4, (2, 3, 5, 5))
+    single = [
+        dice_loss(logits[b : b + 1, k : k + 1], targets[b : b + 1, k : k + 1])
+        for b, k in np.ndindex(2, 3)
+    ]
+    torch.testing.assert_close(dice_loss(logits, targets), torch.stack(single).mean())
+
+
+def test_sum_of_both_losses() -> None:
+    logits, targets = random_case(5)
+    expected = bce_loss(logits, targets, 2) + dice_loss(logits, targets)
+    torch.testing.assert_close(bce_dice_loss(logits, targets, 2), expected)
+
+
+@pytest.mark.parametrize("score", [bce_loss, dice_loss, bce_dice_loss, binary_iou])
+def test_bad_targets_are_refused(score) -> None:
+    logits = torch.zeros(2, 1, 4, 4)
+    message = r"\(2, 1, 4, 4\) and targets \(2, 4, 4\): expected equal shapes"
+    with pytest.raises(ValueError, match=message):
+        score(logits, torch.zeros(2, 4, 4))
+    grey = torch.zeros(2, 1, 4, 4)
+    grey[0, 0, 0, 0] = 128
+    with pytest.raises(ValueError, match="targets of 0 to 128: .*divide masks"):
+        score(logits, grey)
+    with pytest.raises(ValueError, match="expected 0, 1 and 255"):
+        score(logits, torch.full((2, 1, 4, 4), math.nan))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_iou_against_the_reference(seed: int) -> None:
+    logits, targets = random_case(seed)
+    expected = reference_iou((logits > 0).numpy(), targets.numpy())
+    assert binary_iou(logits, targets).item() == pytest.approx(expected)
+    assert binary_iou(logits.sigmoid(), targets).item() == pytest.approx(expected)
+    small = logits.sigmoid() * 0.9 + 0.05
+    expected = reference_iou(np.ones(targets.shape), targets.numpy())
+    iou = binary_iou(small, targets, from_logits=True)
+    assert iou.item() == pytest.approx(expected)
+
+
+def test_iou_of_nothing_and_of_all_wrong() -> None:
+    nothing = torch.zeros(1, 1, 3, 3)
+    assert binary_iou(nothing - 1, nothing) == 1
+    assert binary_iou(nothing + 2, nothing) == 0
+    assert binary_iou(nothing - 1, nothing + 1) == 0
+    assert binary_iou(nothing + 2, nothing + 255) == 1
+
+
+def test_counts_of_batches_add_up() -> None:
+    logits, targets = random_case(6, (4, 1, 9, 9))
+    parts = zip(logits.split(1), targets.split(1), strict=True)
+    counts = sum(iou_counts(part > 0, target) for part, target in parts)
+    assert counts.dtype == torch.int64
+    assert torch.equal(counts, iou_counts(logits > 0, targets))
+    assert iou_of(counts) == binary_iou(logits, targets)
+
+
+def test_share_of_foreground_leaves_out_ignored() -> None:
+    targets = [torch.tensor([[0.0, 1.0, 255.0]]), torch.tensor([[1.0, 1.0, 0.0]])]
+    assert foreground_share(targets) == pytest.approx(3 / 5)
+    assert foreground_share(iter(targets)) == pytest.approx(3 / 5)
+    assert foreground_share([torch.full((2, 2), 255)]) == 0
