@@ -30,8 +30,7 @@ Notable choices:
   share of foreground (https://arxiv.org/abs/1708.02002, section 4.1).
 - OneCycle learning rates (https://arxiv.org/abs/1708.07120).
 
-Version 0.1.0. Source: https://github.com/ui-segmentation/ui-segmentation-system
-Licence: MIT.
+Version 0.1.0 of the series "ui-segmentation-system". Licence: MIT.
 """
 
 from __future__ import annotations

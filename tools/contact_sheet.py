@@ -12,16 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ui_segmentation_system import overlay
+
 GAP = 4
 LABEL_HEIGHT = 12
-TINT = np.array([255, 0, 80])
-
-
-def paint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tint the pixels of a mask, bool (H, W), in a picture, uint8 (H, W, 3)."""
-    painted = image.copy()
-    painted[mask] = (painted[mask] * 0.45 + TINT * 0.55).astype(np.uint8)
-    return painted
 
 
 def paste_rows(
@@ -47,7 +41,7 @@ def paste_rows(
 def pair_row(image: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
     """List what is shown of a pair; mask is bool (H, W)."""
     grey = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
-    return [image, grey, paint(image, mask)]
+    return [image, grey, np.array(overlay(image, mask))]
 
 
 def read_rows(folder: Path) -> list[tuple[str, list[np.ndarray]]]:

@@ -1,4 +1,4 @@
-"""The kinds of user interface: names, ids and colours, the same for every maker.
+"""The kinds of user interface: names and ids, the same for every maker.
 
 Also tooltips are windows here: the game draws them as part of the window they explain.
 """
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from ui_segmentation_system import PALETTE
 
 CLASS_NAMES = (
     "not_ui",
@@ -20,18 +22,6 @@ CLASS_NAMES = (
     "menu_text",  # of menus without a window, and the crosshair
 )
 CLASS_IDS = {name: number for number, name in enumerate(CLASS_NAMES)}
-
-PALETTE = (
-    (0, 0, 0),
-    (230, 25, 75),
-    (60, 180, 75),
-    (255, 225, 25),
-    (0, 130, 200),
-    (245, 130, 48),
-    (145, 30, 180),
-    (240, 50, 230),
-    (210, 245, 60),
-)
 
 
 def save_classes(classes: np.ndarray, path: Path) -> None:
