@@ -35,6 +35,7 @@ Version 0.1.0 of the series "ui-segmentation-system". Licence: MIT.
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import math
@@ -74,13 +75,14 @@ def _refuse(path: Path | str, arrived: str, expected: str, advice: str) -> NoRet
 
 
 def _open_picture(path: Path | str) -> Image.Image:
-    """Open and decode a picture file whole, turned the way its EXIF tag says."""
+    """Open and decode a picture file whole, and turn it upright."""
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path}: {what}; expected a picture file")
     try:
-        picture = Image.open(path)
+        # From bytes: by its name, Pillow maps a grey TIFF and forgets to turn it.
+        picture = Image.open(io.BytesIO(path.read_bytes()))
         picture.load()
     except Image.DecompressionBombError as error:
         raise ValueError(
@@ -89,7 +91,15 @@ def _open_picture(path: Path | str) -> Image.Image:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
         _refuse(path, _what_it_is(path, error), "a whole picture", "save it again")
-    turned = ImageOps.exif_transpose(picture)
+    return _upright(picture)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture the way its EXIF tag says; a damaged tag says nothing."""
+    try:
+        turned = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError):
+        return picture
     turned.format = picture.format
     return turned
 
@@ -157,12 +167,12 @@ def load_mask(path: Path | str, threshold: int = 128) -> Image.Image:
             "for class ids use colors_to_classes or notebook 08, for a dark mask pass "
             f"threshold={max(brightest // 2, 1)}",
         )
-    elif picture.format != "JPEG" and _looks_like_ids(grey):
+    elif _looks_like_ids(grey, picture.format == "JPEG"):
         _refuse(
             path,
-            f"values {_listed(grey)} look like class ids with 255 for 'unknown'",
+            f"values {_listed(grey)} look like class ids",
             "0 and 255",
-            "read it with class ids as in notebook 08",
+            "read them as such, see notebook 08",
         )
     return Image.fromarray(np.where(grey >= threshold, 255, 0).astype(np.uint8))
 
@@ -174,11 +184,17 @@ def _listed(values: np.ndarray) -> str:
     return ", ".join(map(str, distinct[:8].tolist())) + more
 
 
-def _looks_like_ids(grey: np.ndarray) -> bool:
-    """Tell a few small numbers and 255 from a mask with grey edges."""
+def _looks_like_ids(grey: np.ndarray, is_jpeg: bool) -> bool:
+    """Tell class ids from a mask with grey edges.
+
+    Ids are a few small numbers beside 255, or many values, none of them rare.
+    """
     distinct = np.unique(grey)
     inner = distinct[(distinct > 0) & (distinct < 255)]
-    return len(inner) > 0 and inner.max() < 64 and distinct[-1] == 255
+    if not is_jpeg and len(inner) and inner.max() < 64 and distinct[-1] == 255:
+        return True
+    between = (grey > grey.max() / 4) & (grey < grey.max() * 3 / 4)
+    return len(distinct) > 8 and between.mean() > 0.2
 
 
 def _grey_values(path: Path | str, picture: Image.Image) -> np.ndarray:
@@ -187,7 +203,16 @@ def _grey_values(path: Path | str, picture: Image.Image) -> np.ndarray:
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535 or picture.mode == "F":
             _refuse(path, f"mode {picture.mode}", "8 or 16 bits", "save it as 8 bits")
-        return (values if values.max() <= 255 else values // 257).astype(int)
+        if values.max() <= 255:
+            return values.astype(int)
+        if values.max() < 2 * 257:  # would pass for a mask of 0 and 1
+            _refuse(
+                path,
+                f"its brightest value is {values.max()} of 65535",
+                "a mask up to 65535, or in 8 bits",
+                "save it as 8 bits",
+            )
+        return values.astype(int) // 257
     if _has_alpha(picture):
         alpha = np.asarray(picture.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
@@ -247,6 +272,12 @@ def _palette_tensor(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     colours = torch.as_tensor(palette)
     if colours.ndim != 2 or colours.shape[1] != 3:
         raise ValueError(f"palette of shape {tuple(colours.shape)}: expected (K, 3)")
+    whole = not colours.is_floating_point() and not colours.is_complex()
+    if not whole or colours.min() < 0 or colours.max() > 255:
+        raise ValueError(
+            f"palette of values {_listed(colours.numpy())}: expected whole numbers, "
+            "0 to 255"
+        )
     if len(torch.unique(colours, dim=0)) < len(colours):
         raise ValueError("palette: two classes have the same colour")
     return colours.to(torch.uint8)
@@ -326,7 +357,7 @@ PairTransform = Callable[[Any, Any], tuple[Any, Any]]
 def natural_key(text: str) -> list[tuple[int, int | str]]:
     """Sort key that reads numbers as numbers: "2_input" before "10_input"."""
     parts = re.split(r"(\d+)", text)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
 def find_pairs(data_dir: Path | str) -> list[Pair]:
@@ -426,7 +457,8 @@ def check_pairs(data_dir: Path | str) -> PairReport:
     for key in keys:
         found = list(_pair_faults(inputs[key][0], targets[key][0]))
         problems += found
-        num_whole += all(problem.severity != "error" for problem in found)
+        single = len(inputs[key]) == len(targets[key]) == 1
+        num_whole += single and all(p.severity != "error" for p in found)
         num_lossy += targets[key][0].suffix.lower() in (".jpg", ".jpeg")
     if num_lossy:
         problems.append(
@@ -594,6 +626,8 @@ def _need_at_least(name: str, value: float, least: float) -> None:
 # 3. Paired transforms: one random draw for image and target. (notebook 03)
 # --------------------------------------------------------------------------------------
 
+# By this much scaling and turning may push a value out of 0..1.
+ROUNDING = 1e-4
 # What is padded: black in an image, ignored in a target.
 _FILL = {tv_tensors.Mask: IGNORE_INDEX, "others": 0}
 
@@ -828,7 +862,7 @@ class ImageTargetNormalize:
                 "Normalize got a picture or whole numbers: expected a float tensor in "
                 "0..1; put ImageTargetToTensor before it"
             )
-        if image.min() < 0 or image.max() > 1:
+        if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
             raise ValueError(
                 f"Normalize got values {float(image.min()):.2f} to "
                 f"{float(image.max()):.2f}: expected 0..1; scale first, and only once"
@@ -999,7 +1033,9 @@ def bce_loss(
     Raises ValueError for unequal shapes and for targets of other values.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
-    weight = None if pos_weight is None else logits.new_tensor(pos_weight).float()
+    weight = None
+    if pos_weight is not None:
+        weight = torch.tensor(pos_weight, dtype=torch.float32, device=logits.device)
     losses = F.binary_cross_entropy_with_logits(
         logits.float(), targets.float() * valid, pos_weight=weight, reduction="none"
     )
@@ -1131,12 +1167,12 @@ def to_array(picture: Any) -> np.ndarray:
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
     if values.is_floating_point():
-        if values.min() < 0 or values.max() > 1:
+        if values.min() < -ROUNDING or values.max() > 1 + ROUNDING:
             raise ValueError(
                 f"values {values.min():.2f} to {values.max():.2f}: expected 0..1; "
                 "logits need a sigmoid, normalized images denormalize"
             )
-        values = (values * 255).round()
+        values = (values.clamp(0, 1) * 255).round()
     elif values.dtype == torch.bool:
         values = values * 255
     elif values.ndim == 2:
@@ -1167,13 +1203,16 @@ def overlay(
 
 
 def _as_mask(mask: Any) -> np.ndarray:
-    """Bool (H, W) of a mask of any kind."""
+    """Bool (H, W) of a mask of any kind; ignored pixels are not in it."""
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu().numpy()
-    values = np.asarray(mask).squeeze()
+    values = np.asarray(mask)
+    values = values.reshape(values.shape[-2:])
     if values.dtype == bool:
         return values
-    return values > (0.5 if values.max() <= 1 else 127)
+    if (values == 1).any() and values.max() == IGNORE_INDEX:
+        return values == 1
+    return values > (0.5 if values.max() <= 1 else IGNORE_GREY)
 
 
 def show(
@@ -1469,7 +1508,11 @@ class Watch(pl.Callback):
         self.ious: list[float] = []
         self.probabilities: list[torch.Tensor] = []
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
+    ) -> None:
+        if self.steps:
+            return
         image, target = self.sample
         with torch.inference_mode():
             loss = module.loss(module(image[None].to(module.device)), target[None])

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from ui_segmentation_system import (
+    ConvBlock,
     UNet,
+    Up,
     bce_dice_loss,
     bce_loss,
     binary_iou,
@@ -63,6 +65,23 @@ def test_each_image_counts_for_itself(small: UNet) -> None:
 def test_training_and_evaluation_agree(small: UNet) -> None:
     image = torch.rand(1, 3, 32, 32)
     assert torch.equal(small.train()(image), small.eval()(image))
+
+
+def test_each_channel_of_each_image_is_normalized() -> None:
+    x = torch.rand(2, 3, 20, 30) * 50
+    block = ConvBlock(3, 4, normalize=True)
+    x = block[1](block[0](x))
+    torch.testing.assert_close(x.mean((2, 3)), torch.zeros(2, 4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std((2, 3)), torch.ones(2, 4), atol=1e-2, rtol=0)
+
+
+def test_both_ways_up_are_used() -> None:
+    torch.manual_seed(0)
+    up = Up(4)
+    x, skip = torch.rand(1, 8, 5, 6), torch.rand(1, 4, 10, 12)
+    assert up(x, skip).shape == (1, 4, 10, 12)
+    assert not torch.equal(up(x, skip), up(x, skip * 0))
+    assert not torch.equal(up(x, skip), up(x * 0, skip))
 
 
 def test_every_weight_learns(small: UNet) -> None:
@@ -268,7 +287,7 @@ def test_bad_targets_are_refused(score) -> None:
         score(logits, torch.zeros(2, 4, 4))
     grey = torch.zeros(2, 1, 4, 4)
     grey[0, 0, 0, 0] = 128
-    with pytest.raises(ValueError, match="targets of 0 to 128: .*divide masks"):
+    with pytest.raises(ValueError, match=r"targets of 0 to 128: .*divide masks"):
         score(logits, grey)
     with pytest.raises(ValueError, match="expected 0, 1 and 255"):
         score(logits, torch.full((2, 1, 4, 4), math.nan))

@@ -93,7 +93,7 @@ def test_folder_that_is_none(look: Callable, tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="file: is a file; expected a folder"):
         look(tmp_path / "file")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: holds no pairs; expected.*1_input"):
+    with pytest.raises(ValueError, match=r"empty: holds no pairs; expected.*1_input"):
         look(tmp_path / "empty")
 
 

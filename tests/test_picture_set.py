@@ -10,6 +10,7 @@ from PIL import Image
 
 from tools.build_set import LEAST_DIALOG
 from tools.ui_classes import CLASS_IDS, CLASS_NAMES
+from ui_segmentation_system import check_pairs
 
 FOLDER = Path(__file__).parents[1] / "test_inputs"
 INDEX = json.loads((FOLDER / "index.json").read_text())
@@ -40,6 +41,14 @@ def test_index_and_files_agree() -> None:
     assert len(list(FOLDER.glob("*_target.jpg"))) == len(ITEMS)
     assert len(list(FOLDER.glob("classes/*"))) == len(ITEMS)
     assert tuple(INDEX["class_names"]) == CLASS_NAMES
+
+
+def test_doctor_finds_120_whole_pairs() -> None:
+    report = check_pairs(FOLDER)
+    assert report.ok
+    assert report.num_pairs == len(ITEMS) == 120
+    # The one warning is about JPEG masks, which lesson 01 needs.
+    assert [problem.file for problem in report.problems] == ["120 targets"]
 
 
 def test_set_is_large_and_small_enough() -> None:
