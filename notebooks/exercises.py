@@ -1,6 +1,9 @@
 """The checks of the exercises: each answers "not answered yet", a hint, or "ok"."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +11,33 @@ import torch
 from PIL import Image
 from torch import nn
 
+import ui_segmentation_system as ui
+
+INPUTS = Path(__file__).resolve().parents[1] / "test_inputs"
 NOT_YET = "not answered yet"
 OK = "ok"
 
 CHECKS: dict[str, Callable[[Any], str]] = {}
 
 
+class Hint(Exception):
+    """Ends a check with what to tell the learner."""
+
+
 def check(exercise: str, answer: Any) -> str:
-    """Judge an answer to an exercise, such as "01.2"; None is no answer yet."""
+    """Judge an answer to an exercise, such as "01.2"; None is no answer yet.
+
+    Whatever the answer does, nothing is raised. Raises KeyError for no such exercise.
+    """
+    judge = CHECKS[exercise]
     if answer is None:
         return NOT_YET
-    return CHECKS[exercise](answer)
+    try:
+        return judge(answer)
+    except Hint as hint:
+        return f"hint: {hint}"
+    except Exception as error:
+        return f"hint: your answer raised {type(error).__name__}: {error}"
 
 
 def exercise(name: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
@@ -31,9 +50,31 @@ def exercise(name: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]
     return enter
 
 
-def near(answer: Any, wanted: float, tolerance: float = 0.006) -> bool:
-    """Whether an answer is a number within the tolerance of two digits."""
-    return isinstance(answer, int | float) and abs(answer - wanted) <= tolerance
+def call(function: Any, *arguments: Any) -> Any:
+    """Call a learner's function; a Hint where it is none, raises or returns None."""
+    if not callable(function):
+        raise Hint("the answer is the function itself, without brackets")
+    try:
+        result = function(*arguments)
+    except Exception as error:
+        what = f"your function raised {type(error).__name__}: {error}"
+        raise Hint(what) from error
+    if result is None:
+        raise Hint("your function returns None; is its return missing?")
+    return result
+
+
+def number(answer: Any) -> float:
+    """Read an answer as a number; a Hint where it is none."""
+    try:
+        return float(answer)
+    except (TypeError, ValueError):
+        raise Hint(f"the answer is a number, not {type(answer).__name__}") from None
+
+
+def near(answer: float, wanted: float) -> bool:
+    """Whether a number is the wanted one to two digits."""
+    return abs(answer - wanted) <= 0.006
 
 
 # Lesson 01
@@ -41,31 +82,49 @@ def near(answer: Any, wanted: float, tolerance: float = 0.006) -> bool:
 
 @exercise("01.1")
 def iou_of_all_interface(answer: Any) -> str:
-    if near(answer, 0.684):
+    iou = number(answer)
+    if near(iou, 0.684):
         return "hint: that is the share of right pixels of 'all background'"
-    if near(answer, 1.0):
+    if near(iou, 1.0):
         return "hint: the mask is inside the answer, but the union is the whole picture"
-    return OK if near(answer, 0.316) else "hint: intersection = mask, union = picture"
+    return OK if near(iou, 0.316) else "hint: intersection = mask, union = picture"
 
 
 @exercise("01.2")
 def class_shares(answer: Any) -> str:
-    if not callable(answer):
-        return "hint: the answer is the function itself, without brackets"
     ids = torch.tensor([[0, 1, 1, 255], [2, 1, 0, 255]])
-    shares = [float(share) for share in answer(ids, 4)]
+    shares = [float(share) for share in call(answer, ids, 4)]
     if len(shares) != 4:
         return f"hint: {len(shares)} shares for 4 classes; a class may be absent"
-    if abs(sum(shares) - 1) > 1e-6:
-        return "hint: the shares add up to less than 1: ignored pixels do not count"
+    if abs(sum(shares) - 1) > 1e-4:
+        return f"hint: shares add up to {sum(shares):.2f}; ignored pixels do not count"
     right = [2 / 6, 3 / 6, 1 / 6, 0]
-    same = all(abs(a - b) < 1e-6 for a, b in zip(shares, right, strict=True))
+    same = all(abs(a - b) < 1e-4 for a, b in zip(shares, right, strict=True))
     return OK if same else f"hint: for {ids.tolist()} expected {right}, got {shares}"
 
 
+@cache
+def dialog_pixels() -> dict[int, int]:
+    """Count the pixels of class "dialog" in each pair, by the pair's key."""
+    index = json.loads((INPUTS / "index.json").read_text(encoding="utf-8"))
+    dialog = index["class_names"].index("dialog")
+    counts = {}
+    for key in (item["id"] for item in index["items"]):
+        ids = np.array(Image.open(INPUTS / f"classes/{key}_classes.png"))
+        counts[key] = int((ids == dialog).sum())
+    return counts
+
+
 @exercise("01.3")
-def largest_cursor(answer: Any) -> str:
-    return OK if answer == 0 else "hint: count (classes == names.index('cursor'))"
+def largest_dialog(answer: Any) -> str:
+    counts = dialog_pixels()
+    largest = max(counts, key=counts.__getitem__)
+    if number(answer) == largest - 1:
+        return "hint: that is its place in a list from 0; the keys start from 1"
+    if number(answer) == counts[largest]:
+        return "hint: so many pixels it covers; the answer is the key of the pair"
+    right = number(answer) == largest
+    return OK if right else "hint: count (ids == names.index('dialog')) in each pair"
 
 
 # Lesson 02
@@ -73,47 +132,52 @@ def largest_cursor(answer: Any) -> str:
 
 @exercise("02.1")
 def left_out(answer: Any) -> str:
-    if answer == 62:
+    if number(answer) == 62:
         return "hint: that is the number of batches"
-    return OK if answer == 7 else "hint: whole batches first, then what remains"
+    return OK if number(answer) == 7 else "hint: whole batches first, then what remains"
+
+
+def expect_refusal(
+    function: Any, inputs: Sequence[str], targets: Sequence[str], orphan: str
+) -> None:
+    """Call a learner's function; a Hint unless a ValueError names the orphan."""
+    try:
+        function(list(inputs), list(targets))
+    except ValueError as error:
+        if orphan not in str(error):
+            raise Hint(f"the message does not name {orphan}") from error
+    except Exception as error:
+        what = f"raise ValueError for it, not {type(error).__name__}"
+        raise Hint(f"{orphan} has no partner; {what}") from error
+    else:
+        raise Hint(f"{orphan} has no partner, and nothing was raised")
 
 
 @exercise("02.2")
 def match_all(answer: Any) -> str:
-    if not callable(answer):
-        return "hint: the answer is the function itself, without brackets"
-    pairs = answer(["1_input.png", "2_input.png"], ["2_target.jpg", "1_target.jpg"])
-    if list(map(tuple, pairs)) != [
-        ("1_input.png", "1_target.jpg"),
-        ("2_input.png", "2_target.jpg"),
-    ]:
+    inputs = ("1_input.png", "2_input.png")
+    targets = ("2_target.jpg", "1_target.jpg")
+    pairs = [tuple(pair) for pair in call(answer, list(inputs), list(targets))]
+    if pairs != list(zip(inputs, reversed(targets), strict=True)):
         return f"hint: two shuffled pairs came back as {pairs}"
-    for inputs, targets, orphan in (
-        (["1_input.png", "2_input.png"], ["1_target.jpg"], "2_input.png"),
-        (["1_input.png"], ["1_target.jpg", "2_target.jpg"], "2_target.jpg"),
-    ):
-        try:
-            answer(inputs, targets)
-        except ValueError as error:
-            if orphan not in str(error):
-                return f"hint: the message does not name {orphan}"
-        else:
-            return f"hint: {orphan} has no partner, and nothing was raised"
+    expect_refusal(answer, inputs, targets[1:], "2_input.png")
+    expect_refusal(answer, inputs[:1], targets, "2_target.jpg")
     return OK
 
 
 @exercise("02.3")
 def halves(answer: Any) -> str:
-    sample = (torch.arange(24).view(1, 4, 6), torch.arange(24).view(1, 4, 6))
-    dataset = answer([sample, sample])
+    first = torch.arange(24).view(1, 4, 6)
+    samples = [ui.Sample(values, values) for values in (first, first + 100)]
+    dataset = call(answer, samples)
     if len(dataset) != 4:
         return f"hint: 2 samples gave a length of {len(dataset)}"
     left, right = dataset[2], dataset[3]
-    if not hasattr(left, "image"):
+    if not isinstance(left, ui.Sample):
         return "hint: samples are ui.Sample(image, target)"
-    if not torch.equal(torch.cat([left.image, right.image], -1), sample[0]):
+    if not torch.equal(torch.cat([left.image, right.image], -1), samples[1].image):
         return "hint: samples 2 and 3 side by side are not sample 1"
-    if not torch.equal(left.image, left.target):
+    if not all(torch.equal(half.image, half.target) for half in (left, right)):
         return "hint: image and target were not cut at the same place"
     try:
         dataset[4]
@@ -127,9 +191,9 @@ def halves(answer: Any) -> str:
 
 @exercise("03.1")
 def width_after_resize(answer: Any) -> str:
-    if answer == 120:
+    if number(answer) == 120:
         return "hint: 120 is the shorter side, which is the height here"
-    return OK if answer == 160 else "hint: the ratio 4 to 3 stays"
+    return OK if number(answer) == 160 else "hint: the ratio 4 to 3 stays"
 
 
 @exercise("03.2")
@@ -137,29 +201,36 @@ def quarter_turn(answer: Any) -> str:
     image = torch.arange(48.0).view(3, 4, 4)
     seen = set()
     for seed in range(40):
-        torch.manual_seed(seed)
-        turned, target = answer(image, image[:1])
-        if not torch.equal(turned[:1], target):
-            return "hint: image and target were turned by different amounts"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            turned, target = call(answer, image, image[:1])
         matches = [k for k in range(4) if turned.equal(image.rot90(k, (-2, -1)))]
         if not matches:
-            return "hint: turn in the plane of the last two dimensions"
+            return "hint: turn, without a flip, in the plane of the last two dimensions"
+        if not torch.equal(turned[:1], target):
+            return "hint: image and target were turned by different amounts: draw once"
         seen.add(matches[0])
     return OK if len(seen) == 4 else f"hint: only the turns {sorted(seen)} occur"
 
 
 @exercise("03.3")
 def letterbox(answer: Any) -> str:
-    image = Image.new("RGB", (80, 40), "white")
-    result_image, target = answer(image, Image.new("L", (80, 40), 255), 64)
-    if result_image.size != (64, 64) or target.size != (64, 64):
-        return f"hint: sizes {result_image.size} and {target.size}, wanted (64, 64)"
-    values = np.array(target)
-    if (values == 255).sum() != 64 * 32:
-        return "hint: the picture should cover 64x32 of the square; keep its ratio"
-    if (values == 0).any():
-        return "hint: the padding of the mask claims to be background (0)"
-    return OK if (values == 128).sum() == 64 * 32 else "hint: pad with ignored, 128"
+    for size in ((80, 40), (40, 80)):
+        image, mask = Image.new("RGB", size, "white"), Image.new("L", size, 255)
+        result_image, target = call(answer, image, mask, 64)
+        if not isinstance(target, Image.Image):
+            return "hint: pictures in, pictures out"
+        if result_image.size != (64, 64) or target.size != (64, 64):
+            sizes = f"{result_image.size} and {target.size}"
+            return f"hint: {size} became {sizes}, wanted (64, 64) for image and mask"
+        values = np.array(target)
+        if (values == 0).any():
+            return "hint: the padding of the mask claims to be background (0)"
+        if (values == 255).sum() != 64 * 32:
+            return "hint: the picture covers half of the square here; keep its ratio"
+        if (values == 128).sum() != 64 * 32:
+            return "hint: pad the mask with ignored, 128"
+    return OK
 
 
 # Lesson 04
@@ -167,32 +238,38 @@ def letterbox(answer: Any) -> str:
 
 @exercise("04.1")
 def head_parameters(answer: Any) -> str:
-    if answer == 80:
-        return "hint: that are the weights; each output channel also has a bias"
-    return OK if answer == 85 else "hint: 16 channels in, 5 out, 1x1 pixels"
+    if number(answer) == 80:
+        return "hint: those are the weights; each output channel also has a bias"
+    return OK if number(answer) == 85 else "hint: 16 channels in, 5 out, 1x1 pixels"
 
 
 @exercise("04.2")
 def dice_score(answer: Any) -> str:
-    prediction = torch.tensor([True, True, False, False])
-    target = torch.tensor([True, False, True, False])
-    nothing = torch.zeros(4, dtype=torch.bool)
-    if near(float(answer(prediction, target)), 1 / 3):
+    prediction = torch.tensor([True, True, True, False, False, False, False, False])
+    target = torch.tensor([True, False, False, True, False, False, False, False])
+    nothing = torch.zeros(8, dtype=torch.bool)
+    score = float(call(answer, prediction, target))
+    if near(score, 1 / 4):
         return "hint: that is IoU; Dice counts the common pixels twice"
-    if not near(float(answer(prediction, target)), 0.5):
-        return f"hint: expected 0.5, got {float(answer(prediction, target)):.2f}"
-    empty = float(answer(nothing, nothing))
-    return OK if empty == 1 else f"hint: two empty masks gave {empty}, expected 1"
+    if near(score, 5 / 8):
+        return "hint: that is the share of right pixels, background and all"
+    if not near(score, 2 / 5):
+        return f"hint: expected 0.4 for 1 common pixel of 3 and 2, got {score:.2f}"
+    empty = float(call(answer, nothing, nothing))
+    return OK if near(empty, 1) else f"hint: two empty masks gave {empty}, expected 1"
 
 
 @exercise("04.3")
 def reach(answer: Any) -> str:
-    if not callable(answer):
-        return "hint: the answer is the function itself, without brackets"
-    torch.manual_seed(0)
-    found = answer(nn.Conv2d(3, 1, 5, padding=2))
-    if found != 2:
-        return f"hint: one 5x5 convolution reaches 2 pixels, you found {found}"
-    torch.manual_seed(0)
-    two = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 1, 7, padding=3))
-    return OK if answer(two) == 4 else "hint: two layers reach as far as their sum"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one = nn.Conv2d(3, 1, 5, padding=2)
+        two = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 1, 7, padding=3)
+        )
+        found = int(call(answer, one))
+        if found != 2:
+            return f"hint: one 5x5 convolution reaches 2 pixels, you found {found}"
+        found = int(call(answer, two))
+    reaches = "a 3x3 and a 7x7 convolution reach 1 + 3 pixels"
+    return OK if found == 4 else f"hint: {reaches}, you found {found}"

@@ -1,0 +1,255 @@
+"""The benchmarks, tiny: what they compare, how they count, what they write."""
+
+import importlib.util
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tqdm import tqdm
+
+import ui_segmentation_system as ui
+from benchmarks import loading, measure, networks, overfit
+from benchmarks.measure import END, START, Cost
+from benchmarks.nets import (
+    NETWORKS,
+    TEXTBOOK,
+    TextbookUNet,
+    count_parameters,
+    need_packages,
+    set_prior,
+)
+
+PACKAGES = {"MONAI": "monai", "smp": "segmentation_models_pytorch"}
+MILLIONS = {
+    TEXTBOOK: 1.94,
+    "MONAI BasicUNet": 1.98,
+    "MONAI BasicUNet, small": 0.94,
+    "smp Unet, resnet18": 14.33,
+    "smp Unet, lcnet": 1.06,
+}
+OURS = {name: NETWORKS[name] for name in (TEXTBOOK, "`UNet(fast=True)`")}
+
+
+def _make(name: str) -> torch.nn.Module:
+    package = PACKAGES.get(name.split()[0])
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed (benchmarks/requirements.txt)")
+    return NETWORKS[name]()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_a_logit_per_pixel(name: str) -> None:
+    network = _make(name)
+    assert network(torch.rand(2, 3, 64, 96)).shape == (2, 1, 64, 96)
+    assert round(count_parameters(network) / 1e6, 2) == MILLIONS.get(name, 0.96)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_prior_goes_into_the_head(name: str) -> None:
+    network = _make(name)
+    set_prior(network, 0.1)
+    wanted = math.log(0.1 / 0.9)
+    biases = [
+        layer.bias
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None
+    ]
+    assert biases[-1].tolist() == pytest.approx([wanted] * len(biases[-1]))
+    assert len(biases[-1]) in (1, 4)  # the fast variant has four pixels a cell
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"monai and segm.*pip install -r bench"):
+        need_packages()
+
+
+def test_tasks_run_in_turn_and_warming_up_is_not_counted() -> None:
+    order: list[str] = []
+    tasks = {name: lambda name=name: order.append(name) for name in "AB"}
+    costs = measure.run_in_turn(tasks, rounds=2)
+    assert "".join(order) == "AABBAABB"
+    assert {name: len(taken) for name, taken in costs.items()} == {"A": 2, "B": 2}
+    with pytest.raises(ValueError, match="rounds 0: expected 1 or more"):
+        measure.run_in_turn(tasks, rounds=0)
+
+
+def test_ratios_compare_within_a_round() -> None:
+    base = [Cost(1, 0), Cost(10, 0), Cost(2, 0)]  # the machine was busy in the second
+    half = [Cost(0.5, 0), Cost(5, 0), Cost(1, 0)]
+    assert measure.relative_cpu({"base": base, "half": half}, "base") == {
+        "base": 1,
+        "half": 0.5,
+    }
+
+
+def test_seeded_gives_equal_networks_and_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, second, other = (measure.seeded(seed, TextbookUNet) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.head.weight, second.head.weight)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_write_replaces_a_section_and_nothing_else(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{START}\n{END}\n\nAfter.\n")
+    measure.write_section("loading", "| old |", readme)
+    measure.write_section("networks", r"| other \1 |", readme)
+    measure.write_section("loading", "| new |", readme)
+    page = readme.read_text()
+    assert page.startswith("# Title\n\n") and page.endswith(f"{END}\n\nAfter.\n")
+    assert "| old |" not in page and page.count("| new |") == 1
+    assert r"| other \1 |" in page
+    assert list(tmp_path.iterdir()) == [readme]
+
+
+@pytest.mark.parametrize("text", ["", START, f"{END} {START}", f"{START} {END}" * 2])
+def test_write_needs_the_two_marks(tmp_path: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    with pytest.raises(FileNotFoundError, match=r"README.md: no such file"):
+        measure.check_block(readme)
+    readme.write_text(text)
+    with pytest.raises(ValueError, match="expected one <!-- benchmarks -->"):
+        measure.write_section("loading", "| table |", readme)
+    assert readme.read_text() == text
+
+
+def test_table_is_markdown() -> None:
+    table = measure.markdown_table(["a", "b"], [["1", "2"], ["3", "4"]])
+    assert table == "| a | b |\n| --- | ---: |\n| 1 | 2 |\n| 3 | 4 |"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_map_is_on_both_sides(seed: int) -> None:
+    items = json.loads((measure.PICTURES / "index.json").read_text())["items"]
+    train, val = networks.split_by_map(items, 30, seed)
+    maps = {item["id"]: item["map"] for item in items}
+    assert sorted(train + val) == sorted(maps)
+    assert 25 <= len(val) <= 30
+    assert not {maps[i] for i in train} & {maps[i] for i in val}
+
+
+def test_batches_hold_each_picture_once_an_epoch_with_its_own_target() -> None:
+    ramp = torch.arange(10 * 8.0).reshape(10, 1, 1, 8)
+    train = ui.Sample(ramp.expand(10, 3, 1, 8), ramp)
+    batches = list(itertools.islice(networks.draw_batches(train, seed=0), 4))
+    assert all(torch.equal(image[:, :1], target) for image, target in batches)
+    epoch = torch.cat([target for _, target in batches[:2]])
+    assert len({float(value) // 8 for value in epoch[:, 0, 0, 0]}) == 8
+    mirrored = epoch[:, 0, 0, 0] > epoch[:, 0, 0, 1]
+    assert 0 < int(mirrored.sum()) < 8
+    assert torch.equal(train.target, torch.arange(80.0).reshape(10, 1, 1, 8))
+
+
+def test_training_learns_and_is_scored_per_picture() -> None:
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.random((8, 3, 32, 32), np.float32))
+    image[:, :, 8:24, 8:24] += 1
+    target = torch.zeros(8, 1, 32, 32)
+    target[..., 8:24, 8:24] = 1
+    data = ui.Sample(image / 2, target)
+    network = measure.seeded(0, ui.UNet)
+    run = networks.Run("`UNet()`", 4e-3, 0)
+    with tqdm(disable=True) as bar:
+        networks.train_network(network, data, run, steps=20, bar=bar)
+    assert networks.mean_iou(network, data) > 0.8
+
+
+def test_kept_runs_come_back(tmp_path: Path) -> None:
+    keep = tmp_path / "runs.jsonl"
+    assert networks.read_runs(None) == networks.read_runs(keep) == {}
+    runs = {networks.Run("net", rate, 1): 0.5 + rate for rate in (1e-3, 4e-3)}
+    for run, iou in runs.items():
+        networks.keep_run(keep, run, iou)
+    assert networks.read_runs(keep) == runs
+
+
+def test_table_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "SIZE", 32)
+    costs = networks.step_costs(OURS, rounds=1)
+    assert costs[TEXTBOOK][0] == 1
+    ious = {
+        networks.Run(name, rate, seed): rate * 100 + seed / 10
+        for name in OURS
+        for rate in networks.RATES
+        for seed in range(3)
+    }
+    *_, last = networks.table(OURS, costs, ious).splitlines()
+    assert last.startswith("| `UNet(fast=True)` | 0.96 M |")
+    assert last.endswith("| 0.200 | 0.500 |")
+    assert "IoU" not in networks.table(OURS, costs, {})
+
+
+def test_score_is_the_first_step_at_the_goal() -> None:
+    pair = ui.Sample(torch.rand(3, 16, 16), torch.ones(1, 16, 16))
+    follow = overfit.Follow(pair)
+    follow.ious, follow.bce = [0.2, 0.98, 0.99, 0.5, 1.0], 0.01
+    assert overfit.score_text(follow.score()) == "0.0100, step 3"
+    follow.ious = [0.1]
+    assert overfit.score_text(follow.score()) == "0.0100, never"
+
+
+@pytest.mark.parametrize("name", overfit.RECIPES)
+def test_recipes_overfit_and_repeat(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ui.quiet_lightning()
+    monkeypatch.setattr(overfit, "SIZE", (32, 32))
+    dataset = overfit.open_pair(1, 12)
+    first, again = (overfit.overfit(overfit.RECIPES[name], dataset, 0) for _ in "ab")
+    assert first == again
+    assert 0 < first.bce < 1
+
+
+def test_recipe_of_2020_is_plain_adam() -> None:
+    system = overfit.Recipe2020()
+    optimizer = system.configure_optimizers()
+    assert (type(optimizer), optimizer.defaults["lr"]) == (torch.optim.Adam, 1e-3)
+    norms = [m for m in system.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) == 18
+    assert not any(isinstance(m, ui.UNet) for m in system.modules())
+
+
+def test_data_of_2020_read_every_sample_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    load = ui.load_image
+    monkeypatch.setattr(
+        ui, "load_image", lambda path: opened.append(path) or load(path)
+    )
+    for kind, times in ((overfit.ReadingData, 5), (ui.UISegmentationData, 2)):
+        opened.clear()
+        data = kind(measure.PICTURES, 2, (16, 16), overfit_num=4)
+        data.setup()
+        batches = [*data.train_dataloader(), *data.val_dataloader()]
+        assert [len(batch.image) for batch in batches] == [2, 2, 1]
+        assert len(opened) == times
+
+
+def test_whole_runs_time_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    ui.quiet_lightning()
+    monkeypatch.setattr(overfit, "SIZE", (32, 32))
+    costs = overfit.whole_runs(rounds=1, steps=5)
+    scores = {name: [overfit.Score(0.1, 7)] * 3 for name in overfit.RECIPES}
+    rows = overfit.table(scores, costs).splitlines()
+    assert len(rows) == 2 + len(overfit.RECIPES)
+    assert rows[2].startswith("| 2020 | 0.1000, step 7 |")
+    assert rows[2].split(" | ")[-2] == "1.00"
+
+
+def test_loading_takes_every_sample() -> None:
+    tasks = loading.loading_tasks(measure.PICTURES)
+    assert {task() for task in tasks.values()} == {len(ui.find_pairs(measure.PICTURES))}
+    costs = {loading.READ: [Cost(0.6, 1)], loading.CACHED: [Cost(0.1, 1)]}
+    table = loading.table(costs, num_samples=100)
+    assert "| read each time | 6.0 | 6.00 |" in table
+
+
+def test_bad_flags_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        loading.main(["--rounds", "0"])
+    assert stopped.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == "python -m benchmarks.loading: rounds 0: expected 1 or more"

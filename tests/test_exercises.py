@@ -1,0 +1,355 @@
+"""The checks of the exercises: no answer, right answers, and typical wrong ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import exercises
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import ui_segmentation_system as ui
+
+Pictures = tuple[Image.Image, Image.Image]
+
+
+# Right answers
+
+
+def class_shares(ids: Tensor, num_classes: int) -> list[float]:
+    counts = torch.bincount(ids[ids != 255], minlength=num_classes)
+    return (counts / counts.sum()).tolist()
+
+
+def match_all(inputs: list[str], targets: list[str]) -> list[tuple[str, str]]:
+    images = {name.split("_")[0]: name for name in inputs}
+    masks = {name.split("_")[0]: name for name in targets}
+    if orphans := images.keys() ^ masks.keys():
+        raise ValueError([{**images, **masks}[key] for key in orphans])
+    return [(images[key], masks[key]) for key in images]
+
+
+class Halves(Dataset):
+    """The left and the right half of each sample in turn."""
+
+    def __init__(self, dataset: Sequence[ui.Sample]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return 2 * len(self.dataset)
+
+    def __getitem__(self, index: int) -> ui.Sample:
+        image, target = self.dataset[index // 2]
+        half = image.shape[-1] // 2
+        place = slice(half, None) if index % 2 else slice(half)
+        return ui.Sample(image[..., place], target[..., place])
+
+
+def quarter_turn(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    turns = int(torch.randint(4, ()))
+    return image.rot90(turns, (-2, -1)), target.rot90(turns, (-2, -1))
+
+
+def paste(
+    pair: Pictures, size: int, shape: tuple[int, int], padding: int = 128
+) -> Pictures:
+    """Scale both pictures to a shape and lay them into the corner of a square."""
+    squares = Image.new("RGB", (size, size)), Image.new("L", (size, size), padding)
+    for square, picture in zip(squares, pair, strict=True):
+        square.paste(picture.resize(shape, Image.Resampling.NEAREST))
+    return squares
+
+
+def fit(picture: Image.Image, size: int) -> tuple[int, int]:
+    """The (width, height) of a picture whose longer side becomes the size."""
+    scale = size / max(picture.size)
+    return round(picture.width * scale), round(picture.height * scale)
+
+
+def letterbox(image: Image.Image, target: Image.Image, size: int) -> Pictures:
+    return paste((image, target), size, fit(image, size))
+
+
+def dice_score(prediction: Tensor, target: Tensor) -> float:
+    total = int(prediction.sum() + target.sum())
+    return 2 * int((prediction & target).sum()) / total if total else 1.0
+
+
+@torch.no_grad()
+def reach(network: nn.Module) -> int:
+    image = torch.zeros(1, 3, 256, 256)
+    before = network(image)[0, 0, 128]
+    image[..., 128, 128] = 100
+    changed = (network(image)[0, 0, 128] != before).nonzero()
+    return int((changed - 128).abs().max())
+
+
+RIGHT: dict[str, Any] = {
+    "01.1": 0.32,
+    "01.2": class_shares,
+    "01.3": 60,
+    "02.1": 999 % 16,
+    "02.2": match_all,
+    "02.3": Halves,
+    "03.1": 640 * 120 // 480,
+    "03.2": quarter_turn,
+    "03.3": letterbox,
+    "04.1": 5 * 16 + 5,
+    "04.2": dice_score,
+    "04.3": reach,
+}
+
+
+@pytest.mark.parametrize("name", exercises.CHECKS)
+def test_right_answer_is_ok(name: str) -> None:
+    assert exercises.check(name, RIGHT[name]) == "ok"
+
+
+@pytest.mark.parametrize("answer", [torch.tensor(0.3156), np.float32(0.3156), "0.32"])
+def test_number_in_another_form_is_ok(answer: Any) -> None:
+    assert exercises.check("01.1", answer) == "ok"
+
+
+@pytest.mark.parametrize("name", exercises.CHECKS)
+def test_no_answer_is_not_answered_yet(name: str) -> None:
+    assert exercises.check(name, None) == "not answered yet"
+
+
+def test_unknown_exercise_raises() -> None:
+    with pytest.raises(KeyError, match=r"01\.9"):
+        exercises.check("01.9", 1)
+
+
+# Typical wrong answers
+
+
+def shares_of_all(ids: Tensor, num_classes: int) -> list[float]:
+    return [float((ids == k).float().mean()) for k in range(num_classes)]
+
+
+def shares_of_present(ids: Tensor, num_classes: int) -> list[float]:
+    counts = ids[ids != 255].unique(return_counts=True)[1]
+    return (counts / counts.sum()).tolist()
+
+
+def shares_backwards(ids: Tensor, num_classes: int) -> list[float]:
+    return class_shares(ids, num_classes)[::-1]
+
+
+def match_by_place(inputs: list[str], targets: list[str]) -> list[tuple[str, str]]:
+    return list(zip(inputs, targets, strict=True))
+
+
+def match_images(inputs: list[str], targets: list[str]) -> list[tuple[str, str]]:
+    masks = {name.split("_")[0]: name for name in targets}
+    lonely = [name for name in inputs if name.split("_")[0] not in masks]
+    if lonely:
+        raise ValueError(f"no target for {lonely}")
+    return [(name, masks[name.split("_")[0]]) for name in inputs]
+
+
+def match_with_key_error(inputs: list[str], targets: list[str]) -> list:
+    masks = {name.split("_")[0]: name for name in targets}
+    return [(name, masks[name.split("_")[0]]) for name in inputs]
+
+
+def match_without_name(inputs: list[str], targets: list[str]) -> list[tuple[str, str]]:
+    if len(inputs) != len(targets):
+        raise ValueError("some files have no partner")
+    return match_all(inputs, targets)
+
+
+class HalvesOfImages(Halves):
+    """Cuts the images alone."""
+
+    def __getitem__(self, index: int) -> ui.Sample:
+        return ui.Sample(super().__getitem__(index).image, self.dataset[0].target)
+
+
+class HalvesForever(Halves):
+    """Begins again at its end."""
+
+    def __getitem__(self, index: int) -> ui.Sample:
+        return super().__getitem__(index % len(self))
+
+
+class HalvesAsPairs(Halves):
+    """Gives plain tuples."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return tuple(super().__getitem__(index))
+
+
+class HalvesTooFew(Halves):
+    """Forgets to double its length."""
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def turn_twice(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    return quarter_turn(image, image)[0], quarter_turn(target, target)[0]
+
+
+def flip(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    flipped = bool(torch.rand(()) < 0.5)
+    return (image.flip(-1), target.flip(-1)) if flipped else (image, target)
+
+
+def half_turn(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    turns = 2 * int(torch.randint(2, ()))
+    return image.rot90(turns, (-2, -1)), target.rot90(turns, (-2, -1))
+
+
+def turn_channels(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    turns = int(torch.randint(4, ()))
+    return image.rot90(turns), target.rot90(turns)
+
+
+def pad_with_background(image: Image.Image, mask: Image.Image, size: int) -> Pictures:
+    return paste((image, mask), size, fit(image, size), padding=0)
+
+
+def squeeze(image: Image.Image, target: Image.Image, size: int) -> Pictures:
+    return paste((image, target), size, (size, size))
+
+
+def scale_only(image: Image.Image, target: Image.Image, size: int) -> Pictures:
+    shape = fit(image, size)
+    return image.resize(shape), target.resize(shape)
+
+
+def scale_to_width(image: Image.Image, target: Image.Image, size: int) -> Pictures:
+    shape = (size, round(image.height * size / image.width))
+    return paste((image, target), size, shape)
+
+
+def iou_score(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction & target).sum() / (prediction | target).sum()
+
+
+def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction == target).float().mean()
+
+
+def dice_or_nan(prediction: Tensor, target: Tensor) -> Tensor:
+    return 2 * (prediction & target).sum() / (prediction.sum() + target.sum())
+
+
+def dice_or_zero(prediction: Tensor, target: Tensor) -> float:
+    return float(dice_or_nan(prediction, target).nan_to_num())
+
+
+def dice_of_ints(prediction: Tensor, target: Tensor) -> float:
+    return 2 * int((prediction & target).sum()) / int(prediction.sum() + target.sum())
+
+
+def reach_and_one(network: nn.Module) -> int:
+    return reach(network) + 1
+
+
+def reach_of_the_widest(network: nn.Module) -> int:
+    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+    return max(layer.kernel_size[0] for layer in layers) // 2
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("01.1", 0.684, "share of right pixels"),
+    ("01.1", 1.0, "union is the whole picture"),
+    ("01.1", "a third", "a number, not str"),
+    ("01.2", shares_of_all, "ignored pixels"),
+    ("01.2", shares_of_present, "3 shares for 4 classes"),
+    ("01.2", shares_backwards, "expected"),
+    ("01.2", [0.5, 0.5], "the function itself"),
+    ("01.3", 59, "keys start from 1"),
+    ("01.3", 35, "names.index('dialog')"),
+    ("01.3", 25486, "the key of the pair"),
+    ("02.1", 62, "number of batches"),
+    ("02.1", 9, "whole batches"),
+    ("02.2", match_by_place, "shuffled pairs"),
+    ("02.2", match_images, "2_target.jpg has no partner"),
+    ("02.2", match_with_key_error, "ValueError for it, not KeyError"),
+    ("02.2", match_without_name, "does not name 2_input.png"),
+    ("02.3", HalvesOfImages, "not cut at the same place"),
+    ("02.3", HalvesForever, "must raise IndexError"),
+    ("02.3", HalvesAsPairs, "ui.Sample"),
+    ("02.3", HalvesTooFew, "length of 2"),
+    ("02.3", list, "length of 2"),
+    ("03.1", 120, "shorter side"),
+    ("03.1", 90, "ratio 4 to 3"),
+    ("03.2", turn_twice, "draw once"),
+    ("03.2", flip, "without a flip"),
+    ("03.2", half_turn, "only the turns [0, 2]"),
+    ("03.2", turn_channels, "last two dimensions"),
+    ("03.3", pad_with_background, "claims to be background"),
+    ("03.3", squeeze, "keep its ratio"),
+    ("03.3", scale_only, "wanted (64, 64)"),
+    ("03.3", scale_to_width, "keep its ratio"),
+    ("04.1", 80, "bias"),
+    ("04.1", 16 * 5 * 9 + 5, "1x1"),
+    ("04.2", iou_score, "that is IoU"),
+    ("04.2", accuracy, "share of right pixels"),
+    ("04.2", dice_or_nan, "empty masks gave nan"),
+    ("04.2", dice_or_zero, "empty masks gave 0"),
+    ("04.2", dice_of_ints, "your function raised ZeroDivisionError"),
+    ("04.3", reach_and_one, "reaches 2 pixels, you found 3"),
+    ("04.3", reach_of_the_widest, "1 + 3 pixels, you found 3"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), WRONG)
+def test_wrong_answer_gets_its_hint(name: str, answer: Any, words: str) -> None:
+    verdict = exercises.check(name, answer)
+    assert verdict.startswith("hint: ")
+    assert words in verdict
+
+
+def test_every_exercise_has_wrong_answers() -> None:
+    names = [name for name, _, _ in WRONG]
+    assert all(names.count(name) >= 2 for name in exercises.CHECKS)
+
+
+# Any answer at all
+
+
+def raises(*_: Any) -> None:
+    raise RuntimeError("size mismatch")
+
+
+def returns_none(*_: Any) -> None:
+    pass
+
+
+def returns_a_text(*_: Any) -> str:
+    return "text"
+
+
+def name_of(answer: Any) -> str:
+    return getattr(answer, "__name__", type(answer).__name__)
+
+
+ODD = [0, -1.5, "text", [], {}, object(), torch.zeros(2), raises, returns_none, print]
+FUNCTIONS = [name for name, answer in RIGHT.items() if callable(answer)]
+
+
+@pytest.mark.parametrize("answer", [*ODD, returns_a_text, int], ids=name_of)
+@pytest.mark.parametrize("name", exercises.CHECKS)
+def test_odd_answer_gets_a_hint(name: str, answer: Any) -> None:
+    assert exercises.check(name, answer).startswith("hint: ")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_hint_says_what_the_function_did(name: str) -> None:
+    raised = "hint: your function raised RuntimeError: size mismatch"
+    assert exercises.check(name, raises) == raised
+    assert "your function returns None" in exercises.check(name, returns_none)
+
+
+def test_checks_leave_the_random_numbers_alone() -> None:
+    before = torch.get_rng_state()
+    for name in ("03.2", "04.3"):
+        exercises.check(name, RIGHT[name])
+    assert torch.equal(torch.get_rng_state(), before)
