@@ -116,6 +116,16 @@ def test_same_seed_same_weights() -> None:
     assert not all(map(torch.equal, weights(3), weights(4)))
 
 
+def test_weights_start_as_kaiming_says() -> None:
+    torch.manual_seed(0)
+    for layer in UNet().modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.weight.numel() > 1000:
+            fan_in = layer.weight[0].numel()
+            spread = layer.weight.std().item()
+            assert spread == pytest.approx(math.sqrt(2 / fan_in), rel=0.1)
+            assert (layer.bias == 0).all()
+
+
 def test_weights_survive_a_file(small: UNet, tmp_path) -> None:
     torch.save(small.state_dict(), tmp_path / "net.pt")
     options = {"normalize": "downs.0.1.1.weight" in small.state_dict()}

@@ -218,6 +218,7 @@ def test_system_survives_a_checkpoint(
     again = UISegmentationSystem.load_from_checkpoint(
         tmp_path / "a.ckpt", weights_only=True
     )
+    assert system.network.shrink == 2, "fast did not reach the network"
     assert equal(system, again)
     assert again.hparams == system.hparams
     image = draw_image(3, (45, 31))
