@@ -3,8 +3,8 @@
 Everything that the notebooks of the series build, in its finished form: masks,
 datasets, paired transforms, a UNet, losses, training. To use it, copy this file.
 
-    pairs = find_pairs("my_folder")            # 1_input.png with 1_target.png, ...
-    print(check_pairs("my_folder"))            # what is wrong with them, if anything
+    print(check_pairs("my_folder"))            # 1_input.png, 1_target.png, ...: sound?
+    pairs = find_pairs("my_folder")            # their paths, in natural order
     data = UISegmentationData("my_folder", batch_size=4)
     system = UISegmentationSystem()
     pl.Trainer(max_epochs=20).fit(system, data)
@@ -134,9 +134,13 @@ def load_image(path: Path | str) -> Image.Image:
     ValueError for an empty, damaged or foreign file and for 32-bit grey values, whose
     range nobody can guess. (notebook 01)
     """
-    picture = _open_picture(path)
+    return _to_rgb(_open_picture(path), path)
+
+
+def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
+    """Convert any kind of picture to RGB without losing what it shows."""
     if picture.mode in ("I", "F"):
-        _refuse(path, "32-bit grey values", "8 or 16 bits", "scale it to 0..255 first")
+        _refuse(name, "32-bit grey values", "8 or 16 bits", "scale it to 0..255 first")
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if _has_alpha(picture):
@@ -165,7 +169,7 @@ def load_mask(path: Path | str, threshold: int = 128) -> Image.Image:
             f"its brightest value is {brightest}, values {_listed(grey)}",
             f"some of {threshold} or more",
             "for class ids use colors_to_classes or notebook 08, for a dark mask pass "
-            f"threshold={max(brightest // 2, 1)}",
+            f"threshold={max(brightest // 2, 1)} to load_mask",
         )
     elif _looks_like_ids(grey, picture.format == "JPEG"):
         _refuse(
@@ -243,7 +247,7 @@ def colors_to_classes(
     *,
     max_distance: float = 0,
 ) -> torch.Tensor:
-    """Turn a mask of colours into class ids: int64 (H, W).
+    """Turn a mask of colours into class ids: a tensor, int64 (H, W).
 
     mask: an RGB picture or uint8 array (H, W, 3). palette: one colour per class, in the
     order of the ids. A pixel gets the id of the nearest colour of the palette if that
@@ -993,8 +997,10 @@ class UNet(nn.Module):
                 f"UNet got {tuple(image.shape)}: expected (B, {self.num_in_channels}, "
                 "H, W); a single image needs [None], other channels num_in_channels"
             )
-        if not image.is_floating_point():
-            raise ValueError(f"UNet got {image.dtype}: expected floats in 0..1")
+        if not image.is_floating_point() or image.dtype == torch.float64:
+            raise ValueError(
+                f"UNet got {image.dtype}: expected floats in 0..1, such as float32"
+            )
         if 0 in image.shape:
             raise ValueError(f"UNet got an empty batch {tuple(image.shape)}")
 
@@ -1193,6 +1199,8 @@ def overlay(
     image: as in `to_array`; mask: a mask picture or (H, W) of 0..1, bool, or 0 and 255.
     Raises ValueError when their sizes differ.
     """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha {alpha}: expected 0 (nothing seen) to 1 (opaque)")
     pixels = to_array(image)
     where = _as_mask(mask)
     if where.shape != pixels.shape[:2]:
@@ -1207,6 +1215,8 @@ def _as_mask(mask: Any) -> np.ndarray:
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu().numpy()
     values = np.asarray(mask)
+    if values.ndim < 2 or any(side != 1 for side in values.shape[:-2]):
+        raise ValueError(f"mask of shape {values.shape}: expected (H, W) or (1, H, W)")
     values = values.reshape(values.shape[-2:])
     if values.dtype == bool:
         return values
@@ -1260,8 +1270,16 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
     if not frames:
         raise ValueError(f"{path}: no frames to write")
     path = Path(path)
+    pictures = [to_array(frame) for frame in frames]
+    if len({picture.shape for picture in pictures}) != 1:
+        sizes = {picture.shape for picture in pictures}
+        raise ValueError(f"{path}: frames of sizes {sizes}; expected one size")
+    if path.suffix.lower() != ".gif" or duration < 10:
+        raise ValueError(
+            f"{path}, {duration} ms a frame: expected a name ending in .gif and 10 ms "
+            "or more"
+        )
     beside = path.with_name(f".{path.name}.part")
-    pictures = np.stack([to_array(frame) for frame in frames])
     iio.imwrite(beside, pictures, extension=".gif", duration=duration, loop=0)
     beside.replace(path)
 
@@ -1290,7 +1308,7 @@ def quiet_lightning() -> None:
 class UISegmentationData(pl.LightningDataModule):
     """The pairs of a folder as batches, for training and for validation.
 
-    image_size: (height, width) that all are scaled to, whatever their shape.
+    image_size: (height, width), or one number for both, that all are scaled to.
     overfit_num: train on that many samples of the first pair, and validate on the same
     pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
     drawn by `seed`, is kept for validation. Raises ValueError if a set would be empty
@@ -1301,7 +1319,7 @@ class UISegmentationData(pl.LightningDataModule):
         self,
         data_dir: Path | str,
         batch_size: int = 4,
-        image_size: tuple[int, int] = (256, 256),
+        image_size: int | tuple[int, int] = (256, 256),
         overfit_num: int = 0,
         *,
         val_share: float = 0.2,
@@ -1321,6 +1339,8 @@ class UISegmentationData(pl.LightningDataModule):
         self.val_share = val_share
         self.num_workers = num_workers
         self.seed = seed
+        if isinstance(image_size, int):
+            image_size = (image_size, image_size)
         self.transform = ImageTargetCompose(
             [ImageTargetResize(image_size), ImageTargetToTensor()]
         )
@@ -1372,6 +1392,29 @@ class UISegmentationData(pl.LightningDataModule):
         )
 
 
+def _share_of_sound_samples(samples: Iterable[Sample]) -> float:
+    """Count the foreground of training samples, refusing what cannot be learnt from."""
+    targets = []
+    for image, target in samples:
+        if not isinstance(image, torch.Tensor) or not isinstance(target, torch.Tensor):
+            raise ValueError(
+                f"training samples hold {type(image).__name__} and "
+                f"{type(target).__name__}: expected tensors; add ImageTargetToTensor"
+            )
+        if image.max() > 16:
+            raise ValueError(
+                f"training images reach {image.max():g}: expected 0..1; divide by 255"
+            )
+        targets.append(target)
+    share = foreground_share(targets)
+    if share == 0:
+        raise ValueError(
+            "no training target has a pixel of 1: nothing to learn; masks of 0/255 "
+            f"must be divided by 255, for {IGNORE_INDEX} means ignored"
+        )
+    return share
+
+
 class UISegmentationSystem(pl.LightningModule):
     """A UNet and how it is trained: loss, scores, optimiser and schedule.
 
@@ -1408,8 +1451,7 @@ class UISegmentationSystem(pl.LightningModule):
         """Start at the data's share of foreground; a resumed run has learnt it."""
         if self.trainer.ckpt_path is None and self.trainer.global_step == 0:
             samples = itertools.islice(self.trainer.train_dataloader.dataset, 100)
-            share = foreground_share(target for _, target in samples)
-            self.network.set_foreground_share(share)
+            self.network.set_foreground_share(_share_of_sound_samples(samples))
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
@@ -1455,18 +1497,33 @@ class UISegmentationSystem(pl.LightningModule):
 
     @torch.inference_mode()
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
-        """Find the interface in a picture of any size: bool (H, W) of that size."""
-        size = (image.height, image.width)
-        tensor = v2.functional.to_image(image.convert("RGB"))
-        if self.hparams.image_size:
-            tensor = v2.functional.resize(
-                tensor, self.hparams.image_size, antialias=True
+        """Find the interface in a PIL picture of any size: bool (H, W) of that size.
+
+        threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
+        what is not a picture and for a network of several classes.
+        """
+        if not isinstance(image, Image.Image):
+            raise ValueError(
+                f"predict_mask got {type(image).__name__}: expected a PIL picture; "
+                "files are read by load_image"
             )
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold {threshold}: a probability, expected 0 to 1")
+        image = _to_rgb(_upright(image), "picture")
+        size = (image.height, image.width)
+        tensor = v2.functional.to_image(image)
+        if self.hparams.image_size:
+            size_inside = list(self.hparams.image_size)
+            tensor = v2.functional.resize(tensor, size_inside, antialias=True)
         tensor = v2.functional.to_dtype(tensor, torch.float32, scale=True)
         was_training = self.training
         self.eval()
         logits = self(tensor[None].as_subclass(torch.Tensor).to(self.device))
         self.train(was_training)
+        if logits.shape[1] != 1:
+            raise ValueError(
+                f"predict_mask: the network knows {logits.shape[1]} classes, not one"
+            )
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
         return (logits[0, 0].sigmoid() >= threshold).cpu().numpy()

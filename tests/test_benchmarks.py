@@ -189,9 +189,9 @@ def test_score_is_the_first_step_at_the_goal() -> None:
     pair = ui.Sample(torch.rand(3, 16, 16), torch.ones(1, 16, 16))
     follow = overfit.Follow(pair)
     follow.ious, follow.bce = [0.2, 0.98, 0.99, 0.5, 1.0], 0.01
-    assert overfit.score_text(follow.score()) == "0.0100, step 3"
+    assert overfit.score_text(follow.score()) == "0.01, step 3"
     follow.ious = [0.1]
-    assert overfit.score_text(follow.score()) == "0.0100, never"
+    assert overfit.score_text(follow.score()) == "0.01, never"
 
 
 @pytest.mark.parametrize("name", overfit.RECIPES)
@@ -235,7 +235,7 @@ def test_whole_runs_time_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = {name: [overfit.Score(0.1, 7)] * 3 for name in overfit.RECIPES}
     rows = overfit.table(scores, costs).splitlines()
     assert len(rows) == 2 + len(overfit.RECIPES)
-    assert rows[2].startswith("| 2020 | 0.1000, step 7 |")
+    assert rows[2].startswith("| 2020 | 0.1, step 7 |")
     assert rows[2].split(" | ")[-2] == "1.00"
 
 

@@ -415,3 +415,23 @@ def test_gif_holds_every_frame_and_no_leftovers(tmp_path: Path) -> None:
         assert gif.convert("L").getpixel((0, 0)) == 255
     with pytest.raises(ValueError, match=r"b\.gif: no frames to write"):
         save_gif([], tmp_path / "b.gif")
+
+
+@pytest.mark.parametrize(
+    ("name", "duration", "message"),
+    [("b.mp4", 100, "ending in .gif"), ("b.gif", 0.1, "10 ms or more")],
+)
+def test_gif_settings_are_checked(
+    name: str, duration: float, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        save_gif([np.zeros((4, 4, 3), np.uint8)], tmp_path / name, duration)
+    assert not list(tmp_path.iterdir())
+
+
+def test_overlay_refuses_swapped_arguments_and_wild_alpha() -> None:
+    image, mask = Image.new("RGB", (6, 4)), Image.new("L", (6, 4))
+    with pytest.raises(ValueError, match=r"mask of shape \(4, 6, 3\)"):
+        overlay(mask, image)
+    with pytest.raises(ValueError, match="alpha 5"):
+        overlay(image, mask, alpha=5)
