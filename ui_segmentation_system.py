@@ -198,7 +198,7 @@ def _looks_like_ids(grey: np.ndarray, is_jpeg: bool) -> bool:
     if not is_jpeg and len(inner) and inner.max() < 64 and distinct[-1] == 255:
         return True
     between = (grey > grey.max() / 4) & (grey < grey.max() * 3 / 4)
-    return len(distinct) > 8 and between.mean() > 0.2
+    return len(distinct) > 8 and between.mean() > 0.3
 
 
 def _grey_values(path: Path | str, picture: Image.Image) -> np.ndarray:
@@ -715,8 +715,9 @@ def _check_equal_size(image: Any, target: torch.Tensor) -> None:
 
 
 def _check_size(name: str, size: int | Sequence[int]) -> None:
-    numbers = [size] if isinstance(size, int) else list(size)
-    if len(numbers) > 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
+    numbers = [size, size] if isinstance(size, int) else size
+    pair = isinstance(numbers, Sequence) and len(numbers) == 2
+    if not pair or not all(isinstance(n, int) and n > 0 for n in numbers):
         raise ValueError(
             f"{name}: size {size}; expected a positive number of pixels or a pair of "
             "them (height, width)"
@@ -1407,10 +1408,10 @@ def _share_of_sound_samples(samples: Iterable[Sample]) -> float:
             )
         targets.append(target)
     share = foreground_share(targets)
-    if share == 0:
+    if share == 0 and any((target == IGNORE_INDEX).any() for target in targets):
         raise ValueError(
-            "no training target has a pixel of 1: nothing to learn; masks of 0/255 "
-            f"must be divided by 255, for {IGNORE_INDEX} means ignored"
+            "no training target has a pixel of 1, but some have 255, which means "
+            "ignored; masks of 0/255 must be divided by 255"
         )
     return share
 
@@ -1473,11 +1474,17 @@ class UISegmentationSystem(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError(
+                "training without end: the OneCycle schedule needs a number of steps; "
+                "give the Trainer max_epochs or max_steps"
+            )
         optimizer = torch.optim.Adam(self.parameters(), self.hparams.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             self.hparams.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=int(steps),
             div_factor=10,
             final_div_factor=100,
         )
@@ -1493,7 +1500,11 @@ class UISegmentationSystem(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
-        self.clip_gradients(optimizer, gradient_clip_val or 1.0, "norm")
+        if gradient_clip_val is None:
+            gradient_clip_val = 1.0
+        self.clip_gradients(
+            optimizer, gradient_clip_val, gradient_clip_algorithm or "norm"
+        )
 
     @torch.inference_mode()
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
@@ -1572,7 +1583,8 @@ class Watch(pl.Callback):
             return
         image, target = self.sample
         with torch.inference_mode():
-            loss = module.loss(module(image[None].to(module.device)), target[None])
+            logits = module(image[None].to(module.device)).cpu()
+            loss = module.loss(logits, target[None])
         self._look(trainer.global_step, float(loss), module)
 
     def on_train_batch_end(

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
@@ -18,6 +18,7 @@ README = ROOT / "README.md"
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 Made = TypeVar("Made")
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Cost(NamedTuple):
@@ -35,27 +36,27 @@ def cost_of(task: Callable[[], object]) -> Cost:
 
 
 def run_in_turn(
-    tasks: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[str, list[Cost]]:
+    tasks: Mapping[Name, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[Name, list[Cost]]:
     """Run tasks A B C A B C ..., so that a busy minute of the machine hits them all.
 
-    warm_up: rounds that are run first and not counted. Raises ValueError without
-    rounds.
+    warm_up: how often a task runs uncounted at the start of each of its turns, so that
+    it finds memory and caches as it left them itself. Raises ValueError without rounds.
     """
     if rounds < 1:
         raise ValueError(f"rounds {rounds}: expected 1 or more")
-    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
-    with tqdm(total=(warm_up + rounds) * len(tasks), desc="timing") as bar:
-        for turn in range(warm_up + rounds):
+    costs: dict[Name, list[Cost]] = {name: [] for name in tasks}
+    with tqdm(total=rounds * len(tasks), desc="timing") as bar:
+        for _ in range(rounds):
             for name, task in tasks.items():
-                cost = cost_of(task)
-                if turn >= warm_up:
-                    costs[name].append(cost)
+                for _ in range(warm_up):
+                    task()
+                costs[name].append(cost_of(task))
                 bar.update()
     return costs
 
 
-def relative_cpu(costs: Mapping[str, Sequence[Cost]], base: str) -> dict[str, float]:
+def relative_cpu(costs: Mapping[Name, Sequence[Cost]], base: Name) -> dict[Name, float]:
     """Divide CPU times by those of `base` in the same round; the median over rounds."""
     return {
         name: median(

@@ -13,7 +13,6 @@ import torch
 from conftest import MakePairs, draw_image
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader
 
 from ui_segmentation_system import (
     ImageTargetCompose,
@@ -67,7 +66,7 @@ def train(tmp_path: Path) -> Train:
 
     def fit(
         system: UISegmentationSystem,
-        data: UISegmentationData,
+        data: UISegmentationData | torch.utils.data.DataLoader,
         ckpt_path: Path | None = None,
         **options: Any,
     ) -> pl.Trainer:
@@ -252,6 +251,47 @@ def test_mask_is_the_network_on_the_picture() -> None:
     assert 0 < system.predict_mask(image, float(np.median(probabilities))).mean() < 1
 
 
+def test_picture_is_turned_and_flattened_before_it_is_judged(tmp_path: Path) -> None:
+    system = small_system()
+    upright = draw_image(0, (45, 31))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "a.png", exif=exif)
+    expected = system.predict_mask(upright, 0.4)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert np.array_equal(system.predict_mask(picture, 0.4), expected)
+    clear = Image.new("RGBA", (45, 31), (9, 9, 9, 0))
+    white = Image.new("RGB", (45, 31), "white")
+    found = system.predict_mask(clear, 0.4), system.predict_mask(white, 0.4)
+    assert np.array_equal(*found)
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    image = draw_image(0)
+    with pytest.raises(ValueError, match=r"got ndarray: expected a PIL picture"):
+        small_system().predict_mask(np.array(image))
+    with pytest.raises(ValueError, match="threshold 128: a probability, expected 0 to"):
+        small_system().predict_mask(image, 128)
+    with pytest.raises(ValueError, match="the network knows 2 classes, not one"):
+        small_system(num_out_channels=2).predict_mask(image)
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "message"),
+    [
+        (torch.rand(3, 16, 16) * 255, torch.ones(1, 16, 16), "expected 0..1; divide"),
+        (torch.rand(3, 16, 16), torch.full((1, 16, 16), 255.0), "divided by 255"),
+    ],
+)
+def test_unscaled_samples_are_refused(
+    image: torch.Tensor, target: torch.Tensor, message: str, train: Train
+) -> None:
+    loader = torch.utils.data.DataLoader([Sample(image, target)] * 2)
+    with pytest.raises(ValueError, match=message):
+        train(small_system(), loader)
+
+
 def test_mask_keeps_its_place_when_scaled() -> None:
     class Bright(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -401,35 +441,17 @@ def test_watch_begins_where_training_begins(
         Watch(Sample(image, target), 0)
 
 
-IMAGE, TARGET = torch.rand(3, 32, 32), torch.ones(1, 32, 32)
+def test_training_without_end_is_refused(make_pairs: MakePairs, train: Train) -> None:
+    with pytest.raises(ValueError, match="give the Trainer max_epochs or max_steps"):
+        train(small_system(), overfit_data(make_pairs(1)), max_epochs=-1)
 
 
-@pytest.mark.parametrize(
-    ("sample", "message"),
-    [
-        (Sample(IMAGE, TARGET * 255), "no training target has a pixel of 1"),
-        (Sample(IMAGE * 255, TARGET), "expected 0..1; divide by 255"),
-    ],
-)
-def test_unsound_samples_are_refused(
-    train: Train, sample: Sample, message: str
+@pytest.mark.parametrize("value", [0, 0.5])
+def test_the_trainer_may_clip_otherwise(
+    make_pairs: MakePairs, train: Train, value: float
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        train(small_system(), DataLoader([sample] * 2, batch_size=1))
-
-
-@pytest.mark.parametrize("picture", ["new.png", np.zeros((8, 8, 3)), IMAGE])
-def test_predict_mask_wants_a_picture(picture: Any) -> None:
-    with pytest.raises(ValueError, match="expected a PIL picture"):
-        small_system().predict_mask(picture)
-
-
-def test_predict_mask_refuses_what_it_cannot_answer() -> None:
-    picture = Image.new("RGB", (20, 10))
-    with pytest.raises(ValueError, match="threshold 128: a probability"):
-        small_system().predict_mask(picture, threshold=128)
-    with pytest.raises(ValueError, match="knows 3 classes"):
-        small_system(num_out_channels=3).predict_mask(picture)
+    options = {"gradient_clip_val": value, "gradient_clip_algorithm": "value"}
+    train(small_system(), overfit_data(make_pairs(1)), max_epochs=1, **options)
 
 
 def test_predict_mask_sees_a_16_bit_picture_as_load_image_does(tmp_path: Path) -> None:
