@@ -714,8 +714,13 @@ def _check_equal_size(image: Any, target: torch.Tensor) -> None:
         )
 
 
+def _height_width(size: int | Sequence[int]) -> Sequence[int]:
+    """Read one number as both sides of a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def _check_size(name: str, size: int | Sequence[int]) -> None:
-    numbers = [size, size] if isinstance(size, int) else size
+    numbers = _height_width(size)
     pair = isinstance(numbers, Sequence) and len(numbers) == 2
     if not pair or not all(isinstance(n, int) and n > 0 for n in numbers):
         raise ValueError(
@@ -783,7 +788,7 @@ class _PadTo(v2.Transform):
 
     def __init__(self, size: int | Sequence[int]) -> None:
         super().__init__()
-        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.height, self.width = _height_width(size)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(flat_inputs[0])
@@ -1147,7 +1152,7 @@ def foreground_share(targets: Iterable[torch.Tensor]) -> float:
 # 6. Showing: the same colours in every figure. (notebook 01)
 # --------------------------------------------------------------------------------------
 
-# Colours of classes 1, 2, ...; class 0 stays as it is. Told apart in grey too.
+# Colours of classes 1, 2, ...; class 0 stays as it is.
 PALETTE = (
     (0, 0, 0),
     (230, 25, 75),
@@ -1340,10 +1345,8 @@ class UISegmentationData(pl.LightningDataModule):
         self.val_share = val_share
         self.num_workers = num_workers
         self.seed = seed
-        if isinstance(image_size, int):
-            image_size = (image_size, image_size)
         self.transform = ImageTargetCompose(
-            [ImageTargetResize(image_size), ImageTargetToTensor()]
+            [ImageTargetResize(_height_width(image_size)), ImageTargetToTensor()]
         )
 
     def setup(self, stage: str | None = None) -> None:
@@ -1432,7 +1435,7 @@ class UISegmentationSystem(pl.LightningModule):
         *,
         loss: str = "bce",
         pos_weight: float | None = None,
-        image_size: tuple[int, int] | None = None,
+        image_size: int | tuple[int, int] | None = None,
         **network: Any,
     ) -> None:
         super().__init__()
@@ -1524,7 +1527,7 @@ class UISegmentationSystem(pl.LightningModule):
         size = (image.height, image.width)
         tensor = v2.functional.to_image(image)
         if self.hparams.image_size:
-            size_inside = list(self.hparams.image_size)
+            size_inside = list(_height_width(self.hparams.image_size))
             tensor = v2.functional.resize(tensor, size_inside, antialias=True)
         tensor = v2.functional.to_dtype(tensor, torch.float32, scale=True)
         was_training = self.training
