@@ -4,11 +4,12 @@ Everything that the notebooks of the series build, in its finished form: masks,
 datasets, paired transforms, a UNet, losses, training. To use it, copy this file.
 
     print(check_pairs("my_folder"))            # 1_input.png, 1_target.png, ...: sound?
-    pairs = find_pairs("my_folder")            # their paths, in natural order
     data = UISegmentationData("my_folder", batch_size=4)
     system = UISegmentationSystem()
     pl.Trainer(max_epochs=20).fit(system, data)
     mask = system.predict_mask(load_image("new.png"))      # bool (H, W)
+
+Or without Python: python ui_segmentation_system.py check | train | predict --help
 
 Tensors: image float32 (3, H, W) in 0..1; binary target float32 (1, H, W) of 0 and 1;
 class target int64 (H, W); overlapping target float32 (K, H, W); 255 is ignored
@@ -21,7 +22,7 @@ Contents, in the order of the notebooks; delete from the bottom what you do not 
     1. Pictures and masks            5. Losses and scores
     2. Pairs, doctor and datasets    6. Showing
     3. Paired transforms             7. Lightning system and data module
-    4. UNet
+    4. UNet                          8. Command line
 
 Notable choices:
 - Transforms are thin layers over torchvision v2: one draw, masks never blended.
@@ -35,15 +36,34 @@ Version 0.1.0 of the series "ui-segmentation-system". Licence: MIT.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import csv
+import difflib
+import glob
+import hashlib
 import io
 import itertools
+import json
 import logging
 import math
+import os
+import pickle
 import re
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -51,7 +71,7 @@ import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
@@ -68,6 +88,21 @@ IGNORE_GREY = 128
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 # Colours that differ by less than this between channels are JPEG's idea of grey.
 GREY_TOLERANCE = 16
+# How a level of a mask is named: a class id (palette index or grey value), or a colour.
+MaskValue = int | tuple[int, int, int]
+# Lossy files surround a level with rings up to RING greys away, and move a whole area
+# by DRIFT at most; a value of flat areas smaller than this share is a ring.
+RING = 32
+DRIFT = 4
+SPECK = 0.002
+# More values than lie within RING of the darkest and the brightest: a file with rings.
+MANY_VALUES = 2 * RING + 2
+# So many values can be ids, and can be the rings of a JPEG that was saved as PNG.
+FEW_VALUES = 12
+# Grey is an edge where dark and bright are no farther away than this, in pixels.
+EDGE_REACH = 7
+# In a lossy file the farthest that a channel may be from a named value.
+LOSSY_DISTANCE = 127
 
 
 def _refuse(path: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
@@ -148,37 +183,293 @@ def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
     return picture.convert("RGB")
 
 
-def load_mask(path: Path | str, threshold: int = 128) -> Image.Image:
-    """Read a mask as a picture of mode "L" that holds only 0 and 255.
+def load_mask(
+    path: Path | str,
+    threshold: int = 128,
+    *,
+    foreground: Sequence[MaskValue] = (),
+    ignore: Sequence[MaskValue] = (),
+) -> Image.Image:
+    """Read a mask as a picture of mode "L": 0, 255, and 128 for what is ignored.
 
     Grey values from `threshold` (1..255) on become 255, so the grey rings that JPEG
-    leaves vanish. A mask of 0 and 1 is recognised. Raises ValueError, with the file and
-    the way out, for what is not a two-valued mask: class ids, colours, a mask so dark
-    that nothing would be left, a mask hidden in the alpha channel. (notebook 01)
+    leaves vanish; a mask of 0 and 1 is recognised. foreground: the values that count
+    instead, all else is background: class ids (palette index, else grey value), or
+    RGB colours; transparent parts have none. ignore: the values that become 128.
+    Raises ValueError, with the file and the option that helps, for what two levels
+    cannot explain: class ids, trimaps, colours, photos, a mask too dark, a mask hidden
+    in the alpha channel. (notebook 01)
     """
     if not 1 <= threshold <= 255:
         raise ValueError(f"threshold {threshold}: expected 1 to 255")
+    roles = _roles(foreground, ignore)
     picture = _open_picture(path)
-    grey = _grey_values(path, picture)
-    brightest = int(grey.max())
+    mask = _by_value(path, picture, roles)
+    if not len(foreground):
+        ignored = mask == IGNORE_GREY
+        mask = _by_threshold(path, picture, threshold, ignored)
+        mask[ignored] = IGNORE_GREY
+    return Image.fromarray(mask)
+
+
+def _roles(
+    foreground: Sequence[MaskValue], ignore: Sequence[MaskValue]
+) -> dict[MaskValue, int]:
+    """Check the named values and say what each becomes, 255 or 128."""
+    roles: dict[MaskValue, int] = {}
+    for name, values, grey in (
+        ("foreground", foreground, 255),
+        ("ignore", ignore, IGNORE_GREY),
+    ):
+        if isinstance(values, int | str):
+            raise ValueError(f"{name} {values!r}: expected a list, as {name}=(1,)")
+        for value in values:
+            if roles.setdefault(_checked_value(name, value), grey) != grey:
+                raise ValueError(f"value {value}: named as foreground and as ignored")
+    if len({isinstance(value, tuple) for value in roles}) > 1:
+        raise ValueError(
+            "foreground and ignore name ids and colours; expected one kind of them"
+        )
+    return roles
+
+
+def _checked_value(name: str, value: Any) -> MaskValue:
+    is_colour = isinstance(value, tuple | list)
+    numbers, most = (value, 255) if is_colour else ([value], 65535)
+    whole = all(isinstance(number, int | np.integer) for number in numbers)
+    if not whole or not all(0 <= number <= most for number in numbers):
+        raise ValueError(
+            f"{name} {value!r}: expected ids of 0 to 65535 or colours of 0 to 255"
+        )
+    if is_colour and len(value) != 3:
+        raise ValueError(f"{name} {value!r}: expected a colour of red, green and blue")
+    return tuple(map(int, value)) if is_colour else int(value)
+
+
+def _by_value(
+    path: Path | str, picture: Image.Image, roles: dict[MaskValue, int]
+) -> np.ndarray:
+    """Give 255 or 128 where a named value is, else 0; uint8 (H, W)."""
+    mask = np.zeros((picture.height, picture.width), np.uint8)
+    if not roles:
+        return mask
+    _check_kind(path, picture, roles)
+    by_colour = isinstance(next(iter(roles)), tuple)
+    if _is_lossy(path, picture):
+        mask = _by_nearest_value(path, np.asarray(picture.convert("RGB")), roles)
+    else:
+        values = _codes(picture) if by_colour else _ids(path, picture)
+        for value, grey in roles.items():
+            mask[values == _code(value)] = grey
+    if _has_alpha(picture) and (by_colour or picture.mode != "P"):
+        mask[~_opaque(picture)] = 0
+    return mask
+
+
+def _check_kind(
+    path: Path | str, picture: Image.Image, roles: dict[MaskValue, int]
+) -> None:
+    """Refuse ids for a picture of colours, and colours for one that has none."""
+    named = _listed_values(list(roles))
+    if isinstance(next(iter(roles)), tuple):
+        if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+            _refuse(
+                path,
+                f"it has grey values and no colours, but {named} was named",
+                "ids",
+                _ways_out(path, picture),
+            )
+        return
+    if picture.mode == "P":
+        _check_palette_ids(path, picture, roles)
+    elif _is_colourful(picture):
+        _refuse(
+            path,
+            f"it has colours, but the ids {named} were named",
+            "colours (a colour is a tuple inside)",
+            _ways_out(path, picture),
+        )
+    elif picture.mode == "1" and 1 in roles:
+        _refuse(path, "the id 1 was named", "0 or 255 in a mask of 1 bit", "name 255")
+
+
+def _check_palette_ids(
+    path: Path | str, picture: Image.Image, roles: dict[MaskValue, int]
+) -> None:
+    """Refuse a grey level named where a palette's indices are meant."""
+    ids = np.unique(np.asarray(picture))
+    greys = np.unique(np.asarray(picture.convert("RGB")).max(axis=2))
+    mixed = [value for value in roles if value in greys and value not in ids]
+    if mixed and not _is_colourful(picture):
+        _refuse(
+            path,
+            f"{_listed_values(mixed)} is a grey level of its palette",
+            "an index of the palette",
+            _ways_out(path, picture),
+        )
+
+
+def _by_nearest_value(
+    path: Path | str, pixels: np.ndarray, roles: dict[MaskValue, int]
+) -> np.ndarray:
+    """Match the pixels (H, W, 3) of a lossy file with the nearest value.
+
+    What fills areas and was not named is background.
+    """
+    named = np.array([_as_colour(value) for value in roles])
+    by_colour = isinstance(next(iter(roles)), tuple)
+    others = _flat_colours(pixels, SPECK)
+    if not by_colour:
+        _refuse_near_ids(path, _flat_colours(pixels, 5 * SPECK)[:, 0])
+    drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
+    others = others[_distances(others, named).min(axis=1) > drift]
+    anchors = np.concatenate([named, others])
+    greys = np.array([*roles.values(), *[0] * (len(anchors) - len(named))], np.uint8)
+    colours, where = np.unique(_pack_rgb(pixels), return_inverse=True)
+    gaps = _distances(_unpack_rgb(colours), anchors)
+    found = np.where(gaps.min(axis=1) <= LOSSY_DISTANCE, greys[gaps.argmin(axis=1)], 0)
+    return found[where].reshape(pixels.shape[:2]).astype(np.uint8)
+
+
+def _refuse_near_ids(path: Path | str, ids: np.ndarray) -> None:
+    """Refuse class ids that are as near to each other as JPEG moves greys."""
+    near = np.flatnonzero(np.diff(np.sort(ids)) <= DRIFT)
+    if len(near):
+        one, other = np.sort(ids)[near[0] : near[0] + 2]
+        _refuse(
+            path,
+            f"a lossy file, where the ids {one} and {other} cannot be told apart",
+            "ids farther apart",
+            "save the mask again from its source as PNG",
+        )
+
+
+def _flat_colours(pixels: np.ndarray, share: float) -> np.ndarray:
+    """List the colours (N, 3) whose areas are a share of (H, W, 3), or the largest."""
+    codes = _pack_rgb(pixels)
+    flat = codes[_is_flat(codes)]
+    colours, counts = np.unique(flat if flat.size else codes, return_counts=True)
+    large = (counts > share * codes.size) | (counts == counts.max())
+    return _unpack_rgb(colours[large])
+
+
+def _distances(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Give the largest difference of a channel, (N, M), of (N, 3) and (M, 3)."""
+    gaps = np.zeros((len(colours), len(others)), int)
+    for channel in range(3):
+        gap = np.subtract.outer(colours[:, channel], others[:, channel])
+        np.maximum(gaps, np.abs(gap), out=gaps)
+    return gaps
+
+
+def _pack_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Give each colour (..., 3) one number."""
+    red, green, blue = np.moveaxis(pixels.astype(int), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def _unpack_rgb(codes: np.ndarray) -> np.ndarray:
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
+
+
+def _as_colour(value: MaskValue) -> tuple[int, int, int]:
+    return value if isinstance(value, tuple) else (value, value, value)
+
+
+def _is_flat(values: np.ndarray) -> np.ndarray:
+    """Tell which pixels of (H, W) have eight neighbours of their own value."""
+    padded = np.pad(values, 1, mode="edge")
+    left, right = padded[:, :-1], padded[:, 1:]
+    across = (left == right)[:, :-1] & (left == right)[:, 1:]
+    down = (padded[:-1] == padded[1:])[:, 1:-1]
+    return across[:-2] & across[1:-1] & across[2:] & down[:-1] & down[1:]
+
+
+def _by_threshold(
+    path: Path | str, picture: Image.Image, threshold: int, ignored: np.ndarray
+) -> np.ndarray:
+    """Give 255 from the threshold on, else 0; refuse what two levels do not explain."""
+    numbers = _numbers(path, picture, ignored)
+    brightest = int(numbers.max())
     if brightest <= 1:
-        grey = grey * 255
-    elif brightest < threshold:
+        return (numbers * 255).astype(np.uint8)
+    scale = 257 if brightest > 255 else 1
+    areas, is_photo = _what_is_grey(numbers, _is_lossy(path, picture))
+    if brightest < threshold * scale:
+        is_mask = not areas and not is_photo
+        _refuse_dark(path, picture, numbers, threshold, is_mask=is_mask)
+    limit = f"range({threshold * scale}, {255 * scale + 1})"
+    from_limit = f"if all from {threshold * scale} on counts: foreground={limit}"
+    num_levels = len(np.unique(numbers))
+    if areas or (is_photo and num_levels <= MANY_VALUES):
+        others = f", or {from_limit}" if num_levels > FEW_VALUES else ""
         _refuse(
             path,
-            f"its brightest value is {brightest}, values {_listed(grey)}",
-            f"some of {threshold} or more",
-            "for class ids use colors_to_classes or notebook 08, for a dark mask pass "
-            f"threshold={max(brightest // 2, 1)} to load_mask",
-        )
-    elif _looks_like_ids(grey, picture.format == "JPEG"):
-        _refuse(
-            path,
-            f"values {_listed(grey)} look like class ids",
+            f"values {_listed(_ids(path, picture))} look like class ids or a trimap",
             "0 and 255",
-            "read them as such, see notebook 08",
+            _ways_out(path, picture) + others,
         )
-    return Image.fromarray(np.where(grey >= threshold, 255, 0).astype(np.uint8))
+    if is_photo:
+        _refuse(
+            path,
+            f"{num_levels} values, and most grey is not at an edge",
+            "a mask of two levels, not a photo",
+            from_limit,
+        )
+    return np.where(numbers >= threshold * scale, 255, 0).astype(np.uint8)
+
+
+def _what_is_grey(numbers: np.ndarray, is_lossy: bool) -> tuple[bool, bool]:
+    """Tell whether levels (H, W) between the two ends fill areas, and are no edges.
+
+    Class ids and trimaps fill areas. A photo is neither dark nor bright, also where no
+    edge is near.
+    """
+    counts = np.bincount(numbers.ravel())
+    levels = np.flatnonzero(counts)
+    if len(levels) <= 2:
+        return False, False
+    has_rings = is_lossy or len(levels) > MANY_VALUES
+    scale = 257 if levels[-1] > 255 else 1
+    ring, drift = (RING * scale, DRIFT * scale) if has_rings else (0, 0)
+    depth = np.minimum(levels - levels[0], levels[-1] - levels)
+    flat = np.bincount(numbers[_is_flat(numbers)], minlength=len(counts))[levels]
+    areas = (flat > 0) & (depth > ring)
+    areas |= (flat > SPECK * numbers.size) & (depth > drift)
+    dark, bright = numbers <= levels[0] + ring, numbers >= levels[-1] - ring
+    grey = ~(dark | bright)
+    off_edge = grey & ~(_widened(dark) & _widened(bright))
+    is_photo = grey.mean() > 1 / 3 or off_edge.sum() > grey.sum() / 2
+    return bool(areas.any()), bool(is_photo)
+
+
+def _widened(mask: np.ndarray) -> np.ndarray:
+    """Add to a mask, bool (H, W), all within EDGE_REACH of it."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(picture.filter(ImageFilter.BoxBlur(EDGE_REACH))) > 0
+
+
+def _refuse_dark(
+    path: Path | str,
+    picture: Image.Image,
+    numbers: np.ndarray,
+    threshold: int,
+    *,
+    is_mask: bool,
+) -> NoReturn:
+    brightest = int(numbers.max())
+    scale = 257 if brightest > 255 else 1
+    middle = (brightest + int(numbers.min()) + 1) // 2 // scale
+    advice = _ways_out(path, picture)
+    if is_mask and middle:
+        option = f"threshold={middle} (--threshold {middle})"
+        advice = f"for a dark mask {option}, else {advice}"
+    _refuse(
+        path,
+        f"its brightest value is {brightest}, values {_listed(_ids(path, picture))}",
+        f"some of {threshold * scale} or more",
+        advice,
+    )
 
 
 def _listed(values: np.ndarray) -> str:
@@ -188,56 +479,125 @@ def _listed(values: np.ndarray) -> str:
     return ", ".join(map(str, distinct[:8].tolist())) + more
 
 
-def _looks_like_ids(grey: np.ndarray, is_jpeg: bool) -> bool:
-    """Tell class ids from a mask with grey edges.
-
-    Ids are a few small numbers beside 255, or many values, none of them rare.
-    """
-    distinct = np.unique(grey)
-    inner = distinct[(distinct > 0) & (distinct < 255)]
-    if not is_jpeg and len(inner) and inner.max() < 64 and distinct[-1] == 255:
-        return True
-    between = (grey > grey.max() / 4) & (grey < grey.max() * 3 / 4)
-    return len(distinct) > 8 and between.mean() > 0.3
+def _listed_values(values: Sequence[MaskValue]) -> str:
+    more = ", ..." if len(values) > 4 else ""
+    return ", ".join(map(str, values[:4])) + more
 
 
-def _grey_values(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """Give a mask's grey values, int (H, W), 0..255, refusing colour and alpha."""
+def _ways_out(path: Path | str, picture: Image.Image) -> str:
+    """Say which option reads a mask of several values, with values found in it."""
+    if picture.mode != "P" and _is_colourful(picture):
+        colours = _frequent_colours(picture)
+        brightest = max(colours, key=sum)
+        return (
+            f"most frequent are {_listed_values(colours)}: say which count, as "
+            + _option("foreground", [brightest])
+        )
+    values = _ids(path, picture)
+    if picture.mode != "P" and _has_alpha(picture) and _opaque(picture).any():
+        values = values[_opaque(picture)]
+    ids, counts = np.unique(values, return_counts=True)
+    ids = np.sort(ids[np.argsort(-counts, kind="stable")[:8]]).tolist()
+    void = [number for number in ids[1:] if number == 255]
+    inner = [number for number in ids[1:] if number != 255] or ids[-1:]
+    if void and len(ids) == 3 and abs(inner[0] - IGNORE_GREY) <= RING:
+        inner, void = void, inner  # a trimap: unknown is between
+    options = [_option("foreground", inner[:3])]
+    if void and void != inner:
+        options.append(_option("ignore", void))
+    return "say which count, as " + ", ".join(options)
+
+
+def _option(name: str, values: Sequence[MaskValue]) -> str:
+    """Write an option as in Python, and as on the command line."""
+    words = [
+        bytes(value).hex() if isinstance(value, tuple) else str(value)
+        for value in values
+    ]
+    return f"{name}={tuple(values)} (--{name} {' '.join(words)})"
+
+
+def _frequent_colours(picture: Image.Image) -> list[tuple[int, int, int]]:
+    """List the most frequent colours of the opaque parts, four at most."""
+    codes = _codes(picture)
+    if _has_alpha(picture) and _opaque(picture).any():
+        codes = codes[_opaque(picture)]
+    distinct, counts = np.unique(codes, return_counts=True)
+    most = distinct[np.argsort(-counts, kind="stable")[:4]]
+    return [tuple(colour) for colour in _unpack_rgb(most).tolist()]
+
+
+def _is_lossy(path: Path | str, picture: Image.Image) -> bool:
+    if picture.format == "WEBP":
+        return b"VP8L" not in Path(path).read_bytes()
+    return picture.format in ("JPEG", "MPO") or "jpeg" in str(
+        picture.info.get("compression")
+    )
+
+
+def _opaque(picture: Image.Image) -> np.ndarray:
+    """Tell which pixels can be seen; bool (H, W)."""
+    return np.asarray(picture.convert("RGBA"))[..., 3] >= 128
+
+
+def _codes(picture: Image.Image) -> np.ndarray:
+    return _pack_rgb(np.asarray(picture.convert("RGBA"))[..., :3])
+
+
+def _code(value: MaskValue) -> int:
+    return int(_pack_rgb(np.array(value))) if isinstance(value, tuple) else value
+
+
+def _is_colourful(picture: Image.Image) -> bool:
+    if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+        return False
+    channels = np.asarray(picture.convert("RGBA"))[..., :3].astype(int)
+    return bool(np.ptp(channels, axis=2).max() > GREY_TOLERANCE)
+
+
+def _ids(path: Path | str, picture: Image.Image) -> np.ndarray:
+    """Give the class ids of a picture, int (H, W): palette indices, or grey values."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535 or picture.mode == "F":
-            _refuse(path, f"mode {picture.mode}", "8 or 16 bits", "save it as 8 bits")
-        if values.max() <= 255:
-            return values.astype(int)
-        if values.max() < 2 * 257:  # would pass for a mask of 0 and 1
-            _refuse(
-                path,
-                f"its brightest value is {values.max()} of 65535",
-                "a mask up to 65535, or in 8 bits",
-                "save it as 8 bits",
-            )
-        return values.astype(int) // 257
-    if _has_alpha(picture):
-        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
-            _refuse(
-                path,
-                "it has transparent parts",
-                "an opaque mask",
-                "save its alpha channel, or the mask flattened, as a grey PNG",
-            )
-    if picture.mode in ("1", "L"):
-        return np.asarray(picture.convert("L")).astype(int)
-    channels = np.asarray(picture.convert("RGB")).astype(int)
-    if np.ptp(channels, axis=2).max() > GREY_TOLERANCE:
-        colours = len(np.unique(channels.reshape(-1, 3), axis=0))
+        return _deep_values(path, picture)
+    if picture.mode == "P":
+        return np.asarray(picture).astype(int)
+    if picture.mode in ("1", "L", "LA"):
+        return np.asarray(picture.convert("LA"))[..., 0].astype(int)
+    return np.asarray(picture.convert("RGBA"))[..., :3].max(axis=2).astype(int)
+
+
+def _deep_values(path: Path | str, picture: Image.Image) -> np.ndarray:
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        _refuse(path, f"mode {picture.mode}", "8 or 16 bits", "save it as 8 bits")
+    return values.astype(int)
+
+
+def _numbers(path: Path | str, picture: Image.Image, ignored: np.ndarray) -> np.ndarray:
+    """Give the grey values of a mask, int (H, W), the darkest where it is ignored.
+
+    Raises ValueError for colours and for transparent parts.
+    """
+    if _has_alpha(picture) and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
         _refuse(
             path,
-            f"it has {colours} colours",
-            "a grey mask of 0 and 255",
-            "turn colours into class ids with colors_to_classes",
+            "it has transparent parts",
+            "an opaque mask",
+            "save its alpha channel as a grey PNG, or " + _ways_out(path, picture),
         )
-    return channels[..., 0] if picture.mode != "P" else channels.max(axis=2)
+    plain = picture.convert("RGB") if picture.mode == "P" else picture
+    if _is_colourful(plain) and ignored.any():
+        plain = Image.fromarray(np.where(ignored[..., None], 0, plain.convert("RGB")))
+    if _is_colourful(plain):
+        _refuse(
+            path,
+            f"it has {len(np.unique(_codes(plain)))} colours",
+            "a grey mask",
+            _ways_out(path, picture),
+        )
+    numbers = _ids(path, plain)
+    rest = numbers[~ignored]
+    return np.where(ignored, rest.min() if rest.size else 0, numbers)
 
 
 def colors_to_classes(
@@ -364,47 +724,183 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-def find_pairs(data_dir: Path | str) -> list[Pair]:
+Patterns = tuple[str, str]
+Key = tuple[str, ...]
+FilesByKey = dict[Key, list[Path]]
+
+PATTERNS: Patterns = ("{key}_input.*", "{key}_target.*")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
+MASK_FOLDERS = ("masks", "mask", "labels", "targets", "target", "annotations")
+# What is tried, in this order, when no patterns are given.
+LAYOUTS: tuple[Patterns, ...] = (
+    PATTERNS,
+    *(
+        (f"{images}/{{key}}.*", f"{masks}/{{key}}.*")
+        for images, masks in itertools.product(IMAGE_FOLDERS, MASK_FOLDERS)
+    ),
+)
+
+
+class PairFiles(NamedTuple):
+    """The pictures of a folder by key: the values of the patterns' fields."""
+
+    folder: Path
+    patterns: Patterns
+    inputs: FilesByKey
+    targets: FilesByKey
+
+    def name(self, path: Path) -> str:
+        """Give a file's name as seen from the folder."""
+        return path.relative_to(self.folder).as_posix()
+
+    def whole_keys(self) -> list[Key]:
+        """List the keys with an image and a target, in natural order."""
+        keys = self.inputs.keys() & self.targets.keys()
+        return sorted(keys, key=_natural_keys)
+
+
+def _natural_keys(key: Key) -> list[list[tuple[int, int | str]]]:
+    return [natural_key(value) for value in key]
+
+
+def find_pairs(data_dir: Path | str, patterns: Patterns | None = None) -> list[Pair]:
     """List the pairs (image path, target path) of a folder in natural order.
 
-    `KEY_input.*` belongs to `KEY_target.*`, whatever the picture formats. Hidden files
-    and files of other names are passed over. Raises FileNotFoundError or
-    NotADirectoryError for the folder, ValueError for one without pairs, for an image
-    without a target, a target without an image, and two files for one key.
-    (notebook 02)
+    patterns: how images and targets are named below the folder, with fields in braces
+    and `*`; files whose fields agree are a pair, as with
+    ("image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"). A file that
+    both match belongs to the one with more letters. Without patterns, `KEY_input.*`
+    belongs to `KEY_target.*`, else `images/KEY.*` to `masks/KEY.*` (see LAYOUTS).
+    Hidden files and those that are no pictures are passed over. Raises
+    FileNotFoundError or NotADirectoryError for the folder, ValueError for patterns
+    without common fields, for a folder without pairs, for an image without a target, a
+    target without an image, and two files for one key. (notebook 02)
     """
-    inputs, targets = _files_by_key(Path(data_dir))
-    faults = [fault.line() for fault in _key_faults(inputs, targets)]
+    files = _find_files(Path(data_dir), patterns)
+    faults = [fault.line() for fault in _key_faults(files)]
     if faults:
         raise ValueError(f"{data_dir}: {len(faults)} faults\n  " + "\n  ".join(faults))
-    return [
-        (inputs[key][0], targets[key][0]) for key in sorted(inputs, key=natural_key)
-    ]
+    return [(files.inputs[key][0], files.targets[key][0]) for key in files.whole_keys()]
 
 
-FilesByKey = dict[str, list[Path]]
-
-
-def _files_by_key(folder: Path) -> tuple[FilesByKey, FilesByKey]:
+def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
     """Sort the pictures of a folder into inputs and targets by key."""
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: there is no such folder")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: is a file; expected a folder of pairs")
-    found: dict[str, FilesByKey] = {"_input": {}, "_target": {}}
-    for path in sorted(folder.iterdir()):
-        key, mark, rest = path.stem.rpartition("_")
-        role = found.get(mark + rest.lower())
-        hidden = path.name.startswith(".")
-        picture = path.suffix.lower() in PICTURE_SUFFIXES
-        if role is not None and picture and not hidden and path.is_file():
-            role.setdefault(key, []).append(path)
-    if not any(found.values()):
+    if patterns is not None:
+        _check_patterns(patterns)
+        files = _sort_files(folder, patterns)
+        if files.inputs or files.targets:
+            return files
+        _refuse_no_pairs(folder, f"files named like {patterns[0]} and {patterns[1]}")
+    for layout in LAYOUTS:
+        files = _sort_files(folder, layout)
+        if files.inputs and files.targets:
+            return files
+        if layout == PATTERNS and (files.inputs or files.targets):
+            return files
+    _refuse_no_pairs(
+        folder,
+        "files named like 1_input.png and 1_target.png, or images/1.png and "
+        "masks/1.png",
+    )
+
+
+def _refuse_no_pairs(folder: Path, expected: str) -> NoReturn:
+    others = [path for path in sorted(folder.rglob("*")) if _is_picture_file(path)]
+    arrived = "holds no pairs"
+    if others:
+        first = others[0].relative_to(folder).as_posix()
+        arrived += f", but {len(others)} other pictures, as {first}"
+    one, other = PATTERNS
+    _refuse(
+        folder,
+        arrived,
+        expected,
+        f'for other names say which: patterns=("{one}", "{other}") (--patterns)',
+    )
+
+
+def _check_patterns(patterns: Patterns) -> None:
+    """Refuse patterns that cannot say what belongs together."""
+    example = 'such as ("images/{key}.*", "masks/{key}_mask.*")'
+    if isinstance(patterns, str) or len(patterns) != 2:
+        raise ValueError(f"patterns {patterns!r}: expected two of them, {example}")
+    for pattern in patterns:
+        parts = pattern.split("/")
+        if "" in parts or ".." in parts or re.search(r"\{(?!\w+\})|(?<!\w)\}", pattern):
+            raise ValueError(
+                f"pattern {pattern!r}: expected a path below the folder with fields "
+                f"in braces, {example}"
+            )
+    first, second = map(_fields, patterns)
+    if not first or set(first) != set(second):
         raise ValueError(
-            f"{folder}: holds no pairs; expected files named like 1_input.png and "
-            "1_target.png"
+            f"patterns {patterns[0]!r} and {patterns[1]!r}: expected the same fields "
+            f"in both, at least one, {example}"
         )
-    return found["_input"], found["_target"]
+    if first and patterns[0] == patterns[1]:
+        raise ValueError(f"patterns: both are {patterns[0]!r}; expected two, {example}")
+
+
+def _fields(pattern: str) -> list[str]:
+    """List the fields of a pattern, each once, in their order."""
+    return list(dict.fromkeys(re.findall(r"\{(\w+)\}", pattern)))
+
+
+def _sort_files(folder: Path, patterns: Patterns) -> PairFiles:
+    """Match the files with both patterns; the more literal one goes first."""
+    letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
+    found: list[FilesByKey] = [{}, {}]
+    taken: set[Path] = set()
+    fields = _fields(patterns[0])
+    for role in sorted((0, 1), key=lambda role: -letters[role]):
+        regex = _regex(patterns[role])
+        parts = [_regex(part, loose=True) for part in patterns[role].split("/")]
+        for path in _matching_files(folder, parts):
+            match = regex.fullmatch(path.relative_to(folder).as_posix())
+            if match and path not in taken:
+                taken.add(path)
+                key = tuple(match[field] for field in fields)
+                found[role].setdefault(key, []).append(path)
+    return PairFiles(folder, patterns, *found)
+
+
+def _regex(pattern: str, *, loose: bool = False) -> re.Pattern[str]:
+    """Turn a pattern into an expression; loose: fields need not agree."""
+    text, seen = "", set()
+    for piece in re.split(r"(\{\w+\}|\.\*$|\*)", pattern):
+        field = piece[1:-1]
+        if piece == ".*":
+            text += r"\.[^./]*"
+        elif piece == "*":
+            text += "[^/]*"
+        elif not piece.startswith("{"):
+            text += f"(?i:{re.escape(piece)})"
+        elif loose:
+            text += "[^/]+"
+        else:
+            text += f"(?P={field})" if field in seen else f"(?P<{field}>[^/]+)"
+            seen.add(field)
+    return re.compile(text)
+
+
+def _matching_files(folder: Path, parts: Sequence[re.Pattern[str]]) -> Iterator[Path]:
+    """Walk down a folder, one expression for each part of a path."""
+    for path in sorted(folder.iterdir()):
+        if not parts[0].fullmatch(path.name):
+            continue
+        if len(parts) == 1 and _is_picture_file(path):
+            yield path
+        elif len(parts) > 1 and path.is_dir() and not path.name.startswith("."):
+            yield from _matching_files(path, parts[1:])
+
+
+def _is_picture_file(path: Path) -> bool:
+    picture = path.suffix.lower() in PICTURE_SUFFIXES
+    return picture and not path.name.startswith(".") and path.is_file()
 
 
 @dataclass(frozen=True)
@@ -423,11 +919,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class PairReport:
-    """What the doctor found in a folder; prints as a table."""
+    """What the doctor found in a folder; prints as a table.
+
+    The shares of foreground, 0..1, in all masks together and in the masks with least
+    and most of it, are None where no mask could be read.
+    """
 
     folder: str
     num_pairs: int
     problems: tuple[Problem, ...]
+    foreground_share: float | None = None
+    least_share: float | None = None
+    most_share: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -437,57 +940,112 @@ class PairReport:
     def __str__(self) -> str:
         state = "ok" if self.ok else "not ok"
         lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
+        if self.foreground_share is not None:
+            lines.append(
+                f"  foreground: {self.foreground_share:.1%} of the pixels, "
+                f"{self.least_share:.1%} to {self.most_share:.1%} in a mask"
+            )
         width = max((len(problem.file) for problem in self.problems), default=0)
-        for problem in self.problems:
+        for problem in sorted(self.problems, key=lambda problem: problem.severity):
             lines.append(
                 f"  {problem.severity:7}  {problem.file:{width}}  {problem.what}"
             )
             lines.append(f"  {'':7}  {'':{width}}  -> {problem.mend}")
         return "\n".join(lines)
 
+    def to_json(self) -> str:
+        """Write the report for programs."""
+        return json.dumps(asdict(self) | {"ok": self.ok}, indent=1, ensure_ascii=False)
 
-def check_pairs(data_dir: Path | str) -> PairReport:
+
+# The doctor looks at pictures shrunk to this side, in pixels, ...
+THUMBNAIL = 32
+# ... calls two the same scene from this correlation on, ...
+LIKENESS = 0.97
+# ... judges what is usual from this number of masks on, ...
+MANY_MASKS = 5
+# ... a level unusual that differs by more than this, ...
+LEVEL_GAP = 16
+# ... and names no more files than this of one kind.
+NAMED_FILES = 5
+ORIENTATION_TAG = 0x0112
+
+
+class PairFacts(NamedTuple):
+    """What the doctor remembers of a pair whose two files could be read."""
+
+    image: str
+    target: str
+    image_hash: bytes
+    target_hash: bytes
+    image_thumbnail: np.ndarray  # float32 (THUMBNAIL ** 2,), mean 0, length 1 or 0
+    mask_thumbnail: np.ndarray  # uint8 (THUMBNAIL ** 2,), 255: all is foreground
+    num_foreground: int
+    num_known: int
+    brightest: int | None
+
+    @property
+    def share(self) -> float:
+        """The share of foreground among the pixels that are not ignored, 0..1."""
+        return self.num_foreground / max(self.num_known, 1)
+
+
+def check_pairs(
+    data_dir: Path | str,
+    patterns: Patterns | None = None,
+    *,
+    read_target: Callable[[Path], Image.Image] = load_mask,
+    scenes: Mapping[str, str] | None = None,
+    progress: bool = False,
+) -> PairReport:
     """Examine every pair of a folder and report all that is wrong, not just the first.
 
-    Looks for orphans, doubles, files that cannot be read, masks in another encoding,
-    sizes that differ, empty and full masks, and JPEG masks. Raises only what
-    `find_pairs` raises for the folder itself, never for its content. (notebook 01)
+    Looks at names (orphans, doubles, strangers), at files (unreadable, turned by EXIF,
+    of another size, JPEG masks) and at what they show: masks in another encoding,
+    empty, full, inverted; pictures that are there twice or nearly so; the balance.
+    scenes: of each image's name, as `read_scenes` gives them; then only likeness
+    across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
+    for the folder itself and for the patterns, never for content. (notebook 01)
     """
-    inputs, targets = _files_by_key(Path(data_dir))
-    problems = list(_key_faults(inputs, targets))
-    keys = sorted(inputs.keys() & targets.keys(), key=natural_key)
+    files = _find_files(Path(data_dir), patterns)
+    problems = list(_key_faults(files))
+    facts: list[PairFacts] = []
     num_whole = 0
-    num_lossy = 0
-    for key in keys:
-        found = list(_pair_faults(inputs[key][0], targets[key][0]))
+    for key in tqdm(files.whole_keys(), "check", unit="pair", disable=not progress):
+        paths = files.inputs[key][0], files.targets[key][0]
+        found = list(_pair_faults(files, paths, read_target, facts))
         problems += found
-        single = len(inputs[key]) == len(targets[key]) == 1
+        single = len(files.inputs[key]) == len(files.targets[key]) == 1
         num_whole += single and all(p.severity != "error" for p in found)
-        num_lossy += targets[key][0].suffix.lower() in (".jpg", ".jpeg")
-    if num_lossy:
-        problems.append(
-            Problem(
-                f"{num_lossy} targets",
-                "are JPEG, which blurs edges into grey",
-                "read with a threshold they are fine; save new ones as PNG",
-                "warning",
-            )
-        )
-    return PairReport(str(data_dir), num_whole, tuple(problems))
+    problems += _folder_faults(files, facts, scenes)
+    shares = [fact.share for fact in facts if fact.num_known]
+    return PairReport(
+        str(data_dir),
+        num_whole,
+        tuple(problems),
+        _overall_share(facts),
+        min(shares, default=None),
+        max(shares, default=None),
+    )
 
 
-def _key_faults(inputs: FilesByKey, targets: FilesByKey) -> Iterator[Problem]:
+def _overall_share(facts: Sequence[PairFacts]) -> float | None:
+    known = sum(fact.num_known for fact in facts)
+    return sum(fact.num_foreground for fact in facts) / known if known else None
+
+
+def _key_faults(files: PairFiles) -> Iterator[Problem]:
     """Find keys that do not have exactly one image and one target."""
-    for files, others, wanted in (
-        (inputs, targets, "_target"),
-        (targets, inputs, "_input"),
+    for found, others, wanted in (
+        (files.inputs, files.targets, files.patterns[1]),
+        (files.targets, files.inputs, files.patterns[0]),
     ):
-        for key in sorted(files, key=natural_key):
-            names = [path.name for path in files[key]]
+        for key in sorted(found, key=_natural_keys):
+            names = [files.name(path) for path in found[key]]
             if key not in others:
                 yield Problem(
                     names[0],
-                    f"no file is named {key}{wanted}.*",
+                    f"no file is named {_fill(wanted, files, key)}",
                     "add it, or take this one away",
                 )
             if len(names) > 1:
@@ -498,35 +1056,403 @@ def _key_faults(inputs: FilesByKey, targets: FilesByKey) -> Iterator[Problem]:
                 )
 
 
-def _pair_faults(image_path: Path, target_path: Path) -> Iterator[Problem]:
-    """Find what is wrong inside the two files of a pair."""
-    image = yield from _try_to_read(load_image, image_path)
-    target = yield from _try_to_read(load_mask, target_path)
-    if target is not None and target.getextrema()[0] == target.getextrema()[1]:
-        what = "black: nothing" if target.getextrema()[0] == 0 else "white: everything"
-        yield Problem(
-            target_path.name,
-            f"all {what} is foreground",
-            "look whether that is meant",
-            "warning",
-        )
-    if image is not None and target is not None and image.size != target.size:
-        yield Problem(
-            target_path.name,
-            f"{_size(target)}, but {image_path.name} is {_size(image)}",
-            "cut or turn the mask as the picture was, or scale it without smoothing",
-        )
+def _fill(pattern: str, files: PairFiles, key: Key) -> str:
+    """Put the values of a key into a pattern."""
+    values = dict(zip(_fields(files.patterns[0]), key, strict=True))
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], pattern)
+
+
+def _pair_faults(
+    files: PairFiles,
+    pair: Pair,
+    read_target: Callable[[Path], Image.Image],
+    facts: list[PairFacts],
+) -> Iterator[Problem]:
+    """Find what is wrong inside the two files of a pair; add its facts if it is sound.
+
+    facts: what is known of the pairs before, longer afterwards.
+    """
+    image = yield from _try_to_read(load_image, pair[0], files)
+    target = yield from _try_to_read(read_target, pair[1], files)
+    if target is not None:
+        yield from _empty_or_full(files.name(pair[1]), target)
+    if image is None or target is None:
+        return
+    yield from _unequal(files, pair, image, target)
+    if image.size == target.size:
+        facts.append(_facts(files, pair, image, target, read_target))
 
 
 def _try_to_read(
-    read: Callable[[Path], Image.Image], path: Path
+    read: Callable[[Path], Image.Image], path: Path, files: PairFiles
 ) -> Generator[Problem, None, Image.Image | None]:
     try:
         return read(path)
     except (OSError, ValueError) as error:
         what, _, mend = str(error).removeprefix(f"{path}: ").rpartition("; ")
-        yield Problem(path.name, what, mend)
+        yield Problem(files.name(path), what, mend)
         return None
+
+
+def _empty_or_full(name: str, target: Image.Image) -> Iterator[Problem]:
+    foreground, known = _foreground(target)
+    if not known.any():
+        what = "all is ignored: nothing can be learnt"
+    elif not foreground.any():
+        what = "all black: nothing is foreground"
+    elif foreground.sum() == known.sum():
+        what = "all white: everything is foreground"
+    else:
+        return
+    yield Problem(name, what, "look whether that is meant", "warning")
+
+
+def _foreground(target: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which pixels of a target are foreground, and which known; bool (H, W)."""
+    if target.mode not in ("L", "P"):
+        target = target.convert("L")
+    values = np.asarray(target)
+    known = values != (IGNORE_INDEX if target.mode == "P" else IGNORE_GREY)
+    return known & (values > 0), known
+
+
+def _unequal(
+    files: PairFiles, pair: Pair, image: Image.Image, target: Image.Image
+) -> Iterator[Problem]:
+    """Find a mask of another size, or one that EXIF turns unlike its image."""
+    names = files.name(pair[0]), files.name(pair[1])
+    tags = _orientation(pair[0]), _orientation(pair[1])
+    swapped = target.size == image.size[::-1]
+    if image.size == target.size:
+        size_tells = not swapped and min(tags) == 1 and max(tags) > 4
+        if tags[0] != tags[1] and not size_tells:
+            yield Problem(
+                names[0],
+                f"EXIF turns it (tag {tags[0]}) unlike {names[1]} (tag {tags[1]})",
+                "look whether the mask fits; save both without the tag",
+                "warning",
+            )
+    elif swapped and tags[0] != tags[1]:
+        yield Problem(
+            names[0],
+            f"EXIF turns it (tag {tags[0]}) unlike {names[1]} (tag {tags[1]}), which "
+            "fits it unturned",
+            "turn the mask too, or save the picture without the tag",
+        )
+    else:
+        yield Problem(
+            names[1],
+            f"{_size(target)}, but {names[0]} is {_size(image)}",
+            "cut or turn the mask as the picture was, or scale it without smoothing",
+        )
+
+
+def _orientation(path: Path) -> int:
+    """Give the orientation of a picture's EXIF tag, 1 (upright) to 8."""
+    try:
+        with Image.open(path) as picture:
+            tag = picture.getexif().get(ORIENTATION_TAG, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1
+    return tag if tag in range(1, 9) else 1
+
+
+def _facts(
+    files: PairFiles,
+    pair: Pair,
+    image: Image.Image,
+    target: Image.Image,
+    read_target: Callable[[Path], Image.Image],
+) -> PairFacts:
+    foreground, known = _foreground(target)
+    return PairFacts(
+        files.name(pair[0]),
+        files.name(pair[1]),
+        _hash(image),
+        _hash(target),
+        _standardised(_thumbnail(image.convert("L"))),
+        _thumbnail(Image.fromarray(foreground.astype(np.uint8) * 255)),
+        int(foreground.sum()),
+        int(known.sum()),
+        _brightest(pair[1]) if _is_by_threshold(read_target) else None,
+    )
+
+
+def _hash(picture: Image.Image) -> bytes:
+    size = np.array(picture.size).tobytes()
+    return hashlib.blake2b(size + picture.tobytes(), digest_size=16).digest()
+
+
+def _thumbnail(grey: Image.Image) -> np.ndarray:
+    small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return np.asarray(small).ravel()
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Bring values to mean 0 and length 1; what is nearly constant to length 0."""
+    values = values - values.mean(dtype=np.float32)
+    length = np.linalg.norm(values)
+    return values / length if values.std() >= 1 else values * 0
+
+
+def _is_by_threshold(read_target: Callable[[Path], Image.Image]) -> bool:
+    """Tell whether this is `load_mask` without named foreground, or a partial of it."""
+    options = getattr(read_target, "keywords", {})
+    function = getattr(read_target, "func", read_target)
+    return function is load_mask and not len(options.get("foreground", ()))
+
+
+def _brightest(path: Path) -> int:
+    picture = _open_picture(path)
+    plain = picture.convert("RGB") if picture.mode == "P" else picture
+    return int(_ids(path, plain).max())
+
+
+def _folder_faults(
+    files: PairFiles, facts: Sequence[PairFacts], scenes: Mapping[str, str] | None
+) -> Iterator[Problem]:
+    """Find what only the whole folder shows."""
+    yield from _strangers(files)
+    yield from _lossy_targets(files)
+    yield from _without_scene(files, scenes)
+    yield from _duplicates(facts)
+    yield from _near_duplicates(facts, scenes)
+    yield from _odd_levels(facts)
+    yield from _inverted(facts)
+    yield from _imbalance(facts)
+
+
+def _strangers(files: PairFiles) -> Iterator[Problem]:
+    """Find pictures beside the pairs that no pattern matches."""
+    groups = itertools.chain(files.inputs.values(), files.targets.values())
+    known = set(itertools.chain.from_iterable(groups))
+    folders = sorted({path.parent for path in known})
+    others = [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path not in known and _is_picture_file(path)
+    ]
+    if others:
+        yield Problem(
+            files.name(others[0]),
+            f"is named as neither image nor target ({len(others)} such pictures)",
+            "they are not used: rename them, or give other patterns (--patterns)",
+            "warning",
+        )
+
+
+def _lossy_targets(files: PairFiles) -> Iterator[Problem]:
+    targets = [files.targets[key][0] for key in files.whole_keys()]
+    num_lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in targets)
+    if num_lossy:
+        yield Problem(
+            f"{num_lossy} targets",
+            "are JPEG, which blurs edges into grey",
+            "read with a threshold they are fine; save new ones as PNG",
+            "warning",
+        )
+
+
+def _without_scene(
+    files: PairFiles, scenes: Mapping[str, str] | None
+) -> Iterator[Problem]:
+    if scenes is None:
+        return
+    names = [files.name(files.inputs[key][0]) for key in files.whole_keys()]
+    missing = [name for name in names if _scene_of(name, scenes) is None]
+    for name in missing[:NAMED_FILES]:
+        yield Problem(name, "has no scene", "add it to the table of scenes")
+    yield from _more(len(missing), "pictures have no scene", "add them", "error")
+
+
+def _scene_of(name: str, scenes: Mapping[str, str]) -> str | None:
+    return scenes.get(name, scenes.get(name.rpartition("/")[2]))
+
+
+def _more(total: int, what: str, mend: str, severity: str) -> Iterator[Problem]:
+    """Count what was not named, if anything."""
+    if total > NAMED_FILES:
+        yield Problem(f"{total - NAMED_FILES} more", what, mend, severity)
+
+
+def _duplicates(facts: Sequence[PairFacts]) -> Iterator[Problem]:
+    """Find pictures that are there twice, pixel by pixel."""
+    first: dict[bytes, PairFacts] = {}
+    equal: list[Problem] = []
+    for fact in facts:
+        twin = first.setdefault(fact.image_hash, fact)
+        if twin.target_hash != fact.target_hash:
+            yield Problem(
+                fact.image,
+                f"the same picture as {twin.image}, with another mask",
+                "keep the pair that is right",
+            )
+        elif twin is not fact:
+            what = f"the same picture and mask as {twin.image}"
+            equal.append(Problem(fact.image, what, "keep one of them", "warning"))
+    yield from equal[:NAMED_FILES]
+    yield from _more(len(equal), "pairs are there twice", "keep one of each", "warning")
+
+
+def _near_duplicates(
+    facts: Sequence[PairFacts], scenes: Mapping[str, str] | None
+) -> Iterator[Problem]:
+    """Find pictures that show nearly the same: a split may not part them."""
+    first: dict[bytes, PairFacts] = {}
+    for fact in facts:
+        first.setdefault(fact.image_hash, fact)
+    names = [fact.image for fact in first.values()]
+    groups = [_scene_of(name, scenes or {}) or name for name in names]
+    pairs, total = _alike([fact.image_thumbnail for fact in first.values()], groups)
+    mend = "put them in one scene" if scenes else "keep them on one side of the split"
+    for one, other in pairs:
+        what = f"looks nearly like {names[one]}"
+        yield Problem(names[other], what, mend, "warning")
+    yield from _more(total, "pairs of pictures look nearly alike", mend, "warning")
+
+
+def _alike(
+    thumbnails: Sequence[np.ndarray], groups: Sequence[str], rows: int = 512
+) -> tuple[list[tuple[int, int]], int]:
+    """Compare all thumbnails of different groups; the first alike, and their number."""
+    found: list[tuple[int, int]] = []
+    total = 0
+    everything = np.array(thumbnails)
+    group = np.unique(groups, return_inverse=True)[1]
+    for start in range(0, len(everything), rows):
+        likeness = everything[start : start + rows] @ everything.T
+        alike = np.triu(likeness >= LIKENESS, k=start + 1)
+        alike &= group[start : start + rows, None] != group
+        total += int(alike.sum())
+        if len(found) < NAMED_FILES:
+            found += [(start + one, other) for one, other in np.argwhere(alike)]
+    return found[:NAMED_FILES], total
+
+
+def _odd_levels(facts: Sequence[PairFacts]) -> Iterator[Problem]:
+    """Find masks whose brightest level is not that of most masks."""
+    names: dict[int, list[str]] = {}
+    for fact in facts:
+        if fact.brightest is not None and fact.num_foreground:
+            names.setdefault(fact.brightest, []).append(fact.target)
+    usual = max(names, key=lambda level: len(names[level]), default=0)
+    for level, odd in names.items():
+        if abs(level - usual) > LEVEL_GAP:
+            yield Problem(
+                odd[0],
+                f"its brightest level is {level}, that of most masks {usual} "
+                f"({len(odd)} such masks)",
+                "look whether it means the same; write all masks as 0 and 255",
+                "warning",
+            )
+
+
+def _inverted(facts: Sequence[PairFacts]) -> Iterator[Problem]:
+    """Find masks, or a folder of them, that look as if black and white were swapped."""
+    masks = [fact for fact in facts if 0 < fact.share < 1]
+    if len(masks) < MANY_MASKS:
+        return
+    mend = "look whether white is what you want to find; else foreground=(0,) "
+    mend += "(--foreground 0) swaps them"
+    num_large = sum(fact.share > 0.5 for fact in masks)
+    if num_large > len(masks) / 2:
+        what = "are more than half foreground; inverted?"
+        yield Problem(f"{num_large} targets", what, mend, "warning")
+        return
+    total = np.sum([fact.mask_thumbnail for fact in masks], axis=0)
+    for fact in masks:
+        mask = fact.mask_thumbnail.astype(float)
+        usual = (total - mask) / (len(masks) - 1)
+        misfit, misfit_swapped = np.abs([mask - usual, 255 - mask - usual]).mean(axis=1)
+        if misfit > 2 * misfit_swapped:
+            what = "looks inverted: its background is where others have foreground"
+            yield Problem(fact.target, what, "swap its black and white", "warning")
+
+
+def _imbalance(facts: Sequence[PairFacts]) -> Iterator[Problem]:
+    share = _overall_share(facts)
+    if share is not None and not 0.01 <= share <= 0.99:
+        yield Problem(
+            f"{len(facts)} targets",
+            f"{share:.2%} of their pixels are foreground",
+            "look whether they were read rightly; weigh the rare class (pos_weight)",
+            "warning",
+        )
+
+
+def read_scenes(path: Path | str) -> dict[str, str]:
+    """Read which scene each image belongs to, from a CSV table `image,scene`.
+
+    Gives scene by file name of the image. Raises FileNotFoundError, or ValueError with
+    the line for a missing column or value and for an image named twice. (notebook 05)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _scenes_of_rows(path, csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        _refuse(path, f"not a CSV table ({error})", "UTF-8 text", "save it as such")
+
+
+def _scenes_of_rows(path: Path, rows: csv.DictReader) -> dict[str, str]:
+    columns = rows.fieldnames or []
+    if not {"image", "scene"} <= set(columns):
+        arrived = f"line 1 has the columns {', '.join(columns) or 'of an empty file'}"
+        _refuse(path, arrived, "image,scene", "name them in the first line")
+    scenes: dict[str, str] = {}
+    for row in rows:
+        image, scene = ((row[name] or "").strip() for name in ("image", "scene"))
+        line = f"line {rows.line_num}"
+        if not image or not scene:
+            lacking = "scene" if image else "image"
+            _refuse(path, f"{line} has no {lacking}", "image,scene", "fill it in")
+        if image in scenes:
+            _refuse(path, f"{line} names {image} again", "each once", "keep one line")
+        scenes[image] = scene
+    if not scenes:
+        _refuse(path, "no lines after the first", "one for each image", "add them")
+    return scenes
+
+
+def group_split(
+    groups: Sequence[str], val_share: float, seed: int = 0
+) -> tuple[list[int], list[int]]:
+    """Split samples into training and validation so that no group is on both sides.
+
+    groups: the group of each sample, as its scene or map. Whole groups go to
+    validation, in an order drawn by `seed`, while they fit into `val_share` of the
+    samples; the first that is drawn goes if none fits. Gives sorted indices. Raises
+    ValueError for fewer than two groups. (notebook 05)
+    """
+    _check_share("val_share", val_share)
+    names = sorted(set(groups))
+    if len(names) < 2:
+        raise ValueError(
+            f"{len(names)} groups in {len(groups)} samples: expected at least 2, one "
+            "to train on and one to validate; add pictures of another scene, or split "
+            "by picture"
+        )
+    order = np.random.default_rng(seed).permutation(names).tolist()
+    room = min(max(round(val_share * len(groups)), 1), len(groups) - 1)
+    sizes = Counter(groups)
+    chosen: set[str] = set()
+    for name in order:
+        if sizes[name] <= room:
+            chosen.add(name)
+            room -= sizes[name]
+    chosen = chosen or set(order[:1])
+    return (
+        [i for i, group in enumerate(groups) if group not in chosen],
+        [i for i, group in enumerate(groups) if group in chosen],
+    )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} {value}: expected more than 0, less than 1")
 
 
 def _size(picture: Image.Image) -> str:
@@ -537,8 +1463,9 @@ class PairDataset(Dataset[Sample]):
     """Samples of a list of pairs, map-style: `len(dataset)` and `dataset[i]`.
 
     Each sample goes through `transform(image, target)`; without one it holds pictures.
-    cache: keep decoded pictures (uint8, H * W * 4 bytes a pair) so that each is read
-    once; with worker processes each worker keeps its own. (notebook 02)
+    read_target: how a target's file is read. cache: keep decoded pictures (uint8,
+    H * W * 4 bytes a pair) so that each is read once; with worker processes each worker
+    keeps its own. (notebook 02)
     """
 
     def __init__(
@@ -546,10 +1473,12 @@ class PairDataset(Dataset[Sample]):
         pairs: Sequence[Pair],
         transform: PairTransform | None = None,
         *,
+        read_target: Callable[[Path], Image.Image] = load_mask,
         cache: bool = False,
     ) -> None:
         self.pairs = list(pairs)
         self.transform = transform
+        self.read_target = read_target
         self._cache: dict[Pair, Sample] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -557,13 +1486,11 @@ class PairDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._read(self.pairs[index])
-        if self.transform is None:
-            return sample
-        return Sample(*self.transform(*sample))
-
-    def read_target(self, path: Path) -> Image.Image:
-        """Read one target file; the place to read other masks in a subclass."""
-        return load_mask(path)
+        if self.transform is not None:
+            return Sample(*self.transform(*sample))
+        if self._cache is not None:  # the caller may draw on what it gets
+            return Sample(sample.image.copy(), sample.target.copy())
+        return sample
 
     def _read(self, pair: Pair) -> Sample:
         if self._cache is not None and pair in self._cache:
@@ -593,13 +1520,15 @@ class UIImageMaskDataset(PairDataset):
         transform: PairTransform | None = None,
         overfit_num: int = 0,
         *,
+        patterns: Patterns | None = None,
+        read_target: Callable[[Path], Image.Image] = load_mask,
         cache: bool = False,
     ) -> None:
         _need_at_least("overfit_num", overfit_num, 0)
-        pairs = find_pairs(data_dir)
+        pairs = find_pairs(data_dir, patterns)
         if overfit_num:
             pairs = pairs[:1] * overfit_num
-        super().__init__(pairs, transform, cache=cache)
+        super().__init__(pairs, transform, read_target=read_target, cache=cache)
 
 
 class OverfitDataset(PairDataset):
@@ -927,10 +1856,10 @@ class Up(nn.Module):
     replacing (https://arxiv.org/abs/1512.03385) learns a picture in fewer steps.
     """
 
-    def __init__(self, num_out: int) -> None:
+    def __init__(self, num_out: int, normalize: bool = False) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(2 * num_out, num_out, 2, stride=2)
-        self.block = ConvBlock(2 * num_out, num_out, normalize=False)
+        self.block = ConvBlock(2 * num_out, num_out, normalize)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         x = self.up(x)
@@ -943,6 +1872,7 @@ class UNet(nn.Module):
     Five levels, `max_features` channels on the lowest (a multiple of 16; 256 gives 1 M
     parameters). Only the way down is normalised, each image for itself; normalize=False
     makes a pixel depend on its neighbourhood alone, which tiles need (notebook 09).
+    normalize_up: the way up as well, which is better on new pictures and slower.
     fast: work at half the resolution inside; faster, coarser on fine lines.
 
     forward raises ValueError for another number of channels, whole numbers, an empty
@@ -956,6 +1886,7 @@ class UNet(nn.Module):
         max_features: int = 256,
         *,
         normalize: bool = True,
+        normalize_up: bool = False,
         fast: bool = False,
     ) -> None:
         super().__init__()
@@ -970,7 +1901,7 @@ class UNet(nn.Module):
         cell = self.shrink**2
         self.first = ConvBlock(num_in_channels * cell, first, normalize=False)
         self.downs = nn.ModuleList(Down(width, normalize) for width in widths)
-        self.ups = nn.ModuleList(Up(width) for width in reversed(widths))
+        self.ups = nn.ModuleList(Up(width, normalize_up) for width in widths[::-1])
         self.head = nn.Conv2d(first, num_out_channels * cell, 1)
         self.apply(_kaiming)
         self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
@@ -1266,6 +2197,30 @@ def show(
     plt.show()
 
 
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; what is whole is moved into place."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_mask(mask: Any, path: Path | str) -> None:
+    """Write a mask, of a kind that `overlay` takes, as a PNG of 0 and 255.
+
+    Raises ValueError for another suffix: a JPEG would blur it.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a name ending in .png, to keep it exact")
+    picture = Image.fromarray(_as_mask(mask).astype(np.uint8) * 255)
+    with _beside(path) as part:
+        picture.save(part, format="PNG")
+
+
 def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> None:
     """Write pictures, each as in `to_array`, as an endless GIF; duration in ms a frame.
 
@@ -1285,9 +2240,8 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
             f"{path}, {duration} ms a frame: expected a name ending in .gif and 10 ms "
             "or more"
         )
-    beside = path.with_name(f".{path.name}.part")
-    iio.imwrite(beside, pictures, extension=".gif", duration=duration, loop=0)
-    beside.replace(path)
+    with _beside(path) as part:
+        iio.imwrite(part, pictures, extension=".gif", duration=duration, loop=0)
 
 
 # --------------------------------------------------------------------------------------
@@ -1296,6 +2250,10 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
 
 # Imported here and not above: what stands before this section runs without Lightning.
 import pytorch_lightning as pl  # noqa: E402
+from pytorch_lightning.plugins.io import TorchCheckpointIO  # noqa: E402
+from pytorch_lightning.utilities.exceptions import (  # noqa: E402
+    MisconfigurationException,
+)
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "bce": bce_loss,
@@ -1317,8 +2275,11 @@ class UISegmentationData(pl.LightningDataModule):
     image_size: (height, width), or one number for both, that all are scaled to.
     overfit_num: train on that many samples of the first pair, and validate on the same
     pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
-    drawn by `seed`, is kept for validation. Raises ValueError if a set would be empty
-    or a batch larger than the data. (notebook 04)
+    drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
+    name) shows, and no scene is then on both sides. augment: a paired transform for the
+    scaled training pictures. patterns, read_target: see `find_pairs`, `PairDataset`.
+    Raises ValueError if a set would be empty or a batch larger than the data.
+    (notebooks 04, 05)
     """
 
     def __init__(
@@ -1329,54 +2290,78 @@ class UISegmentationData(pl.LightningDataModule):
         overfit_num: int = 0,
         *,
         val_share: float = 0.2,
+        scenes: Mapping[str, str] | None = None,
+        augment: PairTransform | None = None,
+        patterns: tuple[str, str] | None = None,
+        read_target: Callable[[Path], Image.Image] = load_mask,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _need_at_least("batch_size", batch_size, 1)
         _need_at_least("overfit_num", overfit_num, 0)
-        if not 0 < val_share < 1:
-            raise ValueError(
-                f"val_share {val_share}: expected more than 0, less than 1"
-            )
+        _need_at_least("num_workers", num_workers, 0)
+        _check_share("val_share", val_share)
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.overfit_num = overfit_num
         self.val_share = val_share
+        self.scenes = scenes
+        self.patterns = patterns
+        self.read_target = read_target
         self.num_workers = num_workers
         self.seed = seed
-        self.transform = ImageTargetCompose(
-            [ImageTargetResize(_height_width(image_size)), ImageTargetToTensor()]
+        resize, to_tensor = (
+            ImageTargetResize(_height_width(image_size)),
+            ImageTargetToTensor(),
         )
+        self.transform = ImageTargetCompose([resize, to_tensor])
+        self.train_transform = self.transform
+        if augment is not None:
+            self.train_transform = ImageTargetCompose([resize, augment, to_tensor])
 
     def setup(self, stage: str | None = None) -> None:
         """Find the pairs and split them; runs in every process."""
-        pairs = find_pairs(self.data_dir)
+        pairs = find_pairs(self.data_dir, self.patterns)
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
             train, val = self._split(pairs)
-        if len(train) < self.batch_size:
+        processes = self.trainer.world_size if self.trainer else 1
+        if len(train) < self.batch_size * processes:
+            each = f" for each of {processes} processes" if processes > 1 else ""
             raise ValueError(
                 f"batch_size {self.batch_size}: there are only {len(train)} training "
-                "samples, so not one whole batch; expected a smaller batch or more data"
+                f"samples, so not one whole batch{each}; expected a smaller batch or "
+                "more data"
             )
-        self.train_set = PairDataset(train, self.transform, cache=True)
-        self.val_set = PairDataset(val, self.transform, cache=True)
+        self.train_set = self._dataset(train, self.train_transform)
+        self.val_set = self._dataset(val, self.transform)
+
+    def _dataset(self, pairs: list[Pair], transform: PairTransform) -> PairDataset:
+        return PairDataset(pairs, transform, read_target=self.read_target, cache=True)
 
     def _split(self, pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(pairs), generator=generator).tolist()
-        num_val = max(round(len(pairs) * self.val_share), 1)
-        if num_val >= len(pairs):
+        if len(pairs) < 2:
             raise ValueError(
                 f"{self.data_dir}: {len(pairs)} pairs; expected at least 2, one to "
                 "train on and one to validate, or overfit_num"
             )
-        return (
-            [pairs[i] for i in sorted(order[num_val:])],
-            [pairs[i] for i in sorted(order[:num_val])],
-        )
+        groups = [self._scene_of(image) for image, _ in pairs]
+        parts = group_split(groups, self.val_share, self.seed)
+        train, val = ([pairs[i] for i in part] for part in parts)
+        return train, val
+
+    def _scene_of(self, image: Path) -> str:
+        """Say which scene an image shows; without scenes each is its own."""
+        if self.scenes is None:
+            return str(image)
+        scene = _scene_of(image.relative_to(self.data_dir).as_posix(), self.scenes)
+        if scene is None:
+            raise ValueError(
+                f"{image}: has no scene; expected one for every image, by file name"
+            )
+        return scene
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled whole batches (B, 3, H, W) and (B, 1, H, W)."""
@@ -1453,9 +2438,27 @@ class UISegmentationSystem(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Start at the data's share of foreground; a resumed run has learnt it."""
+        self._check_schedule()
         if self.trainer.ckpt_path is None and self.trainer.global_step == 0:
             samples = itertools.islice(self.trainer.train_dataloader.dataset, 100)
-            self.network.set_foreground_share(_share_of_sound_samples(samples))
+            share = _share_of_sound_samples(samples)
+            if not self.network.head.bias.any():  # zero only before any training
+                self.network.set_foreground_share(share)
+
+    def _check_schedule(self) -> None:
+        """Refuse to go on with another number of steps than the schedule was made for.
+
+        OneCycle ends at its last step; what a checkpoint holds cannot be stretched.
+        """
+        schedule = self.lr_schedulers()
+        planned = getattr(schedule, "total_steps", None)
+        steps = int(self.trainer.estimated_stepping_batches)
+        if planned not in (None, steps):
+            raise ValueError(
+                f"the checkpoint was to train for {planned} steps, the Trainer for "
+                f"{steps}; expected the same max_epochs, data and batch size; for more "
+                "training, start a new run from its weights"
+            )
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
@@ -1466,14 +2469,16 @@ class UISegmentationSystem(pl.LightningModule):
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         image, target = batch
         logits = self(image)
-        self.log("val_loss", self.loss(logits, target), batch_size=len(image))
+        loss = self.loss(logits, target)
+        self.log("val_loss", loss, batch_size=len(image), sync_dist=True)
         self._val_counts += iou_counts(logits > 0, target)
 
     def on_validation_epoch_start(self) -> None:
         self._val_counts = torch.zeros(2, dtype=torch.long, device=self.device)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val_iou", iou_of(self._val_counts))
+        counts = self.all_gather(self._val_counts)  # (2,), or (processes, 2)
+        self.log("val_iou", iou_of(counts.reshape(-1, 2).sum(dim=0)))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
@@ -1544,23 +2549,41 @@ class UISegmentationSystem(pl.LightningModule):
 
 
 class StepProgress(pl.Callback):
-    """A progress bar on stdout without clock or rate, so that it can be compared."""
+    """A progress bar over all steps.
+
+    Without `timed` it goes to stdout and shows neither clock nor rate, so that a
+    notebook's output can be compared; with it, to stderr, with the time left.
+    """
+
+    UNTIMED = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
+
+    def __init__(self, timed: bool = False) -> None:
+        self.timed = timed
+        self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         self.bar = tqdm(
             total=int(trainer.estimated_stepping_batches),
             initial=trainer.global_step,
-            file=sys.stdout,
+            file=sys.stderr if self.timed else sys.stdout,
             ncols=78,
             desc="training",
-            bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps",
+            unit="step",
+            bar_format=None if self.timed else self.UNTIMED,
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.bar.update()
+        if self.bar is not None:
+            self.bar.update()
 
     def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
 
 class Watch(pl.Callback):
@@ -1604,3 +2627,688 @@ class Watch(pl.Callback):
         self.losses.append(loss)
         self.ious.append(float(binary_iou(logits, target[None], from_logits=True)))
         self.probabilities.append(logits[0, 0].sigmoid())
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """A Trainer plugin: checkpoints whole or not at all, and plain values only."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,
+    ) -> None:
+        """Write beside and move into place. Raises OSError if that fails."""
+        try:
+            with _beside(Path(path)) as part:
+                torch.save(checkpoint, part)
+        except RuntimeError as error:
+            raise OSError(f"{path}: could not be written ({error})") from error
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read what `read_checkpoint` reads."""
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read a checkpoint's plain values; code in it is never run.
+
+    It holds `state_dict` and `hyper_parameters`, and, to go on training from, what
+    Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
+    short, of another kind, or carries more than plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        if "Unsupported" in str(error):
+            what = "carries more than tensors and plain values, possibly code"
+            _refuse(path, what, "plain values", "it is not loaded")
+        what = "damaged, cut short or not a checkpoint"
+        _refuse(path, what, "a file that training wrote", "copy or train it again")
+    keys = ("state_dict", "hyper_parameters")
+    if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in keys):
+        _refuse(path, "holds something else", f"{' and '.join(keys)}", "see `train`")
+    return checkpoint
+
+
+def load_system(path: Path | str) -> UISegmentationSystem:
+    """Make the trained system that a checkpoint holds, on the CPU.
+
+    Raises what `read_checkpoint` raises, and ValueError for another model's checkpoint.
+    (notebook 05)
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        system = UISegmentationSystem(**checkpoint["hyper_parameters"])
+        system.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        what = f"is of another model ({_one_line(error)[:200]})"
+        _refuse(path, what, "one of UISegmentationSystem", "train it with this module")
+    return system.eval()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class RunFolder(pl.Callback):
+    """Keeps a run in a folder, so that nothing is lost when it is killed.
+
+    After each epoch: log.csv, epochs/001.png (image, probabilities, prediction, target
+    of some validation samples), best.ckpt (weights of the best val_iou, to predict
+    with), last.ckpt (everything, to go on from). At the end: curves.png. Each is
+    written beside and moved into place; SafeCheckpointIO does that for checkpoints.
+    Raises ValueError when the loss is no number any more. (notebook 05)
+    """
+
+    def __init__(self, folder: Path | str, num_pictures: int = 4) -> None:
+        self.folder = Path(folder)
+        self.num_pictures = num_pictures
+        self.rows: list[dict[str, float]] = []
+        self._losses: list[torch.Tensor] = []
+        self._rate = 0.0
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of the log with the best val_iou."""
+        return max(self.rows, key=lambda row: row["val_iou"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "random": torch.get_rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        torch.set_rng_state(state["random"])
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._losses.clear()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_train_epoch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule
+    ) -> None:
+        self.rows.append(self._row(trainer))
+        is_best = self.rows[-1] is self.best
+        if trainer.is_global_zero:
+            self._write_log()
+            self._write_pictures(trainer, module)
+        if is_best:
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.rows:
+            self._write_curves()
+
+    def _row(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Put an epoch's numbers in a row."""
+        epoch = trainer.current_epoch + 1
+        train_loss = float(torch.stack(self._losses).mean())
+        val_loss, val_iou = (
+            float(trainer.callback_metrics[name]) for name in ("val_loss", "val_iou")
+        )
+        if not math.isfinite(train_loss + val_loss):
+            raise ValueError(
+                f"the loss is {train_loss} in epoch {epoch}: expected a finite number; "
+                "train anew with a lower learning rate"
+            )
+        return {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_iou": val_iou,
+            "learning_rate": self._rate,
+        }
+
+    def _write_log(self) -> None:
+        path = self.folder / "log.csv"
+        with _beside(path) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            for row in self.rows:
+                writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+    @torch.inference_mode()
+    def _write_pictures(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Draw some validation samples, evenly spaced, a row each."""
+        dataset = trainer.val_dataloaders.dataset
+        count = min(self.num_pictures, len(dataset))
+        rows = []
+        for index in range(0, len(dataset), max(len(dataset) // count, 1)):
+            image, target = dataset[index]
+            logits = module(image[None].to(module.device))[0].cpu()
+            found = [logits[0].sigmoid(), logits[0] > 0, target[0] == 1]
+            rows.append(np.hstack([to_array(part) for part in (image, *found)]))
+        path = self.folder / "epochs" / f"{len(self.rows):03}.png"
+        path.parent.mkdir(exist_ok=True)
+        with _beside(path) as part:
+            Image.fromarray(np.vstack(rows[:count])).save(part, format="PNG")
+
+    def _write_curves(self) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        losses, scores = figure.subplots(1, 2)
+        epochs = [row["epoch"] for row in self.rows]
+        for name, axis in zip(
+            ("train_loss", "val_loss", "val_iou"), (losses, losses, scores), strict=True
+        ):
+            axis.plot(epochs, [row[name] for row in self.rows], ".-", label=name)
+        for axis in (losses, scores):
+            axis.set_xlabel("epoch")
+            axis.legend()
+        with _beside(self.folder / "curves.png") as part:
+            figure.savefig(part, format="png")
+
+
+def train_augmentation() -> ImageTargetCompose:
+    """What `train` does to training pictures: mirror, shift, scale, change colours."""
+    return ImageTargetCompose(
+        [
+            ImageTargetRandomHorizontalFlip(),
+            ImageTargetRandomAffine(translate=(0.1, 0.1), scale=(0.8, 1.25)),
+            ImageTargetColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+        ]
+    )
+
+
+# --------------------------------------------------------------------------------------
+# 8. Command line: check, train, predict. (notebooks 05 and 10)
+# --------------------------------------------------------------------------------------
+
+# The checkpoint that `predict` uses by itself: the project's, not copied with the file.
+REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
+# Settings that describe the machine, so a run may go on with others.
+MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers")
+# Settings of `check` too.
+READING = ("patterns", "scenes", "threshold", "foreground", "ignore")
+
+
+def _setting(default: Any, text: str, *flags: str, **options: Any) -> Any:
+    metadata = {"help": text, "flags": flags, "options": options}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of `train`, its default and its meaning; --help shows the same.
+
+    Raises ValueError for a value out of range.
+    """
+
+    dataset: str = _setting("", "folder of pairs; see check", "-d", metavar="FOLDER")
+    output_dir: str = _setting("runs", "folder of the runs", "-o", metavar="FOLDER")
+    batch_size: int = _setting(4, "samples a step, in each process", "-b")
+    learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
+    max_epochs: int = _setting(30, "passes over the training pictures")
+    image_size: tuple[int, ...] = _setting(
+        (256, 256),
+        "pixels that pictures are scaled to: height and width, or one number",
+    )
+    overfit_num: int = _setting(0, "if above 0, samples of the first pair alone")
+    val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
+    augment: bool = _setting(True, "mirror training pictures and change their colours")
+    loss: str = _setting("bce_dice", "bce or bce_dice")
+    fast: bool = _setting(False, "work at half the resolution inside: a third the time")
+    max_features: int = _setting(256, "channels of the network's lowest level")
+    weights: str = _setting("", "checkpoint to start from", metavar="FILE")
+    patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
+    seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
+    num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
+    patterns: tuple[str, ...] = _setting(
+        (), 'names of image and target: "{key}_input.*" "{key}_target.*"'
+    )
+    scenes: str = _setting(
+        "", "CSV of image,scene: no scene on both sides of the split"
+    )
+    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
+    foreground: tuple[str, ...] = _setting(
+        (), "what is foreground in a mask instead: ids as 15, colours as ff00ff"
+    )
+    ignore: tuple[str, ...] = _setting((), "what is neither: ids or colours")
+    accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
+    devices: str = _setting("auto", "how many of them, on each machine")
+    num_nodes: int = _setting(1, "machines")
+    strategy: str = _setting("auto", "how processes share the work, such as ddp")
+    precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("max_epochs", 1),
+            ("overfit_num", 0),
+            ("patience", 0),
+            ("seed", 0),
+            ("num_workers", 0),
+            ("num_nodes", 1),
+        ):
+            _need_at_least(name, getattr(self, name), least)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate {self.learning_rate}: expected above 0")
+        if len(self.image_size) not in (1, 2):
+            raise ValueError(
+                f"image_size {self.image_size}: expected one or two numbers"
+            )
+        _check_size("image_size", self.size)
+        if len(self.patterns) not in (0, 2):
+            raise ValueError(f"patterns {self.patterns}: expected two of them")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return (self.image_size[0], self.image_size[-1])
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Make settings from names and values; lists become tuples.
+
+        Raises ValueError for a name that is none, with the nearest that is one.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ValueError(f"setting {name!r}: unknown{_nearest(name, names)}")
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Suggest the name that was probably meant."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _mask_value(text: str) -> int | tuple[int, int, int]:
+    """Read a class id, "15", or a colour, "ff00ff"."""
+    if re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
+        red, green, blue = bytes.fromhex(text.removeprefix("#"))
+        return (red, green, blue)
+    if re.fullmatch(r"\d{1,5}", text):
+        return int(text)
+    raise ValueError(f"{text!r}: expected a class id like 15 or a colour like ff00ff")
+
+
+def _reading(settings: Settings) -> dict[str, Any]:
+    """Say how files are found and read: keywords for the doctor and the data module."""
+    foreground, ignore = (
+        tuple(map(_mask_value, texts))
+        for texts in (settings.foreground, settings.ignore)
+    )
+    return {
+        "patterns": settings.patterns or None,
+        "scenes": read_scenes(settings.scenes) if settings.scenes else None,
+        "read_target": partial(
+            load_mask,
+            threshold=settings.threshold,
+            foreground=foreground,
+            ignore=ignore,
+        ),
+    }
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Run `check`: print the doctor's report; 1 if training would refuse the folder."""
+    given = vars(options)
+    settings = Settings(**{name: given[name] for name in READING if name in given})
+    report = check_pairs(options.folder, progress=True, **_reading(settings))
+    print(report.to_json() if options.json else report)
+    clean = report.ok and not (options.strict and report.problems)
+    return 0 if clean else 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Run `train`: look at the folder, train, say how to predict."""
+    given = dict(vars(options))
+    resume = given.pop("resume")
+    folder, settings = _continue(resume, given) if resume else (None, Settings(**given))
+    if not settings.dataset:
+        raise ValueError("train: which folder? give it with -d")
+    quiet_lightning()
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    reading = _reading(settings)
+    is_first = not pl.utilities.rank_zero_only.rank
+    if is_first:
+        _refuse_sick(settings.dataset, reading)
+    system = _new_system(settings)
+    data = UISegmentationData(
+        settings.dataset,
+        settings.batch_size,
+        settings.size,
+        settings.overfit_num,
+        val_share=settings.val_share,
+        augment=train_augmentation() if settings.augment else None,
+        num_workers=settings.num_workers,
+        seed=settings.seed,
+        **reading,
+    )
+    folder = folder or _new_folder(Path(settings.output_dir), settings, is_first)
+    keeper = RunFolder(folder)
+    trainer = _new_trainer(settings, keeper)
+    last = folder / "last.ckpt"
+    try:
+        trainer.fit(system, data, ckpt_path=last if last.exists() else None)
+    except SystemExit:  # how Lightning answers an interrupt
+        print(f"\ninterrupted; go on with: {_command('train', '--resume', folder)}")
+        return 130
+    if is_first:
+        print(_farewell(keeper))
+    return 0
+
+
+def _continue(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
+    """Read an earlier run's settings; only what describes the machine may change."""
+    folder = Path(run)
+    path = folder / "settings.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: not there; expected the folder of a run, such as runs/001"
+        )
+    changed = [name for name in given if name not in MACHINE]
+    if changed:
+        raise ValueError(
+            f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
+            "start a new run (with --weights to keep what was learnt)"
+        )
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); start a new run") from error
+    return folder, replace(Settings.from_dict(saved), **given)
+
+
+def _refuse_sick(dataset: str, reading: Mapping[str, Any]) -> None:
+    """Show what the doctor finds; raise ValueError if it is more than warnings."""
+    report = check_pairs(dataset, progress=True, **reading)
+    if report.problems:
+        print(report)
+    if not report.ok:
+        raise ValueError(f"{dataset}: has faults, listed above; mend them first")
+
+
+def _new_system(settings: Settings) -> UISegmentationSystem:
+    """Make the system to train, from scratch or from a checkpoint's weights."""
+    changes = {
+        "learning_rate": settings.learning_rate,
+        "loss": settings.loss,
+        "image_size": settings.size,
+    }
+    if not settings.weights:
+        return UISegmentationSystem(
+            max_features=settings.max_features,
+            normalize_up=True,
+            fast=settings.fast,
+            **changes,
+        )
+    learnt = load_system(settings.weights)
+    system = UISegmentationSystem(**{**learnt.hparams, **changes})
+    system.load_state_dict(learnt.state_dict())
+    return system
+
+
+def _new_folder(parent: Path, settings: Settings, make: bool) -> Path:
+    """Name the next run's folder, 001 and so on; make it in the first process."""
+    parent.mkdir(parents=True, exist_ok=True)
+    taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+    folder = parent / f"{max(taken, default=0) + 1:03}"
+    if make:
+        folder.mkdir()
+        with _beside(folder / "settings.json") as part:
+            part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    return folder
+
+
+def _new_trainer(settings: Settings, keeper: RunFolder) -> pl.Trainer:
+    callbacks: list[pl.Callback] = [StepProgress(timed=True), keeper]
+    if settings.patience:
+        callbacks.append(
+            pl.callbacks.EarlyStopping(
+                "val_iou", patience=settings.patience, mode="max"
+            )
+        )
+    devices = settings.devices
+    return pl.Trainer(
+        max_epochs=settings.max_epochs,
+        accelerator=settings.accelerator,
+        devices=int(devices) if devices.isdecimal() else devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _command(*words: Any) -> str:
+    """Put a command line of this module together, to be copied."""
+    return shlex.join(["python", os.path.relpath(__file__), *map(str, words)])
+
+
+def _farewell(keeper: RunFolder) -> str:
+    """Say how good the run was and what to do with it."""
+    best = keeper.best
+    checkpoint = keeper.folder / "best.ckpt"
+    return (
+        f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
+        f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
+        f"to predict: {_command('predict', '--checkpoint', checkpoint)} PICTURES ..."
+    )
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Run `predict`: write a mask for every picture; 2 if some could not be read."""
+    pictures = _list_pictures(options.pictures)
+    folder = Path(options.output_dir)
+    outputs = _outputs(pictures, folder, options.overlay)
+    if not options.overwrite:
+        _refuse_existing(outputs)
+    system = load_system(_checkpoint_or_reference(options.checkpoint))
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+        try:
+            _predict_one(system, path, outputs[path], options.threshold)
+        except (OSError, ValueError) as error:
+            failures.append(_one_line(error))
+    print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
+    if failures:
+        raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
+    return 0
+
+
+def _checkpoint_or_reference(checkpoint: str | None) -> Path:
+    if checkpoint is None and not REFERENCE.exists():
+        raise FileNotFoundError(
+            f"{REFERENCE}: the reference checkpoint is not there; give your own with "
+            "--checkpoint, see train"
+        )
+    return Path(checkpoint or REFERENCE)
+
+
+def _list_pictures(names: Sequence[str]) -> list[Path]:
+    """List the files that files, folders and globs stand for, each once.
+
+    Of a folder, what is named as a target, mask or overlay is left out.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            files = [file for file in path.iterdir() if _is_input(file)]
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(match) for match in glob.glob(name, recursive=True)]
+            files = [file for file in files if _is_input(file)]
+        if not files:
+            raise FileNotFoundError(
+                f"{name}: no picture; expected files, folders or globs"
+            )
+        found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
+    return list(found)
+
+
+def _is_input(path: Path) -> bool:
+    """Tell pictures to look at from masks, overlays, hidden and foreign files."""
+    made = path.stem.lower().endswith(("_target", "_mask", "_overlay"))
+    hidden = path.name.startswith(".")
+    picture = path.suffix.lower() in PICTURE_SUFFIXES
+    return path.is_file() and picture and not hidden and not made
+
+
+def _outputs(
+    pictures: Sequence[Path], folder: Path, with_overlay: bool
+) -> dict[Path, list[Path]]:
+    """Name what is written for each picture: its mask and, if wanted, its overlay."""
+    endings = ("mask", "overlay") if with_overlay else ("mask",)
+    outputs: dict[Path, list[Path]] = {}
+    owners: dict[str, Path] = {}
+    for path in pictures:
+        other = owners.setdefault(path.stem, path)
+        if other is not path:
+            raise ValueError(
+                f"{path} and {other} would both become {path.stem}_mask.png; predict "
+                "them into two folders"
+            )
+        outputs[path] = [folder / f"{path.stem}_{ending}.png" for ending in endings]
+    return outputs
+
+
+def _refuse_existing(outputs: Mapping[Path, Sequence[Path]]) -> None:
+    existing = [path for paths in outputs.values() for path in paths if path.exists()]
+    if existing:
+        raise FileExistsError(
+            f"{existing[0]}: is there already ({len(existing)} such files); give "
+            "another --output-dir, or --overwrite"
+        )
+
+
+def _predict_one(
+    system: UISegmentationSystem, path: Path, outputs: Sequence[Path], threshold: float
+) -> None:
+    """Write the mask of one picture, and its overlay if a second name is given."""
+    image = load_image(path)
+    mask = system.predict_mask(image, threshold)
+    save_mask(mask, outputs[0])
+    for name in outputs[1:]:
+        with _beside(name) as part:
+            overlay(image, mask).save(part, format="PNG")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Build the three commands' parser."""
+    parser = _Parser(
+        description="Train a network that marks what your masks mark, and use it."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="examine a folder of images and masks")
+    check.add_argument("folder", help="folder of pairs: 1_input.png, 1_target.png ...")
+    _add_settings(check, READING)
+    check.add_argument("--json", action="store_true", help="print it for programs")
+    check.add_argument("--strict", action="store_true", help="warnings count as well")
+    train = commands.add_parser("train", help="train on a folder of images and masks")
+    _add_settings(train, [setting.name for setting in fields(Settings)])
+    train.add_argument(
+        "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
+    )
+    _add_predict(commands.add_parser("predict", help="write masks for new pictures"))
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Make a flag of each setting; what is not given is left out of the result."""
+    for setting in fields(Settings):
+        if setting.name not in names:
+            continue
+        kind = type(setting.default)
+        options = {"type": kind}
+        if kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        elif kind is tuple:
+            options = {"type": type([*setting.default, ""][0]), "nargs": "+"}
+        parser.add_argument(
+            *setting.metadata["flags"],
+            f"--{setting.name.replace('_', '-')}",
+            default=argparse.SUPPRESS,
+            help=f"{setting.metadata['help']} (default: {_shown(setting.default)})",
+            **options | setting.metadata["options"],
+        )
+
+
+def _shown(default: Any) -> str:
+    """Write a default as it is typed."""
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    return {True: "yes", False: "no"}.get(default, default) or "none"
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", nargs="+", help="files, folders or globs")
+    parser.add_argument(
+        "-c", "--checkpoint", help="a run's best.ckpt (default: the reference network)"
+    )
+    parser.add_argument(
+        "-o", "--output-dir", default="predictions", help="folder for NAME_mask.png"
+    )
+    parser.add_argument(
+        "--overlay", action="store_true", help="write NAME_overlay.png as well"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="probability from which it is found",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `check`, `train` or `predict`; gives the exit code.
+
+    Bad input ends in one line on stderr and SystemExit(2).
+    """
+    parser = _parser()
+    options, unknown = parser.parse_known_args(argv)
+    commands = {"check": _check, "train": _train, "predict": _predict}
+    try:
+        if unknown:
+            flags = [
+                f"--{setting.name.replace('_', '-')}" for setting in fields(Settings)
+            ]
+            raise ValueError(f"{unknown[0]}: unknown{_nearest(unknown[0], flags)}")
+        command = vars(options).pop("command")
+        return commands[command](options)
+    except (ValueError, OSError, MisconfigurationException) as error:
+        parser.exit(2, f"{parser.prog}: {_one_line(error)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -318,8 +318,8 @@ NO_MASKS = {
     "class ids": (lambda: greys(*range(12)), r"brightest value is 11, values 0, 1, 2"),
     "VOC ids": (lambda: greys(0, 15, 20, 255), "0, 15, 20, 255 look like class ids"),
     "ids above 128": (lambda: greys(*range(0, 151, 3)), "look like class ids"),
-    "red": (lambda: of_colour((255, 0, 0)), "has 2 colours.*colors_to_classes"),
-    "magenta": (lambda: of_colour((255, 0, 255)), "has 2 colours.*colors_to_classes"),
+    "red": (lambda: of_colour((255, 0, 0)), "has 2 colours.*--foreground ff0000"),
+    "magenta": (lambda: of_colour((255, 0, 255)), "2 colours.*--foreground ff00ff"),
     "red in a palette": (lambda: of_colour(RED).quantize(2), "has 2 colours"),
     "dark": (lambda: greys(0, 60, 0), "value is 60.*threshold=30"),
     "dark in 16 bits": (
@@ -342,6 +342,8 @@ def test_what_is_no_mask_is_refused(kind: str, tmp_path: Path) -> None:
 
 def test_advice_for_a_dark_mask_works(tmp_path: Path) -> None:
     path = saved(tmp_path, greys(0, 60, 0), "m.png")
+    with pytest.raises(ValueError, match=r"threshold=30 \(--threshold 30\)"):
+        load_mask(path)
     assert np.array(load_mask(path, threshold=30)).tolist() == [[0, 255, 0]]
 
 

@@ -4,6 +4,7 @@ import pickle
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from ui_segmentation_system import (
     UIImageMaskDataset,
     check_pairs,
     find_pairs,
+    group_split,
     load_image,
     load_mask,
     natural_key,
+    read_scenes,
 )
 
 
@@ -82,7 +85,9 @@ def test_hidden_and_foreign_files_are_passed_over(make_pairs: MakePairs) -> None
         (folder / name).write_bytes(b"no picture")
     (folder / "4_input.png").mkdir()
     assert len(find_pairs(folder)) == 2
-    assert check_pairs(folder).problems == ()
+    (warning,) = check_pairs(folder).problems
+    assert (warning.file, warning.severity) == ("3_inputs.png", "warning")
+    assert "neither image nor target (2 such pictures)" in warning.what
 
 
 @pytest.mark.parametrize("look", [find_pairs, check_pairs, UIImageMaskDataset])
@@ -137,7 +142,7 @@ def test_good_folder_has_no_problems(make_pairs: MakePairs) -> None:
     report = check_pairs(make_pairs(3))
     assert report.ok
     assert (report.num_pairs, report.problems) == (3, ())
-    assert str(report).endswith("pairs: 3 whole pairs, ok")
+    assert str(report).splitlines()[0].endswith("pairs: 3 whole pairs, ok")
 
 
 def plant_faults(folder: Path, bad_files: dict[str, Path]) -> dict[str, str]:
@@ -195,9 +200,10 @@ def test_report_prints_as_a_table(
 ) -> None:
     folder = make_pairs(11)
     planted = plant_faults(folder, bad_files)
-    head, *lines = str(check_pairs(folder)).splitlines()
+    head, balance, *lines = str(check_pairs(folder)).splitlines()
     assert head.startswith(f"{folder}: ")
     assert head.endswith("whole pairs, not ok")
+    assert balance == "  foreground: 15.0% of the pixels, 15.0% to 15.0% in a mask"
     first = [line for line in lines if not line.lstrip().startswith("->")]
     assert len(first) * 2 == len(lines)
     assert {line.split()[1] for line in first} == set(planted)
@@ -339,13 +345,188 @@ def test_unequal_sizes_are_refused(make_pairs: MakePairs) -> None:
         dataset[1]
 
 
-def test_subclass_reads_other_targets(make_pairs: MakePairs) -> None:
-    class Raw(PairDataset):
-        def read_target(self, path: Path) -> Image.Image:
-            return Image.open(path).convert("P")
+def test_targets_are_read_as_told(make_pairs: MakePairs) -> None:
+    folder = make_pairs(2)
+    inverted = partial(load_mask, foreground=(0,))
+    for dataset in (
+        PairDataset(find_pairs(folder), read_target=inverted),
+        UIImageMaskDataset(folder, read_target=inverted),
+        pickle.loads(pickle.dumps(UIImageMaskDataset(folder, read_target=inverted))),
+    ):
+        assert dataset.read_target.keywords == {"foreground": (0,)}
+        expected = 255 - np.array(find_box(draw_image(2)))
+        assert same(dataset[1].target, expected)
 
-    folder = make_pairs(1)
-    assert Raw(find_pairs(folder))[0].target.mode == "P"
+
+def test_cache_is_not_drawn_on(make_pairs: MakePairs) -> None:
+    cached = UIImageMaskDataset(make_pairs(1), cache=True)
+    for picture in cached[0]:
+        picture.paste(128, (0, 0, 5, 5))
+    assert same(cached[0].image, draw_image(1))
+    assert same(cached[0].target, find_box(draw_image(1)))
+
+
+ROADS = "image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"
+
+
+def put(folder: Path, *paths: str) -> None:
+    """Write small pictures; the grey of each is its place in the list."""
+    for grey, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (3, 2), grey).save(folder / path)
+
+
+def paths_of(folder: Path, patterns: tuple | None = None) -> list[tuple[str, str]]:
+    found = find_pairs(folder, patterns)
+    return [tuple(p.relative_to(folder).as_posix() for p in pair) for pair in found]
+
+
+def test_fields_all_agree(tmp_path: Path) -> None:
+    numbers = ["um_9", "um_10", "uu_9"]
+    put(tmp_path, *(f"image_2/{number}.png" for number in numbers))
+    masks = [number.replace("_", "_road_") for number in numbers]
+    put(tmp_path, *(f"gt_image_2/{name}.PNG" for name in masks))
+    put(tmp_path, "gt_image_2/um_lane_9.png")
+    expected = [
+        (f"image_2/{number}.png", f"gt_image_2/{mask}.PNG")
+        for number, mask in zip(numbers, masks, strict=True)
+    ]
+    assert paths_of(tmp_path, ROADS) == expected
+    warnings = [
+        p.file for p in check_pairs(tmp_path, ROADS).problems if "neither" in p.what
+    ]
+    assert warnings == ["gt_image_2/um_lane_9.png"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "image", "target"),
+    [
+        (("{key}.*", "{key}_mask.*"), "a.jpg", "a_mask.png"),
+        (("img/*/{key}.*", "gt/*/{key}.*"), "img/x/1.png", "gt/y/1.png"),
+        (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), "x/im/1.png", "x/gt/1_z.png"),
+        (("{k}/{k}.*", "{k}/{k}_gt.*"), "1/1.png", "1/1_gt.png"),
+        (("{b}-{a}.png", "{a}+{b}.png"), "x-1.png", "1+x.png"),
+        (("a [1] {k}.*", "b (1) {k}.*"), "A [1] 2.png", "B (1) 2.png"),
+    ],
+)
+def test_other_layouts(
+    patterns: tuple, image: str, target: str, tmp_path: Path
+) -> None:
+    put(tmp_path, image, target)
+    assert paths_of(tmp_path, patterns) == [(image, target)]
+    assert len(UIImageMaskDataset(tmp_path, patterns=patterns)) == 1
+
+
+def test_fields_never_cross_folders(tmp_path: Path) -> None:
+    put(tmp_path, "sub/1_input.png", "sub/1_target.png", "2_input.png", "2_target.png")
+    assert paths_of(tmp_path) == [("2_input.png", "2_target.png")]
+
+
+def test_field_named_twice_agrees(tmp_path: Path) -> None:
+    put(tmp_path, "1/1.png", "1/1_gt.png", "2/3.png", "2/3_gt.png")
+    assert paths_of(tmp_path, ("{k}/{k}.*", "{k}/{k}_gt.*")) == [
+        ("1/1.png", "1/1_gt.png")
+    ]
+
+
+@pytest.mark.parametrize(("images", "masks"), [("images", "masks"), ("IMGS", "Labels")])
+def test_two_folders_need_no_patterns(images: str, masks: str, tmp_path: Path) -> None:
+    put(tmp_path, f"{images}/10.png", f"{images}/9.png")
+    put(tmp_path, f"{masks}/9.bmp", f"{masks}/10.gif")
+    expected = [
+        (f"{images}/9.png", f"{masks}/9.bmp"),
+        (f"{images}/10.png", f"{masks}/10.gif"),
+    ]
+    assert paths_of(tmp_path) == expected
+    (tmp_path / masks / "9.bmp").unlink()
+    with pytest.raises(ValueError, match=rf"{images}/9.png: no file is named"):
+        find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("{a}.png", "{b}.png"), r"expected the same fields in both.*images/\{key\}"),
+        (("a.png", "b.png"), "same fields in both, at least one"),
+        (("{k}.*", "{k}.*"), "both are"),
+        (("{k}.*",), "expected two of them"),
+        ("{k}.*", "expected two of them"),
+        (("/x/{k}.*", "{k}.*"), "expected a path below the folder"),
+        (("../{k}.*", "{k}.*"), "expected a path below the folder"),
+        (("{k.*", "{k}.*"), "fields in braces"),
+    ],
+)
+@pytest.mark.parametrize("look", [find_pairs, check_pairs])
+def test_bad_patterns_are_refused(
+    look: Callable, patterns: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        look(tmp_path, patterns)
+
+
+def test_folder_of_other_names_says_what_is_there(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b/c.png")
+    message = r"no pairs, but 2 other pictures, as a\.png; .*patterns=.*--patterns"
+    with pytest.raises(ValueError, match=message):
+        find_pairs(tmp_path)
+    with pytest.raises(ValueError, match=r"expected files named like x\{k\}"):
+        find_pairs(tmp_path, ("x{k}.*", "y{k}.*"))
+
+
+def test_groups_are_never_parted() -> None:
+    groups = [f"scene {number % 7}" for number in range(100)]
+    for seed in range(20):
+        train, val = group_split(groups, 0.3, seed)
+        assert sorted(train + val) == list(range(100))
+        assert train == sorted(train)
+        assert val == sorted(val)
+        assert not {groups[i] for i in train} & {groups[i] for i in val}
+        assert len(val) in (28, 29, 30)
+        assert (train, val) == group_split(groups, 0.3, seed)
+    assert len({tuple(group_split(groups, 0.3, seed)[1]) for seed in range(9)}) > 3
+
+
+def test_large_and_few_groups() -> None:
+    for seed in range(5):
+        train, val = group_split(["a"] * 6 + ["b"] * 4, 0.1, seed)
+        assert sorted((len(train), len(val))) == [4, 6]
+        assert all(map(len, group_split(["a", "b"], 0.9, seed)))
+    with pytest.raises(ValueError, match="1 groups in 3 samples: expected at least 2"):
+        group_split(["a"] * 3, 0.5)
+    for share in (0, 1, -0.1, 1.5):
+        with pytest.raises(ValueError, match=f"val_share {share}: expected more"):
+            group_split(["a", "b"], share)
+
+
+def test_scenes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "scenes.csv"
+    path.write_text(
+        "\ufeffscene,image,n\ncave,1_input.png,3\n town ,é.png,4\n", "utf-8"
+    )
+    assert read_scenes(path) == {"1_input.png": "cave", "é.png": "town"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1 has the columns of an empty file; expected image,scene"),
+        ("image,map\na,b\n", "line 1 has the columns image, map; expected image,scene"),
+        ("image,scene\n", "no lines after the first"),
+        ("image,scene\na,x\nb\n", "line 3 has no scene"),
+        ("image,scene\n,x\n", "line 2 has no image"),
+        ("image,scene\na,x\nb,y\na,z\n", "line 4 names a again"),
+    ],
+)
+def test_bad_scenes_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "scenes.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"scenes\.csv: {message}"):
+        read_scenes(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not a CSV table"):
+        read_scenes(path)
+    with pytest.raises(FileNotFoundError, match="does not exist; expected a CSV"):
+        read_scenes(tmp_path / "gone.csv")
 
 
 def test_bad_counts_are_refused(make_pairs: MakePairs) -> None:
