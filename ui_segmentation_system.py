@@ -48,7 +48,6 @@ import json
 import logging
 import math
 import os
-import pickle
 import re
 import shlex
 import sys
@@ -2204,6 +2203,8 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: could not be written ({error})") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -2321,22 +2322,29 @@ class UISegmentationData(pl.LightningDataModule):
             self.train_transform = ImageTargetCompose([resize, augment, to_tensor])
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the pairs and split them; runs in every process."""
+        """Open the two parts; runs in every process."""
+        train, val = self.split(self.trainer.world_size if self.trainer else 1)
+        self.train_set = self._dataset(train, self.train_transform)
+        self.val_set = self._dataset(val, self.transform)
+
+    def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
+        """List the pairs to train and to validate on.
+
+        Raises ValueError if a process would not get one whole batch.
+        """
         pairs = find_pairs(self.data_dir, self.patterns)
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
             train, val = self._split(pairs)
-        processes = self.trainer.world_size if self.trainer else 1
-        if len(train) < self.batch_size * processes:
-            each = f" for each of {processes} processes" if processes > 1 else ""
+        if len(train) < self.batch_size * num_processes:
+            each = f" for each of {num_processes} processes" * (num_processes > 1)
             raise ValueError(
                 f"batch_size {self.batch_size}: there are only {len(train)} training "
                 f"samples, so not one whole batch{each}; expected a smaller batch or "
                 "more data"
             )
-        self.train_set = self._dataset(train, self.train_transform)
-        self.val_set = self._dataset(val, self.transform)
+        return train, val
 
     def _dataset(self, pairs: list[Pair], transform: PairTransform) -> PairDataset:
         return PairDataset(pairs, transform, read_target=self.read_target, cache=True)
@@ -2375,8 +2383,7 @@ class UISegmentationData(pl.LightningDataModule):
         return DataLoader(
             dataset,
             self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=self.num_workers,  # new ones each epoch, so a resume repeats
             **options,
         )
 
@@ -2662,8 +2669,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        if "Unsupported" in str(error):
+    except Exception as error:  # of foreign bytes an unpickler makes anything
+        if "GLOBAL" in str(error):
             what = "carries more than tensors and plain values, possibly code"
             _refuse(path, what, "plain values", "it is not loaded")
         what = "damaged, cut short or not a checkpoint"
@@ -2701,11 +2708,15 @@ class RunFolder(pl.Callback):
     of some validation samples), best.ckpt (weights of the best val_iou, to predict
     with), last.ckpt (everything, to go on from). At the end: curves.png. Each is
     written beside and moved into place; SafeCheckpointIO does that for checkpoints.
+    patience: stop after that many epochs without a better val_iou; 0: never.
     Raises ValueError when the loss is no number any more. (notebook 05)
     """
 
-    def __init__(self, folder: Path | str, num_pictures: int = 4) -> None:
+    def __init__(
+        self, folder: Path | str, num_pictures: int = 4, *, patience: int = 0
+    ) -> None:
         self.folder = Path(folder)
+        self.patience = patience
         self.num_pictures = num_pictures
         self.rows: list[dict[str, float]] = []
         self._losses: list[torch.Tensor] = []
@@ -2722,6 +2733,11 @@ class RunFolder(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
         torch.set_rng_state(state["random"])
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._stop_without_gain(trainer)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self._losses.clear()
@@ -2745,6 +2761,13 @@ class RunFolder(pl.Callback):
         if is_best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._stop_without_gain(trainer)
+
+    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
+        """Stop; unlike EarlyStopping this counts the log, so it survives a resume."""
+        if self.patience and self.rows:
+            waited = self.rows[-1]["epoch"] - self.best["epoch"]
+            trainer.should_stop = waited >= self.patience
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.rows:
@@ -2757,11 +2780,12 @@ class RunFolder(pl.Callback):
         val_loss, val_iou = (
             float(trainer.callback_metrics[name]) for name in ("val_loss", "val_iou")
         )
-        if not math.isfinite(train_loss + val_loss):
-            raise ValueError(
-                f"the loss is {train_loss} in epoch {epoch}: expected a finite number; "
-                "train anew with a lower learning rate"
-            )
+        for loss in (train_loss, val_loss):
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"the loss is {loss} in epoch {epoch}: expected a finite number; "
+                    "train anew with a lower learning rate"
+                )
         return {
             "epoch": epoch,
             "step": trainer.global_step,
@@ -2862,7 +2886,9 @@ class Settings:
     loss: str = _setting("bce_dice", "bce or bce_dice")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
-    weights: str = _setting("", "checkpoint to start from", metavar="FILE")
+    weights: str = _setting(
+        "", "checkpoint to start from, network and all", metavar="FILE"
+    )
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
     num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
@@ -2894,6 +2920,12 @@ class Settings:
             ("num_nodes", 1),
         ):
             _need_at_least(name, getattr(self, name), least)
+        if self.seed >= 2**32:
+            raise ValueError(f"seed {self.seed}: expected below 2**32")
+        if not 1 <= self.threshold <= 255:
+            raise ValueError(f"threshold {self.threshold}: expected 1 to 255")
+        if self.devices != "auto" and not re.fullmatch("[1-9][0-9]*", self.devices):
+            raise ValueError(f"devices {self.devices}: expected a number or auto")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate {self.learning_rate}: expected above 0")
         if len(self.image_size) not in (1, 2):
@@ -2913,18 +2945,22 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Make settings from names and values; lists become tuples.
 
-        Raises ValueError for a name that is none, with the nearest that is one.
+        Raises ValueError for a name that is none, with the nearest that is one, and for
+        a value of another type.
         """
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise ValueError(f"setting {name!r}: unknown{_nearest(name, names)}")
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{type(values).__name__}: expected names and values")
+        defaults = {field.name: field.default for field in fields(cls)}
+        read = {}
+        for name, value in values.items():
+            if name not in defaults:
+                raise ValueError(f"setting {name!r}: unknown{_nearest(name, defaults)}")
+            kind = type(defaults[name])
+            takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
+            if not isinstance(value, takes):
+                raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
+            read[name] = kind(value)
+        return cls(**read)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -2949,6 +2985,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
         tuple(map(_mask_value, texts))
         for texts in (settings.foreground, settings.ignore)
     )
+    _roles(foreground, ignore)
     return {
         "patterns": settings.patterns or None,
         "scenes": read_scenes(settings.scenes) if settings.scenes else None,
@@ -2985,25 +3022,16 @@ def _train(options: argparse.Namespace) -> int:
     if is_first:
         _refuse_sick(settings.dataset, reading)
     system = _new_system(settings)
-    data = UISegmentationData(
-        settings.dataset,
-        settings.batch_size,
-        settings.size,
-        settings.overfit_num,
-        val_share=settings.val_share,
-        augment=train_augmentation() if settings.augment else None,
-        num_workers=settings.num_workers,
-        seed=settings.seed,
-        **reading,
-    )
-    folder = folder or _new_folder(Path(settings.output_dir), settings, is_first)
-    keeper = RunFolder(folder)
+    data = _new_data(settings, reading)
+    keeper = RunFolder(folder or "", patience=settings.patience)
     trainer = _new_trainer(settings, keeper)
-    last = folder / "last.ckpt"
+    data.split(trainer.world_size)  # refuses too few before there is a folder
+    keeper.folder = folder or _new_folder(settings, is_first)
     try:
-        trainer.fit(system, data, ckpt_path=last if last.exists() else None)
+        trainer.fit(system, data, ckpt_path=_find_last(keeper.folder, system))
     except SystemExit:  # how Lightning answers an interrupt
-        print(f"\ninterrupted; go on with: {_command('train', '--resume', folder)}")
+        resume = _command("train", "--resume", keeper.folder)
+        print(f"\ninterrupted; go on with: {resume}")
         return 130
     if is_first:
         print(_farewell(keeper))
@@ -3025,10 +3053,27 @@ def _continue(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
             "start a new run (with --weights to keep what was learnt)"
         )
     try:
-        saved = json.loads(path.read_text())
+        saved = Settings.from_dict(json.loads(path.read_text()))
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); start a new run") from error
-    return folder, replace(Settings.from_dict(saved), **given)
+    if not saved.dataset:
+        raise ValueError(f"{path}: names no dataset; start a new run")
+    return folder, replace(saved, **given)
+
+
+def _find_last(folder: Path, system: UISegmentationSystem) -> Path | None:
+    """Give a run's last checkpoint, None if it never came to one.
+
+    Raises ValueError for a file that is another run's or not to go on from.
+    """
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    needed = {"loops", "optimizer_states", "lr_schedulers", "callbacks"}
+    lacks = needed - read_checkpoint(path).keys()
+    if lacks or load_system(path).hparams != system.hparams:
+        _refuse(path, "not this run's", "its last checkpoint", "start a new run")
+    return path
 
 
 def _refuse_sick(dataset: str, reading: Mapping[str, Any]) -> None:
@@ -3060,8 +3105,23 @@ def _new_system(settings: Settings) -> UISegmentationSystem:
     return system
 
 
-def _new_folder(parent: Path, settings: Settings, make: bool) -> Path:
+def _new_data(settings: Settings, reading: Mapping[str, Any]) -> UISegmentationData:
+    return UISegmentationData(
+        settings.dataset,
+        settings.batch_size,
+        settings.size,
+        settings.overfit_num,
+        val_share=settings.val_share,
+        augment=train_augmentation() if settings.augment else None,
+        num_workers=settings.num_workers,
+        seed=settings.seed,
+        **reading,
+    )
+
+
+def _new_folder(settings: Settings, make: bool) -> Path:
     """Name the next run's folder, 001 and so on; make it in the first process."""
+    parent = Path(settings.output_dir)
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
     folder = parent / f"{max(taken, default=0) + 1:03}"
@@ -3074,12 +3134,6 @@ def _new_folder(parent: Path, settings: Settings, make: bool) -> Path:
 
 def _new_trainer(settings: Settings, keeper: RunFolder) -> pl.Trainer:
     callbacks: list[pl.Callback] = [StepProgress(timed=True), keeper]
-    if settings.patience:
-        callbacks.append(
-            pl.callbacks.EarlyStopping(
-                "val_iou", patience=settings.patience, mode="max"
-            )
-        )
     devices = settings.devices
     return pl.Trainer(
         max_epochs=settings.max_epochs,
@@ -3116,6 +3170,8 @@ def _farewell(keeper: RunFolder) -> str:
 
 def _predict(options: argparse.Namespace) -> int:
     """Run `predict`: write a mask for every picture; 2 if some could not be read."""
+    if not 0 <= options.threshold <= 1:
+        raise ValueError(f"threshold {options.threshold}: a probability, 0 to 1")
     pictures = _list_pictures(options.pictures)
     folder = Path(options.output_dir)
     outputs = _outputs(pictures, folder, options.overlay)
@@ -3232,12 +3288,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(check, READING)
     check.add_argument("--json", action="store_true", help="print it for programs")
     check.add_argument("--strict", action="store_true", help="warnings count as well")
+    check.set_defaults(run=_check, parser=check)
     train = commands.add_parser("train", help="train on a folder of images and masks")
     _add_settings(train, [setting.name for setting in fields(Settings)])
     train.add_argument(
         "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
     )
-    _add_predict(commands.add_parser("predict", help="write masks for new pictures"))
+    train.set_defaults(run=_train, parser=train)
+    predict = commands.add_parser("predict", help="write masks for new pictures")
+    _add_predict(predict)
+    predict.set_defaults(run=_predict, parser=predict)
     return parser
 
 
@@ -3297,15 +3357,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, unknown = parser.parse_known_args(argv)
-    commands = {"check": _check, "train": _train, "predict": _predict}
+    command = vars(options).pop("parser")
+    del options.command
     try:
         if unknown:
-            flags = [
-                f"--{setting.name.replace('_', '-')}" for setting in fields(Settings)
-            ]
+            flags = re.findall(r"--[\w-]+", command.format_help())
             raise ValueError(f"{unknown[0]}: unknown{_nearest(unknown[0], flags)}")
-        command = vars(options).pop("command")
-        return commands[command](options)
+        return vars(options).pop("run")(options)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError, MisconfigurationException) as error:
         parser.exit(2, f"{parser.prog}: {_one_line(error)}\n")
 

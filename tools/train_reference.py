@@ -1,0 +1,134 @@
+"""Train the reference checkpoint, the network that `predict` uses by itself.
+
+python -m tools.train_reference --output checkpoints   # half an hour on two cores
+
+It never sees the maps of the test part: `split_parts` is the split of lesson 05.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import ConcatDataset, DataLoader
+
+import ui_segmentation_system as ui
+
+PICTURES = Path(__file__).parent.parent / "test_inputs"
+TEST_SHARE = 0.25
+VAL_SHARE = 0.07  # of what is not test; only to see in the log that it goes well
+EPOCHS = 12
+REPEATS = 10  # times that each picture comes in an epoch
+BATCH_SIZE = 4
+SIZE = (224, 256)  # as the pictures are
+SEED = 0
+
+Parts = tuple[list[int], list[int], list[int]]
+
+
+def split_parts(maps: Sequence[str]) -> Parts:
+    """Split samples by map: indices to train on, to validate and to test."""
+    rest, test = ui.group_split(maps, TEST_SHARE, SEED)
+    train, val = ui.group_split([maps[i] for i in rest], VAL_SHARE, SEED)
+    return [rest[i] for i in train], [rest[i] for i in val], test
+
+
+def read_maps(folder: Path) -> list[str]:
+    """Read the map of each picture, in the order of `ui.find_pairs`."""
+    items = json.loads((folder / "index.json").read_text())["items"]
+    maps = {f"{item['id']}_input.png": item["map"] for item in items}
+    return [maps[image.name] for image, _ in ui.find_pairs(folder)]
+
+
+def open_parts(folder: Path) -> list[ui.PairDataset]:
+    """Open the three parts as tensors; only the first is augmented."""
+    pairs = ui.find_pairs(folder)
+    to_tensor = ui.ImageTargetToTensor()
+    augmented = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
+    transforms = (augmented, to_tensor, to_tensor)
+    return [
+        ui.PairDataset([pairs[i] for i in part], transform, cache=True)
+        for part, transform in zip(
+            split_parts(read_maps(folder)), transforms, strict=True
+        )
+    ]
+
+
+@torch.inference_mode()
+def mean_iou(system: ui.UISegmentationSystem, dataset: ui.PairDataset) -> float:
+    """Average the pictures' own IoU, 0..1."""
+    system.eval()
+    scores = [
+        ui.binary_iou(system(image[None]), target[None], from_logits=True)
+        for image, target in dataset
+    ]
+    return float(torch.stack(scores).mean())
+
+
+def train(folder: Path, run: Path, epochs: int) -> None:
+    """Train in the folder of a run; last.ckpt and log.csv are left there."""
+    ui.quiet_lightning()
+    pl.seed_everything(SEED, workers=True, verbose=False)
+    train_set, val_set, _ = open_parts(folder)
+    system = ui.UISegmentationSystem(
+        loss="bce_dice", image_size=SIZE, normalize_up=True
+    )
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[ui.StepProgress(timed=True), ui.RunFolder(run)],
+        plugins=[ui.SafeCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    repeated = ConcatDataset([train_set] * REPEATS)
+    loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
+    trainer.fit(system, loader, DataLoader(val_set, BATCH_SIZE))
+
+
+def keep(run: Path, output: Path) -> None:
+    """Keep a run's last weights, without what only Lightning needs, and its log."""
+    checkpoint = ui.read_checkpoint(run / "last.ckpt")
+    kept = {key: checkpoint[key] for key in ("hyper_parameters", "state_dict")}
+    output.mkdir(parents=True, exist_ok=True)
+    ui.SafeCheckpointIO().save_checkpoint(kept, output / "reference.ckpt")
+    (output / "reference_log.csv").write_bytes((run / "log.csv").read_bytes())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.train_reference", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for reference.ckpt and log"
+    )
+    parser.add_argument(
+        "--pictures", type=Path, default=PICTURES, help="folder of pairs and index.json"
+    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of 10 passes each")
+    options = parser.parse_args(argv)
+    try:
+        with TemporaryDirectory() as run:
+            train(options.pictures, Path(run), options.epochs)
+            keep(Path(run), options.output)
+        system = ui.load_system(options.output / "reference.ckpt")
+        names = ("training", "validation", "test")
+        for name, dataset in zip(names, open_parts(options.pictures), strict=True):
+            dataset.transform = ui.ImageTargetToTensor()
+            print(
+                f"{name}: {len(dataset)} pictures, IoU {mean_iou(system, dataset):.3f}"
+            )
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
