@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ BATCH_SIZE = 4
 SIZE = 256  # pixels, of the timed step
 STEPS = 250
 RATES = (1e-3, 4e-3)  # peaks: Adam's usual rate and the module's
-NUM_VAL = 30
+VAL_SHARE = 0.25
 SPLIT_SEED = 0
 
 Makers = Mapping[str, Callable[[], nn.Module]]
@@ -92,25 +92,6 @@ def step_costs(makers: Makers, rounds: int) -> dict[str, tuple[float, float]]:
     }
     ratios = relative_cpu(run_in_turn(steps, rounds), (TEXTBOOK, False))
     return {name: (ratios[name, False], ratios[name, True]) for name in makers}
-
-
-def split_by_map(
-    items: Sequence[Mapping[str, Any]], num_val: int, seed: int
-) -> tuple[list[int], list[int]]:
-    """Split an index into ids for training and validation; no map is in both.
-
-    Whole maps go to validation, in an order drawn by `seed`, while they fit into
-    `num_val`.
-    """
-    maps: dict[str, list[int]] = {}
-    for item in items:
-        maps.setdefault(item["map"], []).append(item["id"])
-    val: list[int] = []
-    for name in np.random.default_rng(seed).permutation(sorted(maps)):
-        if len(val) + len(maps[name]) <= num_val:
-            val += maps[name]
-    train = [item["id"] for item in items if item["id"] not in val]
-    return train, sorted(val)
 
 
 def read_samples(folder: Path, ids: Sequence[int]) -> ui.Sample:
@@ -187,8 +168,9 @@ def accuracies(
 ) -> dict[Run, float]:
     """Train every network at every rate and seed; mean IoU on maps never seen."""
     items = json.loads((PICTURES / "index.json").read_text())["items"]
+    parts = ui.group_split([item["map"] for item in items], VAL_SHARE, SPLIT_SEED)
     train, val = (
-        read_samples(PICTURES, ids) for ids in split_by_map(items, NUM_VAL, SPLIT_SEED)
+        read_samples(PICTURES, [items[i]["id"] for i in part]) for part in parts
     )
     done = read_runs(keep)
     runs = itertools.starmap(Run, itertools.product(makers, RATES, range(num_seeds)))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import json
 import math
 from pathlib import Path
 
@@ -122,16 +121,6 @@ def test_write_needs_the_two_marks(tmp_path: Path, text: str) -> None:
 def test_table_is_markdown() -> None:
     table = measure.markdown_table(["a", "b"], [["1", "2"], ["3", "4"]])
     assert table == "| a | b |\n| --- | ---: |\n| 1 | 2 |\n| 3 | 4 |"
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_map_is_on_both_sides(seed: int) -> None:
-    items = json.loads((measure.PICTURES / "index.json").read_text())["items"]
-    train, val = networks.split_by_map(items, 30, seed)
-    maps = {item["id"]: item["map"] for item in items}
-    assert sorted(train + val) == sorted(maps)
-    assert 25 <= len(val) <= 30
-    assert not {maps[i] for i in train} & {maps[i] for i in val}
 
 
 def test_batches_hold_each_picture_once_an_epoch_with_its_own_target() -> None:
