@@ -1,7 +1,8 @@
 """The checks of the exercises: each answers "not answered yet", a hint, or "ok"."""
 
 import json
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def call(function: Any, *arguments: Any) -> Any:
     if result is None:
         raise Hint("your function returns None; is its return missing?")
     return result
+
+
+def call_on(case: str, function: Any, *arguments: Any) -> Any:
+    """Call a learner's function as `call` does; the Hint also names the case."""
+    try:
+        return call(function, *arguments)
+    except Hint as hint:
+        raise Hint(f"{case}: {hint}") from hint
 
 
 def number(answer: Any) -> float:
@@ -273,3 +282,93 @@ def reach(answer: Any) -> str:
         found = int(call(answer, two))
     reaches = "a 3x3 and a 7x7 convolution reach 1 + 3 pixels"
     return OK if found == 4 else f"hint: {reaches}, you found {found}"
+
+
+# Lesson 05
+
+
+@exercise("05.1")
+def whole_scenes(answer: Any) -> str:
+    if number(answer) == 12:
+        return "hint: 12 is a fifth of 60, but no whole scenes have 12 pictures"
+    if number(answer) == 2:
+        return "hint: so many scenes; the answer is in pictures"
+    if number(answer) == 15:
+        return "hint: three scenes are more than a fifth; only what fits goes"
+    return OK if number(answer) == 10 else "hint: whole scenes, up to a fifth of 60"
+
+
+@exercise("05.2")
+def pooled_iou(answer: Any) -> str:
+    nothing = torch.zeros(3, 3, dtype=torch.bool)
+    rows = ([1, 1, 1, 0, 0], [0, 0, 0, 0, 1]), ([1, 1, 1, 1, 0], [0, 0, 0, 0, 0])
+    predictions, targets = (
+        [torch.tensor([row], dtype=torch.bool) for row in part] for part in rows
+    )
+    score = float(call(answer, list(predictions), list(targets)))
+    if near(score, (3 / 4 + 0) / 2):
+        return "hint: that is the mean of the pictures' IoU; add up pixels, then divide"
+    if near(score, 6 / 8):
+        return "hint: that is Dice; IoU divides the common pixels by the union"
+    if not near(score, 3 / 5):
+        return f"hint: expected 0.6 for 3 + 0 common of 4 + 1 pixels, got {score:.2f}"
+    sizes = "pictures of several sizes, one of them empty"
+    found = call_on(sizes, answer, [nothing, *predictions], [nothing, *targets])
+    if not near(float(found), 3 / 5):
+        return f"hint: {sizes}: expected 0.6, got {float(found):.2f}"
+    empty = "nothing to find and nothing found, expected 1"
+    score = float(call_on(empty, answer, [nothing], [nothing]))
+    return OK if near(score, 1) else f"hint: {empty}, got {score}"
+
+
+# Sizes of groups, number of folds, largest fold that "large groups first" makes.
+FOLD_CASES = (
+    ((3, 7, 1, 5, 4), 2, 10),
+    ((2, 5, 3, 6, 4), 2, 11),  # 10 is possible
+    ((2, 5, 3, 6, 4), 3, 7),
+)
+
+
+def interleave(sizes: Sequence[int]) -> list[str]:
+    """List groups "a", "b", ... of these sizes in turn, as "abcbcc" for 1, 2, 3."""
+    names = [chr(ord("a") + place) for place in range(len(sizes))]
+    groups = list(zip(names, sizes, strict=True))
+    return [name for turn in range(max(sizes)) for name, size in groups if turn < size]
+
+
+def read_folds(answer: Any) -> list[list[int]]:
+    """Read folds as lists of indices; a Hint where they are none."""
+    try:
+        return [[operator.index(place) for place in fold] for fold in answer]
+    except (TypeError, ValueError):
+        raise Hint("the answer is a list of lists of indices") from None
+
+
+def fold_faults(groups: Sequence[str], folds: Sequence[Sequence[int]]) -> Iterator[str]:
+    """Say which samples are missing, repeated or unknown, and which groups split."""
+    places = [place for fold in folds for place in fold]
+    for place in range(len(groups)):
+        if (times := places.count(place)) != 1:
+            yield f"sample {place} is {times} times in the folds; expected once"
+    if strangers := set(places) - set(range(len(groups))):
+        yield f"{len(groups)} samples have no index {min(strangers)}"
+    for name in sorted(set(groups)):
+        members = {place for place in range(len(groups)) if groups[place] == name}
+        if sum(not members.isdisjoint(fold) for fold in folds) > 1:
+            yield f"group {name!r} is in several folds"
+
+
+@exercise("05.3")
+def make_folds(answer: Any) -> str:
+    for sizes, count, largest in FOLD_CASES:
+        groups = interleave(sizes)
+        folds = read_folds(call(answer, list(groups), count))
+        if len(folds) != count:
+            return f"hint: {count} folds were asked for, {len(folds)} came"
+        if fault := next(fold_faults(groups, folds), None):
+            return f"hint: {fault}"
+        found = [len(fold) for fold in folds]
+        if max(found) > largest:
+            what = f"groups of {sizes} became folds of {found}"
+            return f"hint: {what}; the largest need not be over {largest}"
+    return OK

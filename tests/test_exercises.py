@@ -1,6 +1,7 @@
 """The checks of the exercises: no answer, right answers, and typical wrong ones."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import exercises
@@ -87,6 +88,33 @@ def reach(network: nn.Module) -> int:
     return int((changed - 128).abs().max())
 
 
+def pooled_iou(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    pairs = list(zip(predictions, targets, strict=True))
+    both = sum(int((found & wanted).sum()) for found, wanted in pairs)
+    either = sum(int((found | wanted).sum()) for found, wanted in pairs)
+    return both / either if either else 1.0
+
+
+def indices_of(groups: list[str]) -> list[list[int]]:
+    """The indices of each group, groups in the order of their first sample."""
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return list(members.values())
+
+
+def fill(parts: list[list[int]], k: int) -> list[list[int]]:
+    """Lay each part into the fold that is smallest so far."""
+    folds: list[list[int]] = [[] for _ in range(k)]
+    for part in parts:
+        min(folds, key=len).extend(part)
+    return folds
+
+
+def make_folds(groups: list[str], k: int) -> list[list[int]]:
+    return fill(sorted(indices_of(groups), key=len, reverse=True), k)
+
+
 RIGHT: dict[str, Any] = {
     "01.1": 0.32,
     "01.2": class_shares,
@@ -100,6 +128,9 @@ RIGHT: dict[str, Any] = {
     "04.1": 5 * 16 + 5,
     "04.2": dice_score,
     "04.3": reach,
+    "05.1": len(ui.group_split([f"scene {i // 5}" for i in range(60)], 0.2)[1]),
+    "05.2": pooled_iou,
+    "05.3": make_folds,
 }
 
 
@@ -111,6 +142,49 @@ def test_right_answer_is_ok(name: str) -> None:
 @pytest.mark.parametrize("answer", [torch.tensor(0.3156), np.float32(0.3156), "0.32"])
 def test_number_in_another_form_is_ok(answer: Any) -> None:
     assert exercises.check("01.1", answer) == "ok"
+
+
+def flatten(masks: list[Tensor]) -> Tensor:
+    return torch.cat([mask.flatten() for mask in masks])
+
+
+def pooled_tensor(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
+    return ui.iou_of(ui.iou_counts(flatten(predictions), flatten(targets)))
+
+
+def fold_arrays(groups: list[str], k: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.array(fold) for fold in make_folds(groups, k))
+
+
+def fold_tensors(groups: list[str], k: int) -> list[Tensor]:
+    return [torch.tensor(fold) for fold in make_folds(groups, k)[::-1]]
+
+
+def join(parts: Iterable[list[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(parts))
+
+
+def best_folds(groups: list[str], k: int) -> list[list[int]]:
+    """The evenest of all ways to lay the groups into folds."""
+    parts = indices_of(groups)
+    ways = []
+    for places in itertools.product(range(k), repeat=len(parts)):
+        pairs = list(zip(places, parts, strict=True))
+        ways.append([join(p for at, p in pairs if at == fold) for fold in range(k)])
+    return min(ways, key=lambda folds: max(map(len, folds)))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("05.2", pooled_tensor),
+        ("05.3", fold_arrays),
+        ("05.3", fold_tensors),
+        ("05.3", best_folds),
+    ],
+)
+def test_other_right_function_is_ok(name: str, answer: Any) -> None:
+    assert exercises.check(name, answer) == "ok"
 
 
 @pytest.mark.parametrize("name", exercises.CHECKS)
@@ -256,6 +330,86 @@ def reach_of_the_widest(network: nn.Module) -> int:
     return max(layer.kernel_size[0] for layer in layers) // 2
 
 
+def mean_iou(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    scores = map(iou_score, predictions, targets)
+    return float(torch.stack([score.nan_to_num(1) for score in scores]).mean())
+
+
+def pooled_dice(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    iou = pooled_iou(predictions, targets)
+    return 2 * iou / (1 + iou)
+
+
+def pooled_accuracy(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
+    return torch.cat(predictions).eq(torch.cat(targets)).float().mean()
+
+
+def pooled_stack(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
+    found, wanted = torch.stack(predictions), torch.stack(targets)
+    return (found & wanted).sum() / (found | wanted).sum()
+
+
+def pooled_or_nan(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    iou = pooled_iou(predictions, targets)
+    return iou if any(target.any() for target in targets) else iou * np.nan
+
+
+def pooled_or_zero(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    return float(np.nan_to_num(pooled_or_nan(predictions, targets)))
+
+
+def pooled_of_ints(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    pairs = list(zip(predictions, targets, strict=True))
+    both = sum(int((found & wanted).sum()) for found, wanted in pairs)
+    return both / sum(int((found | wanted).sum()) for found, wanted in pairs)
+
+
+def one_at_the_first_empty(predictions: list[Tensor], targets: list[Tensor]) -> float:
+    is_empty = (not (p | t).any() for p, t in zip(predictions, targets, strict=True))
+    return 1.0 if any(is_empty) else pooled_iou(predictions, targets)
+
+
+def folds_of_samples(groups: list[str], k: int) -> list[list[int]]:
+    return [list(range(len(groups)))[fold::k] for fold in range(k)]
+
+
+def fold_per_group(groups: list[str], k: int) -> list[list[int]]:
+    return indices_of(groups)
+
+
+def one_full_fold(groups: list[str], k: int) -> list[list[int]]:
+    return [list(range(len(groups))), *([] for _ in range(k - 1))]
+
+
+def fold_in_turn(groups: list[str], k: int) -> list[list[int]]:
+    parts = sorted(indices_of(groups), key=len, reverse=True)
+    return [join(parts[fold::k]) for fold in range(k)]
+
+
+def folds_unsorted(groups: list[str], k: int) -> list[list[int]]:
+    return fill(indices_of(groups), k)
+
+
+def folds_without_last(groups: list[str], k: int) -> list[list[int]]:
+    return make_folds(groups[:-1], k)
+
+
+def folds_with_repeats(groups: list[str], k: int) -> list[list[int]]:
+    return [[*fold, 0] for fold in make_folds(groups, k)]
+
+
+def folds_from_one(groups: list[str], k: int) -> list[list[int]]:
+    return [[index + 1 for index in fold] for fold in make_folds(groups, k)]
+
+
+def folds_beyond_the_end(groups: list[str], k: int) -> list[list[int]]:
+    return make_folds([*groups, groups[0]], k)
+
+
+def folds_of_names(groups: list[str], k: int) -> list[list[str]]:
+    return [[groups[index] for index in fold] for fold in make_folds(groups, k)]
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("01.1", 0.684, "share of right pixels"),
     ("01.1", 1.0, "union is the whole picture"),
@@ -297,6 +451,28 @@ WRONG: list[tuple[str, Any, str]] = [
     ("04.2", dice_of_ints, "your function raised ZeroDivisionError"),
     ("04.3", reach_and_one, "reaches 2 pixels, you found 3"),
     ("04.3", reach_of_the_widest, "1 + 3 pixels, you found 3"),
+    ("05.1", 12, "no whole scenes have 12"),
+    ("05.1", 2, "in pictures"),
+    ("05.1", 15, "only what fits"),
+    ("05.1", 48, "whole scenes, up to a fifth"),
+    ("05.2", mean_iou, "mean of the pictures' IoU"),
+    ("05.2", pooled_dice, "that is Dice"),
+    ("05.2", pooled_accuracy, "expected 0.6 for 3 + 0 common"),
+    ("05.2", pooled_stack, "several sizes, one of them empty: your function raised"),
+    ("05.2", one_at_the_first_empty, "one of them empty: expected 0.6, got 1"),
+    ("05.2", pooled_or_nan, "expected 1, got nan"),
+    ("05.2", pooled_or_zero, "expected 1, got 0"),
+    ("05.2", pooled_of_ints, "expected 1: your function raised ZeroDivisionError"),
+    ("05.3", folds_of_samples, "group 'a' is in several folds"),
+    ("05.3", fold_per_group, "2 folds were asked for, 5 came"),
+    ("05.3", one_full_fold, "folds of [20, 0]; the largest need not be over 10"),
+    ("05.3", fold_in_turn, "folds of [12, 8]"),
+    ("05.3", folds_unsorted, "need not be over 10"),
+    ("05.3", folds_without_last, "sample 19 is 0 times"),
+    ("05.3", folds_with_repeats, "sample 0 is 3 times"),
+    ("05.3", folds_from_one, "sample 0 is 0 times"),
+    ("05.3", folds_beyond_the_end, "20 samples have no index 20"),
+    ("05.3", folds_of_names, "lists of indices"),
 ]
 
 
