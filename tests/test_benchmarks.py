@@ -223,7 +223,8 @@ def test_whole_runs_time_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = overfit.whole_runs(rounds=1, steps=5)
     scores = {name: [overfit.Score(0.1, 7)] * 3 for name in overfit.RECIPES}
     rows = overfit.table(scores, costs).splitlines()
-    assert len(rows) == 2 + len(overfit.RECIPES)
+    assert len(rows) == 2 + len(overfit.RECIPES) + 1
+    assert rows[-1].startswith(f"| {overfit.LESSON} | as above |")
     assert rows[2].startswith("| 2020 | 0.1, step 7 |")
     assert rows[2].split(" | ")[-2] == "1.00"
 
