@@ -489,22 +489,23 @@ def _ways_out(path: Path | str, picture: Image.Image) -> str:
         colours = _frequent_colours(picture)
         brightest = max(colours, key=sum)
         return (
-            f"most frequent are {_listed_values(colours)}: say which count, as "
-            + _option("foreground", [brightest])
+            f"most frequent are {_listed_values(colours)}: say which count, for "
+            "instance " + _option("foreground", [brightest])
         )
     values = _ids(path, picture)
     if picture.mode != "P" and _has_alpha(picture) and _opaque(picture).any():
         values = values[_opaque(picture)]
-    ids, counts = np.unique(values, return_counts=True)
-    ids = np.sort(ids[np.argsort(-counts, kind="stable")[:8]]).tolist()
-    void = [number for number in ids[1:] if number == 255]
-    inner = [number for number in ids[1:] if number != 255] or ids[-1:]
-    if void and len(ids) == 3 and abs(inner[0] - IGNORE_GREY) <= RING:
-        inner, void = void, inner  # a trimap: unknown is between
+    ids_found, counts = np.unique(values, return_counts=True)
+    ids = np.sort(ids_found[np.argsort(-counts, kind="stable")[:8]]).tolist()
+    rare = counts[ids_found == 255].sum() * 2 < counts[ids_found != 0].sum()
+    void = [number for number in ids[1:] if number == 255 and rare]
+    inner = [number for number in ids[1:] if number not in void] or ids[-1:]
+    if len(ids) == 3 and ids[2] == 255 and abs(ids[1] - IGNORE_GREY) <= RING:
+        inner, void = [255], [ids[1]]  # a trimap: unknown is between
     options = [_option("foreground", inner[:3])]
     if void and void != inner:
         options.append(_option("ignore", void))
-    return "say which count, as " + ", ".join(options)
+    return "say which count, for instance " + ", ".join(options)
 
 
 def _option(name: str, values: Sequence[MaskValue]) -> str:
@@ -728,8 +729,11 @@ Key = tuple[str, ...]
 FilesByKey = dict[Key, list[Path]]
 
 PATTERNS: Patterns = ("{key}_input.*", "{key}_target.*")
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
-MASK_FOLDERS = ("masks", "mask", "labels", "targets", "target", "annotations")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input", "JPEGImages")
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "targets", "target", "annotations", "gt"),
+    "SegmentationClass",
+)
 # What is tried, in this order, when no patterns are given.
 LAYOUTS: tuple[Patterns, ...] = (
     PATTERNS,
@@ -982,6 +986,7 @@ class PairFacts(NamedTuple):
     num_foreground: int
     num_known: int
     brightest: int | None
+    unnamed: tuple[MaskValue, ...]  # in the mask, but named neither way
 
     @property
     def share(self) -> float:
@@ -1016,6 +1021,11 @@ def check_pairs(
         problems += found
         single = len(files.inputs[key]) == len(files.targets[key]) == 1
         num_whole += single and all(p.severity != "error" for p in found)
+    refused = {
+        problem.file for problem in problems if "say which count" in problem.mend
+    }
+    targets = [files.targets[key][0] for key in files.whole_keys()]
+    problems += _values_together([t for t in targets if files.name(t) in refused])
     problems += _folder_faults(files, facts, scenes)
     shares = [fact.share for fact in facts if fact.num_known]
     return PairReport(
@@ -1174,6 +1184,7 @@ def _facts(
         int(foreground.sum()),
         int(known.sum()),
         _brightest(pair[1]) if _is_by_threshold(read_target) else None,
+        _unnamed(pair[1], _named(read_target)),
     )
 
 
@@ -1196,9 +1207,32 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 
 def _is_by_threshold(read_target: Callable[[Path], Image.Image]) -> bool:
     """Tell whether this is `load_mask` without named foreground, or a partial of it."""
-    options = getattr(read_target, "keywords", {})
     function = getattr(read_target, "func", read_target)
-    return function is load_mask and not len(options.get("foreground", ()))
+    return function is load_mask and not _named(read_target)
+
+
+def _named(read_target: Callable[[Path], Image.Image]) -> set[MaskValue]:
+    """Give the values that a partial of `load_mask` names, if any are foreground."""
+    options = getattr(read_target, "keywords", {})
+    foreground = options.get("foreground", ())
+    return {*foreground, *options.get("ignore", ())} if len(foreground) else set()
+
+
+def _unnamed(path: Path, named: set[MaskValue]) -> tuple[MaskValue, ...]:
+    """List the values of a mask that were not named; 0 and black are background.
+
+    Nothing for a lossy file, whose values are many, and for a mask of hundreds.
+    """
+    picture = _open_picture(path)
+    if not named or _is_lossy(path, picture):
+        return ()
+    if isinstance(next(iter(named)), tuple):
+        codes = np.unique(_codes(picture))
+        values = [tuple(colour) for colour in _unpack_rgb(codes).tolist()]
+    else:
+        values = np.unique(_ids(path, picture)).tolist()
+    rest = [value for value in values if value not in {*named, 0, (0, 0, 0)}]
+    return tuple(rest) if len(rest) <= MANY_VALUES else ()
 
 
 def _brightest(path: Path) -> int:
@@ -1217,6 +1251,7 @@ def _folder_faults(
     yield from _duplicates(facts)
     yield from _near_duplicates(facts, scenes)
     yield from _odd_levels(facts)
+    yield from _unnamed_values(facts)
     yield from _inverted(facts)
     yield from _imbalance(facts)
 
@@ -1345,6 +1380,43 @@ def _odd_levels(facts: Sequence[PairFacts]) -> Iterator[Problem]:
                 "look whether it means the same; write all masks as 0 and 255",
                 "warning",
             )
+
+
+def _unnamed_values(facts: Sequence[PairFacts]) -> Iterator[Problem]:
+    """Find values that were not named and so became background."""
+    found = Counter(value for fact in facts for value in fact.unnamed)
+    if found:
+        listed = ", ".join(
+            f"{value} (in {count})" for value, count in found.most_common(NAMED_FILES)
+        )
+        more = ", ..." if len(found) > NAMED_FILES else ""
+        yield Problem(
+            f"{sum(bool(fact.unnamed) for fact in facts)} targets",
+            f"hold values that were not named: {listed}{more}",
+            "right if they are background; else name them too",
+            "warning",
+        )
+
+
+def _values_together(paths: Sequence[Path]) -> Iterator[Problem]:
+    """Say which class ids all refused masks hold together, to name them at once."""
+    found: Counter[int] = Counter()
+    for path in paths:
+        try:
+            picture = _open_picture(path)
+            if not _is_lossy(path, picture) and (
+                picture.mode == "P" or not _is_colourful(picture)
+            ):
+                found.update(np.unique(_ids(path, picture)).tolist())
+        except (OSError, ValueError):
+            continue
+    if len(paths) > 2 and 1 < len(found) <= MANY_VALUES:
+        listed = ", ".join(f"{value} (in {found[value]})" for value in sorted(found))
+        yield Problem(
+            f"{len(paths)} targets",
+            f"were refused; together they hold {listed}",
+            "name all that count at once, as foreground=(...) (--foreground ...)",
+        )
 
 
 def _inverted(facts: Sequence[PairFacts]) -> Iterator[Problem]:
@@ -2406,7 +2478,7 @@ def _share_of_sound_samples(samples: Iterable[Sample]) -> float:
     if share == 0 and any((target == IGNORE_INDEX).any() for target in targets):
         raise ValueError(
             "no training target has a pixel of 1, but some have 255, which means "
-            "ignored; masks of 0/255 must be divided by 255"
+            "ignored; masks of 0/255 must be divided by 255, empty ones left out"
         )
     return share
 
@@ -2665,6 +2737,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     short, of another kind, or carries more than plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give the checkpoint in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
     try:
@@ -2886,6 +2960,7 @@ class Settings:
     val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
     augment: bool = _setting(True, "mirror training pictures and change their colours")
     loss: str = _setting("bce_dice", "bce or bce_dice")
+    pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
     weights: str = _setting(
@@ -2902,7 +2977,7 @@ class Settings:
     )
     threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
     foreground: tuple[str, ...] = _setting(
-        (), "what is foreground in a mask instead: ids as 15, colours as ff00ff"
+        (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
     )
     ignore: tuple[str, ...] = _setting((), "what is neither: ids or colours")
     accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
@@ -2928,8 +3003,9 @@ class Settings:
             raise ValueError(f"threshold {self.threshold}: expected 1 to 255")
         if self.devices != "auto" and not re.fullmatch("[1-9][0-9]*", self.devices):
             raise ValueError(f"devices {self.devices}: expected a number or auto")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate {self.learning_rate}: expected above 0")
+        for name in ("learning_rate", "pos_weight"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} {getattr(self, name)}: expected above 0")
         if len(self.image_size) not in (1, 2):
             raise ValueError(
                 f"image_size {self.image_size}: expected one or two numbers"
@@ -2971,20 +3047,23 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _mask_value(text: str) -> int | tuple[int, int, int]:
-    """Read a class id, "15", or a colour, "ff00ff"."""
+def _mask_values(text: str) -> list[MaskValue]:
+    """Read a class id, "15", several, "1-255", or a colour, "ff00ff"."""
     if re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
         red, green, blue = bytes.fromhex(text.removeprefix("#"))
-        return (red, green, blue)
-    if re.fullmatch(r"\d{1,5}", text):
-        return int(text)
-    raise ValueError(f"{text!r}: expected a class id like 15 or a colour like ff00ff")
+        return [(red, green, blue)]
+    if match := re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text):
+        first, last = match[1], match[2] or match[1]
+        return list(range(int(first), int(last) + 1))
+    raise ValueError(
+        f"{text!r}: expected a class id like 15, ids like 1-9, or a colour like ff00ff"
+    )
 
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
     foreground, ignore = (
-        tuple(map(_mask_value, texts))
+        tuple(itertools.chain.from_iterable(map(_mask_values, texts)))
         for texts in (settings.foreground, settings.ignore)
     )
     _roles(foreground, ignore)
@@ -3092,6 +3171,7 @@ def _new_system(settings: Settings) -> UISegmentationSystem:
     changes = {
         "learning_rate": settings.learning_rate,
         "loss": settings.loss,
+        "pos_weight": settings.pos_weight,
         "image_size": settings.size,
     }
     if not settings.weights:
@@ -3121,16 +3201,29 @@ def _new_data(settings: Settings, reading: Mapping[str, Any]) -> UISegmentationD
     )
 
 
+def _output_folder(name: str) -> Path:
+    """Make a folder for output. Raises OSError naming the flag."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{name}: cannot be made a folder ({error.strerror}); give another "
+            "--output-dir"
+        ) from error
+    return folder
+
+
 def _new_folder(settings: Settings, make: bool) -> Path:
     """Name the next run's folder, 001 and so on; make it in the first process."""
-    parent = Path(settings.output_dir)
-    parent.mkdir(parents=True, exist_ok=True)
+    parent = _output_folder(settings.output_dir)
     taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
     folder = parent / f"{max(taken, default=0) + 1:03}"
     if make:
         folder.mkdir()
+        kept = asdict(settings) | {"dataset": os.path.abspath(settings.dataset)}
         with _beside(folder / "settings.json") as part:
-            part.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+            part.write_text(json.dumps(kept, indent=2) + "\n")
     return folder
 
 
@@ -3180,7 +3273,7 @@ def _predict(options: argparse.Namespace) -> int:
     if not options.overwrite:
         _refuse_existing(outputs)
     system = load_system(_checkpoint_or_reference(options.checkpoint))
-    folder.mkdir(parents=True, exist_ok=True)
+    _output_folder(options.output_dir)
     failures = []
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
@@ -3219,7 +3312,8 @@ def _list_pictures(names: Sequence[str]) -> list[Path]:
             files = [file for file in files if _is_input(file)]
         if not files:
             raise FileNotFoundError(
-                f"{name}: no picture; expected files, folders or globs"
+                f"{name}: no picture; expected files, folders (without what lies in "
+                'their subfolders) or globs such as "folder/**/*.png"'
             )
         found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
     return list(found)
@@ -3327,7 +3421,9 @@ def _shown(default: Any) -> str:
     """Write a default as it is typed."""
     if isinstance(default, tuple):
         default = " ".join(map(str, default))
-    return {True: "yes", False: "no"}.get(default, default) or "none"
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "none" if default == "" else str(default)
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -3336,7 +3432,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "-c", "--checkpoint", help="a run's best.ckpt (default: the reference network)"
     )
     parser.add_argument(
-        "-o", "--output-dir", default="predictions", help="folder for NAME_mask.png"
+        "-o",
+        "--output-dir",
+        default="predictions",
+        help="folder for NAME_mask.png (default: predictions)",
     )
     parser.add_argument(
         "--overlay", action="store_true", help="write NAME_overlay.png as well"
@@ -3348,7 +3447,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         default=0.5,
-        help="probability from which it is found",
+        help="probability from which a pixel is found (default: 0.5)",
     )
 
 
@@ -3364,7 +3463,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if unknown:
             flags = re.findall(r"--[\w-]+", command.format_help())
-            raise ValueError(f"{unknown[0]}: unknown{_nearest(unknown[0], flags)}")
+            advice = _nearest(unknown[0], flags)
+            if command.prog.endswith("train") and unknown[0][0] != "-":
+                advice = "; the folder of pairs is given with -d"
+            raise ValueError(f"{unknown[0]}: unknown{advice}")
         return vars(options).pop("run")(options)
     except KeyboardInterrupt:
         return 130

@@ -700,3 +700,64 @@ def test_masks_are_not_written_into_a_file(
     message = refused("predict", "-c", trained.best, picture, "-o", picture)
     assert str(picture) in message
     Image.open(picture).load()
+
+
+# What a stranger tried
+
+
+def test_a_range_of_ids_is_foreground(trained: Run, capsys: Capture) -> None:
+    assert run("check", trained.pairs, "--foreground", "1-255", "--json") == 0
+    ranged = json.loads(capsys.readouterr().out)
+    assert run("check", trained.pairs, "--foreground", 255, "--json") == 0
+    assert (
+        ranged["foreground_share"]
+        == json.loads(capsys.readouterr().out)["foreground_share"]
+    )
+
+
+def test_train_wants_a_flag_for_its_folder(trained: Run, refused: Refused) -> None:
+    assert "the folder of pairs is given with -d" in refused("train", trained.pairs)
+
+
+def test_a_run_is_no_checkpoint(trained: Run, refused: Refused) -> None:
+    message = refused("predict", "-c", trained.folder, trained.pairs)
+    assert f"{trained.folder}: is a folder; give the checkpoint in it" in message
+
+
+def test_subfolders_are_not_searched(trained: Run, refused: Refused) -> None:
+    assert "**/*.png" in refused("predict", trained.pairs.parent)
+
+
+def test_help_shows_numbers_as_numbers(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        run("train", "--help")
+    text = squeeze(capsys.readouterr().out)
+    for words in ("machines(default:1)", "augmentation(default:0)", "(default:yes)"):
+        assert words in text
+
+
+def test_pos_weight_reaches_the_loss(trained: Run, tmp_path: Path) -> None:
+    folder = train(trained.pairs, tmp_path / "runs", "--pos-weight", 5)
+    assert ui.load_system(folder / "best.ckpt").hparams.pos_weight == 5
+
+
+def test_a_run_goes_on_from_another_folder(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.pairs.parent)
+    folder = train(trained.pairs.name, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--resume", folder) == 0
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_output_that_cannot_be_a_folder_is_named(
+    command: str, trained: Run, tmp_path: Path, refused: Refused
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    words = {
+        "train": ("train", "-d", trained.pairs, *SMALL),
+        "predict": ("predict", "-c", trained.folder / "best.ckpt", trained.pairs),
+    }[command]
+    assert f"{taken}: cannot be made a folder" in refused(*words, "-o", taken)

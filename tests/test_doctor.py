@@ -191,7 +191,7 @@ def test_what_the_messages_say(tmp_path: Path) -> None:
     assert "threshold=4 (--threshold 4)" in said["one dark id"]
     assert "threshold=" not in said["ids 0 to 11"]
     assert (
-        "as foreground=((255, 0, 255),) (--foreground ff00ff)"
+        "foreground=((255, 0, 255),) (--foreground ff00ff)"
         in said["red, magenta, black"]
     )
     assert "save its alpha channel" in said["white on clear white"]
@@ -721,3 +721,46 @@ def test_progress_is_shown_if_asked_for(folder: Path, capsys) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert "8/8" in err
+
+
+def with_ids(folder: Path) -> None:
+    """Turn the masks of a folder into class ids: 2, 3 or 4, each beside a 255."""
+    for number, path in enumerate(sorted(folder.glob("*_target.png"))):
+        ids = np.array(Image.open(path)) // 255 * (2 + number % 3)
+        ids[-3:, -8:] = 255
+        Image.fromarray(ids.astype(np.uint8)).save(path)
+
+
+def test_ids_of_refused_masks_are_summed_up(folder: Path) -> None:
+    with_ids(folder)
+    *_, last = check_pairs(folder).problems
+    count = len(list(folder.glob("*_target.png")))
+    assert last.file == f"{count} targets"
+    assert last.what.startswith(f"were refused; together they hold 0 (in {count}), 2 (")
+    assert "3 (in" in last.what and f"255 (in {count})" in last.what
+
+
+@pytest.mark.parametrize(
+    ("foreground", "ignore", "missing"),
+    [((2, 3), (255,), ["4"]), ((2, 3, 4), (), ["255"]), ((2, 3, 4), (255,), [])],
+)
+def test_values_that_nobody_named_are_told(
+    foreground: tuple, ignore: tuple, missing: list[str], folder: Path
+) -> None:
+    with_ids(folder)
+    read = partial(load_mask, foreground=foreground, ignore=ignore)
+    told = [
+        problem
+        for problem in check_pairs(folder, read_target=read).problems
+        if "were not named" in problem.what
+    ]
+    values = [re.findall(r"(\d+) \(in", problem.what) for problem in told]
+    assert values == ([missing] if missing else [])
+
+
+def test_white_that_is_frequent_is_not_called_void(tmp_path: Path) -> None:
+    levels = np.full((20, 20), 255, np.uint8)
+    levels[:8] = 0
+    levels[12:16, 4:12] = 3
+    message = refusal(saved(tmp_path, Image.fromarray(levels)))
+    assert "ignore=" not in message and "255" in message
