@@ -2931,6 +2931,8 @@ def train_augmentation() -> ImageTargetCompose:
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers")
+# Pixels; a batch of larger pictures fits into no ordinary memory.
+LARGEST_SIDE = 8192
 # Settings of `check` too.
 READING = ("patterns", "scenes", "threshold", "foreground", "ignore")
 
@@ -3011,6 +3013,11 @@ class Settings:
                 f"image_size {self.image_size}: expected one or two numbers"
             )
         _check_size("image_size", self.size)
+        if max(self.size) > LARGEST_SIDE:
+            raise ValueError(
+                f"image_size {self.image_size}: expected at most {LARGEST_SIDE} pixels "
+                "a side; for larger pictures see notebook 09"
+            )
         if len(self.patterns) not in (0, 2):
             raise ValueError(f"patterns {self.patterns}: expected two of them")
 

@@ -462,7 +462,7 @@ def test_training_needs_a_folder(refused: Refused) -> None:
         *[("-lr", value, "learning_rate") for value in ("0", "-1", "nan", "inf")],
         *[("--max-epochs", value, "max_epochs") for value in ("0", "-1")],
         ("--max-epochs", "nan", "--max-epochs"),
-        *[("--image-size", value, "image_size") for value in ("0", "-32")],
+        *[("--image-size", value, "image_size") for value in ("0", "-32", "99999999")],
         ("--image-size", "2.5", "--image-size"),
         ("--overfit-num", "-1", "overfit_num"),
         *[
