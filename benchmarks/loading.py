@@ -21,9 +21,8 @@ from benchmarks.measure import (
     Cost,
     markdown_table,
     relative_cpu,
+    run_command,
     run_in_turn,
-    start,
-    write_section,
 )
 
 BATCH_SIZE = 4
@@ -61,23 +60,20 @@ def table(costs: dict[str, list[Cost]], num_samples: int) -> str:
     return markdown_table(["loading", "CPU of a sample", "milliseconds"], rows)
 
 
+def make_text(options: argparse.Namespace) -> str:
+    """Time both ways to load."""
+    tasks = loading_tasks(PICTURES)
+    num_samples = tasks[READ]()
+    return table(run_in_turn(tasks, options.rounds), num_samples)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, and with --write put it into the README."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.loading", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--rounds", type=int, default=15, help="timed epochs of each")
-    try:
-        options = start(parser, argv)
-        tasks = loading_tasks(PICTURES)
-        num_samples = tasks[READ]()
-        text = table(run_in_turn(tasks, options.rounds), num_samples)
-        print(text)
-        if options.write:
-            write_section("loading", text)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run_command(parser, argv, "loading", make_text)
 
 
 if __name__ == "__main__":

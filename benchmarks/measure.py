@@ -126,3 +126,24 @@ def start(
         check_block()
     torch.set_num_threads(1)
     return options
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    name: str,
+    make_text: Callable[[argparse.Namespace], str],
+) -> int:
+    """Be a benchmark's command: print its text, with --write into the README too.
+
+    Bad input ends in one line on stderr and SystemExit(2).
+    """
+    try:
+        options = start(parser, argv)
+        text = make_text(options)
+        print(text)
+        if options.write:
+            write_section(name, text)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0

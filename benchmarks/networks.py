@@ -28,10 +28,9 @@ from benchmarks.measure import (
     PICTURES,
     markdown_table,
     relative_cpu,
+    run_command,
     run_in_turn,
     seeded,
-    start,
-    write_section,
 )
 from benchmarks.nets import (
     NETWORKS,
@@ -228,24 +227,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def make_text(options: argparse.Namespace) -> str:
+    """Time the steps and, if asked for, train: the table."""
+    if options.write and not options.accuracy:
+        raise ValueError("--write needs --accuracy: the README's table has both")
+    need_packages()
+    ious = {}
+    if options.accuracy:
+        ious = accuracies(NETWORKS, options.seeds, STEPS, options.keep)
+    return table(NETWORKS, step_costs(NETWORKS, options.rounds), ious)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, and with --write put it into the README."""
-    parser = _parser()
-    try:
-        options = start(parser, argv)
-        if options.write and not options.accuracy:
-            raise ValueError("--write needs --accuracy: the README's table has both")
-        need_packages()
-        ious = {}
-        if options.accuracy:
-            ious = accuracies(NETWORKS, options.seeds, STEPS, options.keep)
-        text = table(NETWORKS, step_costs(NETWORKS, options.rounds), ious)
-        print(text)
-        if options.write:
-            write_section("networks", text)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run_command(_parser(), argv, "networks", make_text)
 
 
 if __name__ == "__main__":

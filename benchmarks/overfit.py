@@ -32,10 +32,9 @@ from benchmarks.measure import (
     Cost,
     markdown_table,
     relative_cpu,
+    run_command,
     run_in_turn,
     seeded,
-    start,
-    write_section,
 )
 from benchmarks.nets import TextbookUNet
 
@@ -266,21 +265,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def make_text(options: argparse.Namespace) -> str:
+    """Measure price and quality: the table and its note."""
+    ui.quiet_lightning()
+    costs = whole_runs(options.rounds, STEPS)
+    scores = overfit_all(RECIPES, options.seeds, STEPS)
+    return f"{table(scores, costs)}\n\n{note(*compare_batches(STEPS))}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, and with --write put it into the README."""
-    parser = _parser()
-    try:
-        options = start(parser, argv)
-        ui.quiet_lightning()
-        costs = whole_runs(options.rounds, STEPS)
-        scores = overfit_all(RECIPES, options.seeds, STEPS)
-        text = f"{table(scores, costs)}\n\n{note(*compare_batches(STEPS))}"
-        print(text)
-        if options.write:
-            write_section("overfit", text)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run_command(_parser(), argv, "overfit", make_text)
 
 
 if __name__ == "__main__":
