@@ -271,7 +271,7 @@ def _check_kind(
     """Refuse ids for a picture of colours, and colours for one that has none."""
     named = _listed_values(list(roles))
     if isinstance(next(iter(roles)), tuple):
-        if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+        if _is_grey(picture):
             _refuse(
                 path,
                 f"it has grey values and no colours, but {named} was named",
@@ -548,8 +548,13 @@ def _code(value: MaskValue) -> int:
     return int(_pack_rgb(np.array(value))) if isinstance(value, tuple) else value
 
 
+def _is_grey(picture: Image.Image) -> bool:
+    """Tell whether a picture is of a kind that cannot hold colours."""
+    return picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I")
+
+
 def _is_colourful(picture: Image.Image) -> bool:
-    if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+    if _is_grey(picture):
         return False
     channels = np.asarray(picture.convert("RGBA"))[..., :3].astype(int)
     return bool(np.ptp(channels, axis=2).max() > GREY_TOLERANCE)
@@ -1223,8 +1228,10 @@ def _unnamed(path: Path, named: set[MaskValue]) -> tuple[MaskValue, ...]:
 
     Nothing for a lossy file, whose values are many, and for a mask of hundreds.
     """
+    if not named:
+        return ()
     picture = _open_picture(path)
-    if not named or _is_lossy(path, picture):
+    if _is_lossy(path, picture):
         return ()
     if isinstance(next(iter(named)), tuple):
         codes = np.unique(_codes(picture))
@@ -2883,7 +2890,7 @@ class RunFolder(pl.Callback):
         dataset = trainer.val_dataloaders.dataset
         count = min(self.num_pictures, len(dataset))
         rows = []
-        for index in range(0, len(dataset), max(len(dataset) // count, 1)):
+        for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
             image, target = dataset[index]
             logits = module(image[None].to(module.device))[0].cpu()
             found = [logits[0].sigmoid(), logits[0] > 0, target[0] == 1]
@@ -2891,7 +2898,7 @@ class RunFolder(pl.Callback):
         path = self.folder / "epochs" / f"{len(self.rows):03}.png"
         path.parent.mkdir(exist_ok=True)
         with _beside(path) as part:
-            Image.fromarray(np.vstack(rows[:count])).save(part, format="PNG")
+            Image.fromarray(np.vstack(rows)).save(part, format="PNG")
 
     def _write_curves(self) -> None:
         from matplotlib.figure import Figure
@@ -2913,7 +2920,7 @@ class RunFolder(pl.Callback):
 def train_augmentation() -> ImageTargetCompose:
     """What `train` does to training pictures: mirror half of them, change colours.
 
-    Gentle, for short trainings; long ones gain from ImageTargetRandomAffine as well.
+    Gentle: shifting and scaling as well scored lower in trainings of 2 to 12 minutes.
     """
     return ImageTargetCompose(
         [
@@ -3329,9 +3336,7 @@ def _list_pictures(names: Sequence[str]) -> list[Path]:
 def _is_input(path: Path) -> bool:
     """Tell pictures to look at from masks, overlays, hidden and foreign files."""
     made = path.stem.lower().endswith(("_target", "_mask", "_overlay"))
-    hidden = path.name.startswith(".")
-    picture = path.suffix.lower() in PICTURE_SUFFIXES
-    return path.is_file() and picture and not hidden and not made
+    return _is_picture_file(path) and not made
 
 
 def _outputs(
