@@ -1,16 +1,20 @@
-"""Small made pictures that the module's tests share."""
+"""Small made pictures, and what commands refuse, for the tests to share."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import ui_segmentation_system as ui
+
 # A pixel whose darkest channel is above this belongs to the box.
 BOX_LEVEL = 150
 
 MakePairs = Callable[..., Path]
+Refused = Callable[..., str]
 
 
 def draw_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
@@ -68,3 +72,20 @@ def bad_files(tmp_path: Path) -> dict[str, Path]:
     for name, path in files.items():
         path.write_bytes(contents[name])
     return files
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Give a function that runs a command to its refusal and gives the one line."""
+
+    def refuse(*words: Any) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            ui.main([str(word) for word in words])
+        assert caught.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        spoken = [line for line in lines if "%|" not in line and "it/s]" not in line]
+        assert len([line for line in spoken if line.strip()]) == 1, lines
+        return lines[-1]
+
+    return refuse

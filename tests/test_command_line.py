@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, draw_image, find_box
+from conftest import MakePairs, Refused, draw_image, find_box
 from PIL import Image
 
 import ui_segmentation_system as ui
@@ -29,7 +29,6 @@ COLUMNS = ["epoch", "step", "train_loss", "val_loss", "val_iou", "learning_rate"
 NO_RATE = ("-lr", "1e-30")
 
 Capture = pytest.CaptureFixture[str]
-Refused = Callable[..., str]
 
 
 class Run(NamedTuple):
@@ -89,23 +88,6 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back what seeding leaves in the environment."""
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")
-
-
-@pytest.fixture
-def refused(capsys: Capture) -> Refused:
-    """Give a function that runs a command to its refusal and gives the one line."""
-
-    def refuse(*words: Any) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run(*words)
-        assert caught.value.code == 2
-        lines = capsys.readouterr().err.splitlines()
-        spoken = [line for line in lines if "%|" not in line and "it/s]" not in line]
-        assert len([line for line in spoken if line.strip()]) == 1, lines
-        return lines[-1]
-
-    return refuse
 
 
 @pytest.fixture(scope="module")

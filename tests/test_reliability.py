@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import MakePairs
+from conftest import MakePairs, Refused
 from PIL import Image
 
 import ui_segmentation_system as ui
@@ -37,7 +37,6 @@ PATIENCE = 120
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
-Refused = Callable[..., str]
 
 
 def main(words: list[str]) -> int:
@@ -103,20 +102,6 @@ def environment(monkeypatch: Patch) -> Iterator[None]:
     listener = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, listener)
-
-
-@pytest.fixture
-def refused(capsys: Capture) -> Refused:
-    """Give a function that runs a command to its refusal and gives the last line."""
-
-    def refuse(*words: Any) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run(*words)
-        assert caught.value.code == 2
-        return capsys.readouterr().err.splitlines()[-1]
-
-    return refuse
 
 
 @pytest.fixture
