@@ -1,7 +1,7 @@
 """Find the user interface in a screenshot: image segmentation in one file.
 
 Everything that the notebooks of the series build, in its finished form: masks,
-datasets, paired transforms, a UNet, losses, training. To use it, copy this file.
+datasets, paired transforms, a UNet, losses, loaders, training. Copy it and use it.
 
     print(check_pairs("my_folder"))            # 1_input.png, 1_target.png, ...: sound?
     data = UISegmentationData("my_folder", batch_size=4)
@@ -19,10 +19,11 @@ width.
 
 Contents, in the order of the notebooks; delete from the bottom what you do not need:
 
-    1. Pictures and masks            5. Losses and scores
-    2. Pairs, doctor and datasets    6. Showing
-    3. Paired transforms             7. Lightning system and data module
-    4. UNet                          8. Command line
+    1. Pictures and masks            6. Showing
+    2. Pairs, doctor and datasets    7. Loaders
+    3. Paired transforms             8. Other people's folders
+    4. UNet                          9. Lightning system and data module
+    5. Losses and scores            10. Command line
 
 Notable choices:
 - Transforms are thin layers over torchvision v2: one draw, masks never blended.
@@ -48,11 +49,17 @@ import json
 import logging
 import math
 import os
+import pickle
+import random
 import re
 import shlex
+import signal
 import sys
+import time
+import traceback
 import warnings
-from collections import Counter
+import weakref
+from collections import Counter, deque
 from collections.abc import (
     Callable,
     Generator,
@@ -63,16 +70,27 @@ from collections.abc import (
 )
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_any
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+from xml.etree import ElementTree
 
 import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter, ImageOps
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch import multiprocessing, nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -2325,7 +2343,552 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
 
 
 # --------------------------------------------------------------------------------------
-# 7. Lightning system and data module: the training loop, bought. (notebook 04)
+# 7. Loaders: batches made here, or ahead by worker processes. (notebook 06)
+# --------------------------------------------------------------------------------------
+
+Collate = Callable[[list[Any]], Any]
+# Bytes that surely go into a pipe in one piece, so that nobody reads half a message.
+WHOLE_MESSAGE = 4000
+# Seconds that workers get to end by themselves, before they are ended.
+GRACE = 1.0
+
+
+def pad_collate(samples: Sequence[Sample]) -> Sample:
+    """Stack samples of different sizes, each padded below and on the right.
+
+    Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
+    (B, ..., H, W), filled with 255, which is ignored; H and W are the largest.
+    (notebook 06)
+    """
+    height = max(sample.image.shape[-2] for sample in samples)
+    width = max(sample.image.shape[-1] for sample in samples)
+
+    def pad(tensor: torch.Tensor, value: int) -> torch.Tensor:
+        right, below = width - tensor.shape[-1], height - tensor.shape[-2]
+        return F.pad(tensor, (0, right, 0, below), value=value)
+
+    padded = [
+        Sample(pad(image, 0), pad(target, IGNORE_INDEX)) for image, target in samples
+    ]
+    return default_collate(padded)
+
+
+def _make_batch(dataset: Any, collate_fn: Collate, indices: Sequence[int]) -> Any:
+    return collate_fn([dataset[index] for index in indices])
+
+
+class NaiveDataLoader:
+    """Make each batch when it is asked for, in this process.
+
+    Iterates as torch's DataLoader does: each `iter` is an epoch of its own, and the
+    same random numbers give the same order. `dataset` has `__len__` and `__getitem__`;
+    `collate_fn` makes a batch of a list of samples (None: torch's default_collate);
+    `shuffle` draws from `generator` (None: torch's own). Raises ValueError where not
+    one batch would come. (notebook 06)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 64,
+        collate_fn: Collate | None = None,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _check_dataset(dataset, batch_size, drop_last)
+        self.dataset = dataset
+        self.collate_fn = collate_fn or default_collate
+        self.generator = generator
+        order = (
+            RandomSampler(dataset, generator=generator)
+            if shuffle
+            else SequentialSampler(dataset)
+        )
+        self.batch_sampler = BatchSampler(order, batch_size, drop_last)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        _, batches = self._start_epoch()
+        return (
+            _make_batch(self.dataset, self.collate_fn, indices) for indices in batches
+        )
+
+    def _start_epoch(self) -> tuple[int, Iterator[list[int]]]:
+        """Draw the seed of the epoch's workers; the order of its samples follows.
+
+        In this turn, and also where no worker will use the seed, because torch does so.
+        """
+        seed = torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return int(seed), iter(self.batch_sampler)
+
+
+def _check_dataset(dataset: Any, batch_size: int, drop_last: bool) -> None:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise ValueError(
+            f"dataset of type {type(dataset).__name__}: expected one with __len__ and "
+            "__getitem__; for samples without numbers use torch's DataLoader"
+        )
+    _need_whole("batch_size", batch_size, 1)
+    needed = batch_size if drop_last else 1
+    if len(dataset) < needed:
+        raise ValueError(
+            f"batch_size {batch_size}, drop_last {drop_last}: the dataset has "
+            f"{len(dataset)} samples, so not one batch; expected {needed} or more"
+        )
+
+
+def _need_whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} {value!r}: expected a whole number")
+    _need_at_least(name, value, least)
+
+
+class PrefetchDataLoader(NaiveDataLoader):
+    """Have the batches made ahead by worker processes; hand them out in order.
+
+    Workers start with `iter` and end with the epoch, or when its iterator goes. At most
+    `num_workers * prefetch_batches` batches are asked for and not yet handed out. Batch
+    i is made by worker i % num_workers, whose random numbers (torch, numpy, random)
+    start from the epoch's seed + its own number, as in torch's DataLoader: with the
+    same seed both give equal batches. num_workers=0 makes them in this process.
+
+    `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
+    prefers). What a sample or `collate_fn` raises is raised here, with the worker's
+    traceback as a note; RuntimeError where a worker dies. (notebook 06)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 64,
+        num_workers: int = 1,
+        prefetch_batches: int = 2,
+        collate_fn: Collate | None = None,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size,
+            collate_fn,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            generator=generator,
+        )
+        _need_whole("num_workers", num_workers, 0)
+        _need_whole("prefetch_batches", prefetch_batches, 1)
+        methods = multiprocessing.get_all_start_methods()
+        if multiprocessing_context not in (None, *methods):
+            raise ValueError(
+                f"multiprocessing_context {multiprocessing_context!r}: expected None "
+                f"or one of {', '.join(methods)}"
+            )
+        self.num_workers = num_workers
+        self.prefetch_batches = prefetch_batches
+        self.multiprocessing_context = multiprocessing_context
+
+    def __iter__(self) -> Iterator[Any]:
+        return _Epoch(self) if self.num_workers else super().__iter__()
+
+
+class _Epoch(Iterator[Any]):
+    """One pass through the data: ask ahead, put in order, hand out."""
+
+    def __init__(self, loader: PrefetchDataLoader) -> None:
+        seed, batches = loader._start_epoch()
+        self._requests = enumerate(batches)
+        self._num_asked = self._num_given = 0
+        self._early: dict[int, Any] = {}
+        self._crew = _Crew(loader, seed)
+        for _ in range(loader.num_workers * loader.prefetch_batches):
+            self._ask()
+
+    def __next__(self) -> Any:
+        if self._num_given == self._num_asked:
+            self._crew.end()
+            raise StopIteration
+        try:
+            batch = self._wait_for(self._num_given)
+        except BaseException:
+            self._num_given = self._num_asked  # nothing comes after an error
+            self._crew.end()
+            raise
+        self._num_given += 1
+        self._ask()
+        return batch
+
+    def _ask(self) -> None:
+        for number, indices in itertools.islice(self._requests, 1):
+            self._crew.ask(number, indices)
+            self._num_asked += 1
+
+    def _wait_for(self, number: int) -> Any:
+        while number not in self._early:
+            arrived, outcome = self._crew.receive()
+            self._early[arrived] = outcome
+        outcome = self._early.pop(number)
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome
+
+
+class _Failure(NamedTuple):
+    """What a worker sends in place of a batch."""
+
+    error: Exception
+
+
+class _Crew:
+    """Worker processes, with a queue of requests to each and one of results from all.
+
+    The queues are bare pipes, so that every wait is for "a result, or somebody's end".
+    """
+
+    def __init__(self, loader: PrefetchDataLoader, seed: int) -> None:
+        context = multiprocessing.get_context(loader.multiprocessing_context)
+        if context.get_start_method() != "fork":
+            _refuse_of_cell(loader.dataset, loader.collate_fn)
+        self._results, results = context.Pipe(duplex=False)
+        self._queues: list[Connection] = []
+        self._workers: list[Any] = []
+        lock = context.Lock()
+        work = partial(_work, loader.dataset, loader.collate_fn, results, lock)
+        # `work` stays until the end: a spawned worker looks the lock up by its name.
+        self.end = weakref.finalize(
+            self, _end, os.getpid(), self._workers, self._queues, self._results, work
+        )
+        try:
+            for number in range(min(loader.num_workers, len(loader))):
+                requests, queue = context.Pipe(duplex=False)
+                self._queues.append(queue)
+                process = context.Process(
+                    target=work, args=(requests, seed + number), daemon=True
+                )
+                process.start()
+                self._workers.append(process)
+                requests.close()
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            self.end()
+            raise TypeError(
+                f"dataset or collate_fn cannot be sent to a worker process ({error}); "
+                "expected classes and functions of a module, no lambda or local one"
+            ) from error
+        except BaseException:
+            self.end()
+            raise
+        results.close()
+
+    def ask(self, number: int, indices: list[int]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # `receive` tells of the dead
+            self._queues[number % len(self._queues)].send((number, indices))
+
+    def receive(self) -> tuple[int, Any]:
+        """Block until a result is there, whosoever it is, or a worker has died."""
+        ends = [worker.sentinel for worker in self._workers]
+        if self._results not in wait_for_any([self._results, *ends]):
+            raise self._obituary()
+        try:
+            return _loads(self._results.recv_bytes())
+        except (EOFError, OSError):
+            if wait_for_any(
+                ends, timeout=1
+            ):  # the sender died before it had handed all over
+                raise self._obituary() from None
+            raise
+
+    def _obituary(self) -> RuntimeError:
+        number, code = next(
+            (number, worker.exitcode)
+            for number, worker in enumerate(self._workers)
+            if worker.exitcode is not None
+        )
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return RuntimeError(
+            f"worker {number} of the loader {how} amid an epoch; expected it to live "
+            "to the end. If killed: try fewer workers or smaller batches, memory may "
+            "have run out. Otherwise read its last words in the terminal: a class or "
+            "function of a notebook cell is not found by a new process, one of a "
+            "module is"
+        )
+
+
+def _refuse_of_cell(*things: Any) -> None:
+    """Refuse what a process that starts anew cannot import: it has no notebook."""
+    of_cell = [t for t in things if getattr(t, "__module__", None) == "__main__"]
+    if of_cell and not hasattr(sys.modules["__main__"], "__file__"):
+        name = getattr(of_cell[0], "__name__", type(of_cell[0]).__name__)
+        raise TypeError(
+            f"{name} is defined in a notebook cell, where a worker process that is not "
+            "forked cannot find it; expected a class or function of a module: move it "
+            "into a file and import it"
+        )
+
+
+def _end(
+    pid: int, workers: list[Any], queues: list[Connection], results: Connection, _: Any
+) -> None:
+    """Tell the workers to stop; end those that don't, and wait for all."""
+    if os.getpid() != pid:  # a forked child inherits this call, not the workers
+        return
+    for queue in queues:
+        with contextlib.suppress(OSError):
+            queue.send(None)
+    deadline = time.monotonic() + GRACE
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+    for end in ("terminate", "kill"):
+        for worker in (worker for worker in workers if worker.is_alive()):
+            getattr(worker, end)()
+            worker.join(GRACE)
+    for pipe in (*queues, results):
+        pipe.close()
+
+
+def _work(
+    dataset: Any,
+    collate_fn: Collate,
+    results: Connection,
+    lock: Any,
+    requests: Connection,
+    seed: int,
+) -> None:
+    """Live as a worker: make what is asked for, until told to stop or left alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl+C ends
+    torch.set_num_threads(1)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    parent = multiprocessing.parent_process().sentinel
+    waiting: deque[tuple[int, list[int]]] = deque()
+    while True:
+        while not waiting or requests.poll():  # a None overtakes what waits
+            if parent in wait_for_any([requests, parent]):
+                return
+            request = requests.recv()
+            if request is None:
+                return
+            waiting.append(request)
+        message = _message(dataset, collate_fn, *waiting.popleft())
+        with lock:
+            results.send_bytes(message)
+
+
+def _message(dataset: Any, collate_fn: Collate, number: int, indices: list[int]) -> Any:
+    try:
+        return _dumps((number, _make_batch(dataset, collate_fn, indices)))
+    except Exception as error:
+        return _dumps((number, _Failure(_portable(error))))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback as a note, in a form that survives the journey."""
+    with contextlib.suppress(Exception):
+        error.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
+        if type(pickle.loads(pickle.dumps(error))) is not StopIteration:
+            return error
+    told = RuntimeError(f"{type(error).__name__}: {error}")
+    told.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
+    return told
+
+
+def _dumps(thing: Any) -> Any:
+    """Pickle; tensors, and anything else that is large, travel in shared memory."""
+    data = ForkingPickler.dumps(thing)
+    if len(data) > WHOLE_MESSAGE:
+        whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        data = ForkingPickler.dumps(whole)
+    return data
+
+
+def _loads(data: bytes) -> Any:
+    thing = pickle.loads(data)
+    return pickle.loads(thing.numpy()) if isinstance(thing, torch.Tensor) else thing
+
+
+# --------------------------------------------------------------------------------------
+# 8. Other people's folders: Pascal VOC by its annotations. (notebook 06)
+# --------------------------------------------------------------------------------------
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
+# What other sets of pictures call the same things.
+VOC_NAMES = {
+    **{"airplane": "aeroplane", "plane": "aeroplane", "automobile": "car"},
+    **{"ship": "boat", "motorcycle": "motorbike", "bike": "bicycle", "couch": "sofa"},
+    **{"tv": "tvmonitor", "table": "diningtable", "plant": "pottedplant"},
+}
+# Where below a root torchvision looks for VOC2012; the last is for 2011 alone.
+VOC_PLACES = ("VOCdevkit", "", "TrainVal/VOCdevkit")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Suggest the name that was probably meant."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _voc_indices(mapping: Mapping[str, int | str]) -> tuple[list[str], dict[str, int]]:
+    """Turn a class mapping into new names and the index of each VOC class."""
+    if not isinstance(mapping, Mapping) or not mapping:
+        raise ValueError(
+            f"class_mapping {mapping!r}: expected VOC classes and what they become, "
+            'such as {"cat": 0, "dog": 1} or {"cat": "pet", "cow": "cattle"}'
+        )
+    for name in mapping:
+        if name not in VOC_CLASSES:
+            raise ValueError(
+                f"class_mapping {name!r}: {_voc_advice(str(name))}; expected some of "
+                + ", ".join(VOC_CLASSES)
+            )
+    values = list(mapping.values())
+    kinds = {type(value) for value in values}  # by type: True is an int, and no index
+    if kinds == {str}:
+        classes = sorted(set(values))
+        return classes, {name: classes.index(new) for name, new in mapping.items()}
+    if kinds != {int} or min(values) < 0:
+        raise ValueError(
+            f"class_mapping to {', '.join(map(repr, values))}: expected class indices "
+            "(int from 0 up) or names (str), all of one kind"
+        )
+    return [], dict(mapping)
+
+
+def _voc_advice(name: str) -> str:
+    """Say what VOC calls a class, or that it has none of that name."""
+    other = VOC_NAMES.get(name.lower())
+    if other:
+        return f"VOC calls it {other}"
+    nearest = _nearest(name.lower(), VOC_CLASSES)
+    return "VOC has no such class" + (nearest or "; leave it out")
+
+
+def _voc_folder(root: Path, year: str) -> Path:
+    """Find the folder VOC<year> at or below a root."""
+    name = f"VOC{year}"
+    places = [root / place for place in VOC_PLACES]
+    for place in places:
+        if (place / name).is_dir():
+            return place / name
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "there is no such folder"
+        raise FileNotFoundError(f"{root}: {what}; expected one with VOCdevkit/{name}")
+    others = sorted({path.name for place in places for path in place.glob("VOC[12]*")})
+    arrived = f"no {name}" + (f", but {', '.join(others)}" if others else "")
+    raise FileNotFoundError(
+        f"{root}: {arrived}; expected VOCdevkit/{name} or {name} in it; unpack the "
+        "archive there, or name the folder above"
+    )
+
+
+def _voc_image_set(folder: Path, image_set: str) -> Path:
+    """Find the list of a set's images."""
+    path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+    if path.is_file():
+        return path
+    # Beside them stand the sets of each class, as cat_train.
+    of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
+    stems = [other.stem for other in sorted(path.parent.glob("[!.]*.txt"))]
+    sets = [stem for stem in stems if not stem.startswith(of_a_class)]
+    raise FileNotFoundError(
+        f"{path}: does not exist; expected an image_set that does: "
+        f"{', '.join(sets) or 'there is none, unpack the archive again'}"
+    )
+
+
+def _voc_objects(path: Path) -> list[str]:
+    """List the class of each object of an annotation; parts of objects are none."""
+    advice = "unpack it again, or take its image out of the image_set"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such annotation; {advice}")
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
+    if root.tag != "annotation":
+        _refuse(path, f"XML of <{root.tag}>", "<annotation>", advice)
+    names = [thing.findtext("name", "").strip() for thing in root.findall("object")]
+    if "" in names:
+        arrived = f"object {names.index('') + 1} has no name"
+        _refuse(path, arrived, "a class in each", advice)
+    return names
+
+
+class VOCFilteredDataset(Dataset[tuple[Any, int]]):
+    """Images of Pascal VOC with one object of a wanted class, and its class index.
+
+    Gives (image, index) for each image with exactly one object whose class is in
+    `class_mapping`. Objects of other classes do not count: a dog beside a person is
+    one dog where only "dog" is mapped; two dogs, or a dog and a cat with both mapped,
+    are left out. Objects marked difficult count, parts of objects do not.
+
+    root: the folder with VOCdevkit/VOC2012, as torchvision lays it out, or VOCdevkit
+    itself; in VOC2012 are JPEGImages, Annotations and ImageSets/Main. image_set: a list
+    in ImageSets/Main, as "train", "val" or "trainval". class_mapping: VOC class to
+    class index, an int from 0 up; or VOC class to another name, and then the index is
+    the name's place in `classes`, sorted (empty with ints). transform: takes the RGB
+    picture. `samples` lists (path, index).
+
+    The annotations are read once, here; a picture is opened when it is asked for.
+    Raises ValueError for a mapping that is none or names a class that VOC lacks, for
+    broken annotations and for a set without such an image, FileNotFoundError for what
+    is missing. (notebook 06; http://host.robots.ox.ac.uk/pascal/VOC/)
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        year: str | int,
+        image_set: str,
+        class_mapping: Mapping[str, int | str],
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        self.classes, self._indices = _voc_indices(class_mapping)
+        self.transform = transform
+        folder = _voc_folder(Path(root), str(year))
+        listed = _voc_image_set(folder, image_set)
+        lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        keys = [line.split()[0] for line in lines if line.strip()]
+        self.samples = list(self._filter(folder, keys))
+        if not self.samples:
+            _refuse(
+                listed,
+                f"none of {len(keys)} images qualifies",
+                f"some with exactly one of {', '.join(class_mapping)}",
+                "map other classes, or fewer",
+            )
+
+    def _filter(self, folder: Path, keys: Sequence[str]) -> Iterator[tuple[Path, int]]:
+        """Read the annotations; give the images with one object that is mapped."""
+        for key in keys:
+            names = _voc_objects(folder / "Annotations" / f"{key}.xml")
+            wanted = [name for name in names if name in self._indices]
+            if len(wanted) == 1:
+                path = folder / "JPEGImages" / f"{key}.jpg"
+                yield path, self._indices[wanted[0]]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        path, class_index = self.samples[index]
+        image = load_image(path)
+        if self.transform is not None:
+            image = self.transform(image)
+        return image, class_index
+
+
+# --------------------------------------------------------------------------------------
+# 9. Lightning system and data module: the training loop, bought. (notebook 04)
 # --------------------------------------------------------------------------------------
 
 # Imported here and not above: what stands before this section runs without Lightning.
@@ -2931,7 +3494,7 @@ def train_augmentation() -> ImageTargetCompose:
 
 
 # --------------------------------------------------------------------------------------
-# 8. Command line: check, train, predict. (notebooks 05 and 10)
+# 10. Command line: check, train, predict. (notebooks 05 and 10)
 # --------------------------------------------------------------------------------------
 
 # The checkpoint that `predict` uses by itself: the project's, not copied with the file.
@@ -3053,12 +3616,6 @@ class Settings:
                 raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
             read[name] = kind(value)
         return cls(**read)
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    """Suggest the name that was probably meant."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _mask_values(text: str) -> list[MaskValue]:
