@@ -1,0 +1,261 @@
+"""Write small sets in the formats of CIFAR-10 and Pascal VOC, to learn their layouts.
+
+The pictures are those of `tools.silhouettes`; files, names and types are those of the
+real sets, so that what reads these reads those.
+"""
+
+import hashlib
+import itertools
+import pickle
+import re
+import struct
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
+from tools.tile_world import Draws
+from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
+
+CIFAR_SIZE = (32, 32)
+CIFAR_BATCHES = {
+    **{f"data_batch_{n}": f"training batch {n} of 5" for n in range(1, 6)},
+    "test_batch": "testing batch 1 of 1",
+}
+# What the real set has; sets of different seeds share no picture.
+MAX_PER_CLASS = 1_000
+MAX_IMAGES = 99_999
+
+# Half as wide and high as most of VOC's pictures.
+VOC_SIZES = ((250, 188), (250, 167), (188, 250), (250, 166))
+# Things that both sets have, and things that CIFAR-10 has not, as VOC calls them.
+SHARED = tuple(
+    VOC_NAMES.get(name, name)
+    for name in CIFAR_CLASSES
+    if VOC_NAMES.get(name, name) in VOC_CLASSES
+)
+OTHERS = ("person", "bottle", "pottedplant")
+SHAPE_NAMES = {VOC_NAMES.get(name, name): name for name in CIFAR_CLASSES}
+# How many kinds of contents there are: see `voc_contents`.
+NUM_KINDS = 6
+# Where the parts of a person are, as shares of its width and height.
+PARTS = (
+    ("head", (0.30, 0.00, 0.70, 0.29)),
+    ("foot", (0.25, 0.88, 0.50, 1.00)),
+    ("foot", (0.50, 0.88, 0.75, 1.00)),
+)
+# A tag, and its text or what is inside.
+Content = str | Sequence[tuple[str, Any]]
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill; when it is whole it is moved to `path`."""
+    if path.exists():
+        raise FileExistsError(f"{path}: is there already; name a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished_") as scratch:
+        part = Path(scratch) / path.name
+        part.mkdir()
+        yield part
+        part.rename(path)
+
+
+def as_python2(value: Any) -> bytes:
+    """Pickle a value, without start and stop, as the Python 2 that wrote CIFAR-10 did.
+
+    Its strings were neither `bytes` nor `str` of today: `encoding` in `pickle.load`
+    says what they become, "latin1" `str` and "bytes" `bytes`. Python 3 writes none.
+    """
+    if isinstance(value, bytes):
+        return pickle.BINSTRING + struct.pack("<i", len(value)) + value
+    if isinstance(value, dict):
+        inside = b"".join(map(as_python2, itertools.chain(*value.items())))
+        return pickle.MARK + inside + pickle.DICT
+    if isinstance(value, list):
+        return pickle.MARK + b"".join(map(as_python2, value)) + pickle.LIST
+    whole = pickle.dumps(value, protocol=2)
+    return whole.removeprefix(pickle.PROTO + b"\x02").removesuffix(pickle.STOP)
+
+
+def cifar_batch(label: str, per_class: int, first: int) -> dict[bytes, Any]:
+    """Draw a batch of CIFAR-10; the seeds of its pictures count from `first`.
+
+    data: uint8 (N, 3072), each row a picture's red, then green, then blue plane.
+    """
+    every = [number for number in range(len(CIFAR_CLASSES)) for _ in range(per_class)]
+    labels = Draws(first).sample(every, len(every))
+    names = [CIFAR_CLASSES[number] for number in labels]
+    pictures = [
+        np.asarray(draw_scene((name,), first + place, CIFAR_SIZE)[0])
+        for place, name in enumerate(names)
+    ]
+    files = [f"{name}_s_{place:06d}.png" for place, name in enumerate(names, 1)]
+    return {
+        b"batch_label": label.encode(),
+        b"labels": labels,
+        b"data": np.stack(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1),
+        b"filenames": [file.encode() for file in files],
+    }
+
+
+def write_cifar10(
+    folder: Path | str, per_class_per_batch: int = 4, seed: int = 1
+) -> dict[str, str]:
+    """Write a small CIFAR-10 into folder/cifar-10-batches-py.
+
+    Five training batches and one to test, each with `per_class_per_batch` pictures of
+    every class (1,000 in the real set). Returns the md5 sum of each file: torchvision
+    unpickles a file, and with it any code inside, only if its sum is the one listed in
+    the dataset's class. Raises ValueError for a bad count or seed, FileExistsError
+    rather than overwrite.
+    """
+    check_range("per_class_per_batch", per_class_per_batch, 1, MAX_PER_CLASS)
+    check_range("seed", seed, 0)
+    num = per_class_per_batch * len(CIFAR_CLASSES)
+    meta: dict[bytes, Any] = {
+        b"num_cases_per_batch": num,
+        b"label_names": [name.encode() for name in CIFAR_CLASSES],
+        b"num_vis": 3 * CIFAR_SIZE[0] * CIFAR_SIZE[1],
+    }
+    sums = {}
+    with new_folder(Path(folder) / "cifar-10-batches-py") as part:
+        for place, (name, label) in enumerate(CIFAR_BATCHES.items()):
+            first = seed * (MAX_IMAGES + 1) + place * num
+            batch = cifar_batch(label, per_class_per_batch, first)
+            sums[name] = save_pickle(batch, part / name)
+        sums["batches.meta"] = save_pickle(meta, part / "batches.meta")
+    return sums
+
+
+def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise ValueError for a number below the least or above the most."""
+    if value < least or (most is not None and value > most):
+        expected = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} {value}: expected {expected}")
+
+
+def save_pickle(value: Any, path: Path) -> str:
+    """Write a pickle in the manner of Python 2. Returns its md5 sum."""
+    content = pickle.PROTO + b"\x02" + as_python2(value) + pickle.STOP
+    path.write_bytes(content)
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def voc_contents(number: int) -> tuple[str, ...]:
+    """Say what is in image `number`, as VOC calls it.
+
+    In turn: one shared thing, twice; one beside another thing; two shared ones; two of
+    a kind; other things only.
+    """
+    first = SHARED[number % len(SHARED)]
+    second = SHARED[(number + 3) % len(SHARED)]
+    other = OTHERS[number // NUM_KINDS % len(OTHERS)]
+    kinds = ((first,), (first,), (first, other), (first, second), (first, first))
+    return (*kinds, (other, OTHERS[0]))[number % NUM_KINDS]
+
+
+def element(tag: str, content: Content) -> ElementTree.Element:
+    """Build XML from a tag and its text, or the tags and contents inside it."""
+    made = ElementTree.Element(tag)
+    if isinstance(content, str):
+        made.text = content
+    else:
+        made.extend(itertools.starmap(element, content))
+    return made
+
+
+def voc_box(edges: Sequence[float]) -> tuple[str, Content]:
+    """Write edges as VOC does: counted from 1, the last pixel included."""
+    left, top, right, bottom = map(round, edges)
+    values = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
+    return "bndbox", [(name, str(value)) for name, value in values.items()]
+
+
+def voc_object(name: str, edges: Edges) -> tuple[str, Content]:
+    """Describe an object; a person also has parts, with names of their own."""
+    facts = [("name", name), ("pose", "Unspecified"), ("truncated", "0")]
+    inside: list[tuple[str, Any]] = [*facts, ("difficult", "0"), voc_box(edges)]
+    left, top, right, bottom = edges
+    for part, (x, y, to_x, to_y) in PARTS if name == "person" else ():
+        place = [left + (right - left) * share for share in (x, to_x)]
+        level = [top + (bottom - top) * share for share in (y, to_y)]
+        box = voc_box((place[0], level[0], place[1], level[1]))
+        inside.append(("part", [("name", part), box]))
+    return "object", inside
+
+
+def save_voc_image(folder: Path, key: str, names: Sequence[str], seed: int) -> None:
+    """Draw an image of VOC and write it with its annotation."""
+    size = Draws(seed).choice(VOC_SIZES)
+    shapes = [SHAPE_NAMES.get(name, name) for name in names]
+    picture, edges = draw_scene(shapes, seed, size)
+    picture.save(folder / "JPEGImages" / f"{key}.jpg", quality=85)
+    source = ("database", "Drawn by tools.small_layouts"), ("image", "drawn")
+    sides = ("width", str(size[0])), ("height", str(size[1])), ("depth", "3")
+    facts: list[tuple[str, Any]] = [
+        ("folder", folder.name),
+        ("filename", f"{key}.jpg"),
+        ("source", (source[0], ("annotation", f"PASCAL {folder.name}"), source[1])),
+        ("size", sides),
+        ("segmented", "0"),
+        *map(voc_object, names, edges),
+    ]
+    root = element("annotation", facts)
+    ElementTree.indent(root, "\t")
+    text = ElementTree.tostring(root, encoding="unicode") + "\n"
+    (folder / "Annotations" / f"{key}.xml").write_text(text, encoding="utf-8")
+
+
+def save_voc_sets(folder: Path, contents: dict[str, tuple[str, ...]]) -> None:
+    """Write train, val and trainval, and for each class which images have it.
+
+    By sixes, so that both halves hold every kind of contents.
+    """
+    keys = list(contents)
+    sets = {
+        "train": [key for n, key in enumerate(keys) if n // NUM_KINDS % 2 == 0],
+        "val": [key for n, key in enumerate(keys) if n // NUM_KINDS % 2],
+        "trainval": keys,
+    }
+    for (name, chosen), voc_class in itertools.product(sets.items(), VOC_CLASSES):
+        flags = [1 if voc_class in contents[key] else -1 for key in chosen]
+        lines = [f"{key} {flag:2d}" for key, flag in zip(chosen, flags, strict=True)]
+        save_lines(folder / f"{voc_class}_{name}.txt", lines)
+    for name, chosen in sets.items():
+        save_lines(folder / f"{name}.txt", chosen)
+
+
+def save_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write a text file."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_voc(
+    folder: Path | str, year: str = "2012", num_images: int = 84, seed: int = 1
+) -> None:
+    """Write a small Pascal VOC into folder/VOCdevkit/VOC<year>.
+
+    Half of the images are in train, half in val. Three in six hold one thing of
+    `SHARED`, two hold two and one none; other things stand beside them. With 84 images
+    each of the seven shared classes has each kind once in train and once in val.
+    Raises ValueError for a bad year, count or seed, FileExistsError rather than
+    overwrite.
+    """
+    if not re.fullmatch(r"20\d\d", str(year)):
+        raise ValueError(f"year {year!r}: expected four digits, such as 2012")
+    check_range("num_images", num_images, 2 * NUM_KINDS, MAX_IMAGES)
+    check_range("seed", seed, 0)
+    keys = [f"{year}_{number:06d}" for number in range(1, num_images + 1)]
+    contents = {key: voc_contents(number) for number, key in enumerate(keys)}
+    with new_folder(Path(folder) / "VOCdevkit" / f"VOC{year}") as part:
+        for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (part / name).mkdir(parents=True)
+        for number, (key, names) in enumerate(contents.items()):
+            save_voc_image(part, key, names, seed * (MAX_IMAGES + 1) + number)
+        save_voc_sets(part / "ImageSets/Main", contents)
