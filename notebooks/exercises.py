@@ -1,8 +1,9 @@
 """The checks of the exercises: each answers "not answered yet", a hint, or "ok"."""
 
+import itertools
 import json
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -336,22 +337,27 @@ def interleave(sizes: Sequence[int]) -> list[str]:
     return [name for turn in range(max(sizes)) for name, size in groups if turn < size]
 
 
-def read_folds(answer: Any) -> list[list[int]]:
-    """Read folds as lists of indices; a Hint where they are none."""
+def read_parts(answer: Any) -> list[list[int]]:
+    """Read folds or batches as lists of indices; a Hint where they are none."""
     try:
-        return [[operator.index(place) for place in fold] for fold in answer]
+        return [[operator.index(place) for place in part] for part in answer]
     except (TypeError, ValueError):
         raise Hint("the answer is a list of lists of indices") from None
 
 
-def fold_faults(groups: Sequence[str], folds: Sequence[Sequence[int]]) -> Iterator[str]:
-    """Say which samples are missing, repeated or unknown, and which groups split."""
-    places = [place for fold in folds for place in fold]
-    for place in range(len(groups)):
+def part_faults(count: int, parts: Sequence[Sequence[int]], name: str) -> Iterator[str]:
+    """Say which of so many samples are missing or repeated, and which are unknown."""
+    places = [place for part in parts for place in part]
+    for place in range(count):
         if (times := places.count(place)) != 1:
-            yield f"sample {place} is {times} times in the folds; expected once"
-    if strangers := set(places) - set(range(len(groups))):
-        yield f"{len(groups)} samples have no index {min(strangers)}"
+            yield f"sample {place} is {times} times in the {name}; expected once"
+    if strangers := set(places) - set(range(count)):
+        yield f"{count} samples have no index {min(strangers)}"
+
+
+def fold_faults(groups: Sequence[str], folds: Sequence[Sequence[int]]) -> Iterator[str]:
+    """Say which samples are not in the folds once, and which groups split."""
+    yield from part_faults(len(groups), folds, "folds")
     for name in sorted(set(groups)):
         members = {place for place in range(len(groups)) if groups[place] == name}
         if sum(not members.isdisjoint(fold) for fold in folds) > 1:
@@ -362,7 +368,7 @@ def fold_faults(groups: Sequence[str], folds: Sequence[Sequence[int]]) -> Iterat
 def make_folds(answer: Any) -> str:
     for sizes, count, largest in FOLD_CASES:
         groups = interleave(sizes)
-        folds = read_folds(call(answer, list(groups), count))
+        folds = read_parts(call(answer, list(groups), count))
         if len(folds) != count:
             return f"hint: {count} folds were asked for, {len(folds)} came"
         if fault := next(fold_faults(groups, folds), None):
@@ -371,4 +377,105 @@ def make_folds(answer: Any) -> str:
         if max(found) > largest:
             what = f"groups of {sizes} became folds of {found}"
             return f"hint: {what}; the largest need not be over {largest}"
+    return OK
+
+
+# Lesson 06
+
+
+@exercise("06.1")
+def asked_for(answer: Any) -> str:
+    if number(answer) == 192:
+        return "hint: so many are on their way; count those in your hand too"
+    if number(answer) == 80:
+        return "hint: each worker is asked for prefetch_batches batches ahead"
+    if number(answer) == 13:
+        return "hint: so many batches; the answer is in samples"
+    if number(answer) == 1000:
+        return "hint: that is the whole epoch; only a few batches are asked for ahead"
+    right = number(answer) == 208
+    return OK if right else "hint: the batch in your hand, and 4 for each of 3 workers"
+
+
+# Items of results, by kind; the second kind is for answers that say `if item`.
+ITEMS: dict[str, tuple[Any, ...]] = {
+    "letters": ("a", "b", "c", "d"),
+    "None, 0 and tensors": (None, torch.zeros(2), 0, torch.ones(2)),
+    "no results": (),
+}
+
+
+def watch(
+    case: str, answer: Any, numbers: Sequence[int], items: Sequence[Any]
+) -> list[tuple[Any, int]]:
+    """List what a learner's function yields, and how many results it had taken."""
+    taken: list[int] = []
+
+    def results() -> Iterator[tuple[int, Any]]:
+        for place in numbers:
+            taken.append(place)
+            yield place, items[place]
+
+    stream = call(answer, results())
+    if isinstance(stream, Sized):
+        kind = type(stream).__name__
+        raise Hint(f"your function returns a {kind}, so it waits for all; use yield")
+    # One more than expected is enough to see that a stream does not end.
+    first = itertools.islice(stream, len(items) + 1)
+    return call_on(case, list, ((item, len(taken)) for item in first))
+
+
+def stream_faults(
+    numbers: Sequence[int], items: Sequence[Any], found: Sequence[tuple[Any, int]]
+) -> Iterator[str]:
+    """Say which items are wrong or late, and whether there are too few or many."""
+    for place, (item, (got, taken)) in enumerate(zip(items, found, strict=False)):
+        if got is not item:
+            yield f"in place {place} expected {item!r}, got {got!r}"
+        needed = 1 + max(map(numbers.index, range(place + 1)))
+        if taken > needed:
+            late = f"item {place} came after {taken} of {len(items)} results"
+            rest = "all" if taken == len(items) else "more"
+            yield f"{late}, but was due after {needed}: do not wait for {rest}"
+    if len(found) != len(items):
+        yield f"{len(items)} results gave {len(found)} items"
+
+
+@exercise("06.2")
+def in_order(answer: Any) -> str:
+    for kind, items in ITEMS.items():
+        for numbers in itertools.permutations(range(len(items))):
+            case = f"{kind} in the order {numbers}"
+            found = watch(case, answer, numbers, items)
+            if fault := next(stream_faults(numbers, items, found), None):
+                return f"hint: {case}: {fault}"
+    return OK
+
+
+# Heights and widths that share a height, a width, an area, a longer or a shorter side.
+SIZES = ((64, 48), (48, 64), (64, 64))
+
+
+def batch_faults(
+    sizes: Sequence[tuple[int, int]], batch_size: int, batches: Sequence[Sequence[int]]
+) -> Iterator[str]:
+    """Say which samples are not in the batches once, and which batches are wrong."""
+    yield from part_faults(len(sizes), batches, "batches")
+    for batch in batches:
+        if not 1 <= len(batch) <= batch_size:
+            yield f"batch {batch} has {len(batch)} samples; expected 1 to {batch_size}"
+        if len(kinds := {sizes[place] for place in batch}) > 1:
+            yield f"batch {batch} mixes sizes {sorted(kinds)}"
+    fewest = sum(-(-sizes.count(size) // batch_size) for size in set(sizes))
+    if len(batches) > fewest:
+        yield f"{len(batches)} batches; with full ones {fewest} are enough"
+
+
+@exercise("06.3")
+def same_size_batches(answer: Any) -> str:
+    sizes = [SIZES[int(kind)] for kind in "01020110020"]
+    for batch_size in (2, 3):
+        batches = read_parts(call(answer, list(sizes), batch_size))
+        if fault := next(batch_faults(sizes, batch_size, batches), None):
+            return f"hint: batch_size {batch_size}: {fault}"
     return OK

@@ -1,7 +1,8 @@
 """The checks of the exercises: no answer, right answers, and typical wrong ones."""
 
+import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import exercises
@@ -15,6 +16,8 @@ from torch.utils.data import Dataset
 import ui_segmentation_system as ui
 
 Pictures = tuple[Image.Image, Image.Image]
+Results = Iterable[tuple[int, Any]]
+Sizes = list[tuple[int, int]]
 
 
 # Right answers
@@ -95,9 +98,9 @@ def pooled_iou(predictions: list[Tensor], targets: list[Tensor]) -> float:
     return both / either if either else 1.0
 
 
-def indices_of(groups: list[str]) -> list[list[int]]:
+def indices_of(groups: Sequence[Hashable]) -> list[list[int]]:
     """The indices of each group, groups in the order of their first sample."""
-    members: dict[str, list[int]] = {}
+    members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     return list(members.values())
@@ -113,6 +116,29 @@ def fill(parts: list[list[int]], k: int) -> list[list[int]]:
 
 def make_folds(groups: list[str], k: int) -> list[list[int]]:
     return fill(sorted(indices_of(groups), key=len, reverse=True), k)
+
+
+def in_order(results: Results) -> Iterator[Any]:
+    early, wanted = {}, 0
+    for number, item in results:
+        early[number] = item
+        while wanted in early:
+            yield early.pop(wanted)
+            wanted += 1
+
+
+def join(parts: Iterable[list[Any]]) -> list[Any]:
+    return list(itertools.chain.from_iterable(parts))
+
+
+def cut(indices: Sequence[int], size: int) -> list[list[int]]:
+    """Pieces of so many indices each, the last perhaps smaller."""
+    starts = range(0, len(indices), size)
+    return [list(indices[start : start + size]) for start in starts]
+
+
+def same_size_batches(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return join(cut(part, batch_size) for part in indices_of(sizes))
 
 
 RIGHT: dict[str, Any] = {
@@ -131,6 +157,9 @@ RIGHT: dict[str, Any] = {
     "05.1": len(ui.group_split([f"scene {i // 5}" for i in range(60)], 0.2)[1]),
     "05.2": pooled_iou,
     "05.3": make_folds,
+    "06.1": (1 + 3 * 4) * 16,
+    "06.2": in_order,
+    "06.3": same_size_batches,
 }
 
 
@@ -160,10 +189,6 @@ def fold_tensors(groups: list[str], k: int) -> list[Tensor]:
     return [torch.tensor(fold) for fold in make_folds(groups, k)[::-1]]
 
 
-def join(parts: Iterable[list[int]]) -> list[int]:
-    return list(itertools.chain.from_iterable(parts))
-
-
 def best_folds(groups: list[str], k: int) -> list[list[int]]:
     """The evenest of all ways to lay the groups into folds."""
     parts = indices_of(groups)
@@ -174,6 +199,64 @@ def best_folds(groups: list[str], k: int) -> list[list[int]]:
     return min(ways, key=lambda folds: max(map(len, folds)))
 
 
+def heap_in_order(results: Results) -> Iterator[Any]:
+    heap, wanted = [], itertools.count()
+    following = next(wanted)
+    for result in results:
+        heapq.heappush(heap, result)
+        while heap and heap[0][0] == following:
+            yield heapq.heappop(heap)[1]
+            following = next(wanted)
+
+
+def search_in_order(results: Results) -> Iterator[Any]:
+    """Takes results only while the item that comes next is not there."""
+    results, early = iter(results), {}
+    for wanted in itertools.count():
+        while wanted not in early:
+            if (result := next(results, None)) is None:
+                return
+            early[result[0]] = result[1]
+        yield early[wanted]
+
+
+class InOrder:
+    """Yields from a method, as a loader does."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    def __iter__(self) -> Iterator[Any]:
+        return in_order(self.results)
+
+
+def map_in_order(results: Results) -> Iterator[Any]:
+    boxes = in_order((number, [item]) for number, item in results)
+    return (item for (item,) in boxes)
+
+
+def batches_of_sorted(sizes: Sizes, batch_size: int) -> tuple[np.ndarray, ...]:
+    order = sorted(range(len(sizes)), key=sizes.__getitem__)
+    groups = itertools.groupby(order, key=sizes.__getitem__)
+    cuts = (cut(list(members), batch_size) for _, members in groups)
+    return tuple(np.array(batch) for batch in join(cuts))
+
+
+def batches_as_they_fill(sizes: Sizes, batch_size: int) -> Iterator[list[int]]:
+    unfilled: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        unfilled.setdefault(size, []).append(index)
+        if len(unfilled[size]) == batch_size:
+            yield unfilled.pop(size)
+    yield from unfilled.values()
+
+
+def batches_of_even_length(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    """As few batches as possible, none of them much smaller than another."""
+    parts = [(part, -(-len(part) // batch_size)) for part in indices_of(sizes)]
+    return [part[place::count] for part, count in parts for place in range(count)]
+
+
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
@@ -181,6 +264,13 @@ def best_folds(groups: list[str], k: int) -> list[list[int]]:
         ("05.3", fold_arrays),
         ("05.3", fold_tensors),
         ("05.3", best_folds),
+        ("06.2", heap_in_order),
+        ("06.2", search_in_order),
+        ("06.2", InOrder),
+        ("06.2", map_in_order),
+        ("06.3", batches_of_sorted),
+        ("06.3", batches_as_they_fill),
+        ("06.3", batches_of_even_length),
     ],
 )
 def test_other_right_function_is_ok(name: str, answer: Any) -> None:
@@ -410,6 +500,151 @@ def folds_of_names(groups: list[str], k: int) -> list[list[str]]:
     return [[groups[index] for index in fold] for fold in make_folds(groups, k)]
 
 
+def list_in_order(results: Results) -> list[Any]:
+    return list(in_order(results))
+
+
+def items_of_sorted(results: Results) -> Iterator[Any]:
+    for _, item in sorted(results, key=lambda result: result[0]):
+        yield item
+
+
+def items_as_they_come(results: Results) -> Iterator[Any]:
+    for _, item in results:
+        yield item
+
+
+def results_in_order(results: Results) -> Iterator[tuple[int, Any]]:
+    return enumerate(in_order(results))
+
+
+def one_for_each_result(results: Results) -> Iterator[Any]:
+    """Says `if` where in_order says `while`."""
+    early, wanted = {}, 0
+    for number, item in results:
+        early[number] = item
+        if wanted in early:
+            yield early.pop(wanted)
+            wanted += 1
+
+
+def one_behind(results: Results) -> Iterator[Any]:
+    waiting = []
+    for item in in_order(results):
+        yield from waiting
+        waiting = [item]
+    yield from waiting
+
+
+def only_what_is_due(results: Results) -> Iterator[Any]:
+    wanted = 0
+    for number, item in results:
+        if number == wanted:
+            yield item
+            wanted += 1
+
+
+def until_no_item(results: Results) -> Iterator[Any]:
+    early, wanted = {}, 0
+    for number, item in results:
+        early[number] = item
+        while early.get(wanted) is not None:
+            yield early.pop(wanted)
+            wanted += 1
+
+
+def if_item(results: Results) -> Iterator[Any]:
+    for item in in_order(results):
+        if item:
+            yield item
+
+
+def with_the_rest(results: Results) -> Iterator[Any]:
+    """Never takes an early item out, and yields all that are left."""
+    early: dict[int, Any] = {}
+    yield from in_order((n, early.setdefault(n, item)) for n, item in results)
+    yield from early.values()
+
+
+def forever(results: Results) -> Iterator[Any]:
+    return itertools.cycle(in_order(results))
+
+
+def take_without_end(results: Results) -> Iterator[Any]:
+    early: dict[int, Any] = {}
+    for wanted in itertools.count():
+        while wanted not in early:
+            early.update([next(iter(results))])
+        yield early.pop(wanted)
+
+
+def first_by_hand(results: Results) -> Iterator[Any]:
+    results = iter(results)
+    yield from in_order(itertools.chain([next(results)], results))
+
+
+def batches_of_neighbours(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return cut(range(len(sizes)), batch_size)
+
+
+def batches_of_one_area(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return same_size_batches([height * width for height, width in sizes], batch_size)
+
+
+def batches_of_one_height(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return same_size_batches([height for height, _ in sizes], batch_size)
+
+
+def batches_of_one_width(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return same_size_batches([width for _, width in sizes], batch_size)
+
+
+def cut_sorted(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return cut(sorted(range(len(sizes)), key=sizes.__getitem__), batch_size)
+
+
+def batch_per_size(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return indices_of(sizes)
+
+
+def batches_one_too_long(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return same_size_batches(sizes, batch_size + 1)
+
+
+def batches_of_pairs(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return same_size_batches(sizes, 2)
+
+
+def batches_of_runs(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    """Groups neighbours alone: the samples are not sorted first."""
+    runs = itertools.groupby(range(len(sizes)), key=sizes.__getitem__)
+    return join(cut(list(run), batch_size) for _, run in runs)
+
+
+def full_batches(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    batches = same_size_batches(sizes, batch_size)
+    return [batch for batch in batches if len(batch) == batch_size]
+
+
+def batches_and_an_empty_one(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    return [*same_size_batches(sizes, batch_size), []]
+
+
+def batches_filled_up(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    batches = same_size_batches(sizes, batch_size)
+    return [(batch * batch_size)[:batch_size] for batch in batches]
+
+
+def batches_from_the_end(sizes: Sizes, batch_size: int) -> list[list[int]]:
+    last = len(sizes)
+    return [*same_size_batches(sizes, batch_size), [last]]
+
+
+def batches_of_sizes(sizes: Sizes, batch_size: int) -> list[Sizes]:
+    batches = same_size_batches(sizes, batch_size)
+    return [[sizes[index] for index in batch] for batch in batches]
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("01.1", 0.684, "share of right pixels"),
     ("01.1", 1.0, "union is the whole picture"),
@@ -473,6 +708,44 @@ WRONG: list[tuple[str, Any, str]] = [
     ("05.3", folds_from_one, "sample 0 is 0 times"),
     ("05.3", folds_beyond_the_end, "20 samples have no index 20"),
     ("05.3", folds_of_names, "lists of indices"),
+    ("06.1", 192, "those in your hand"),
+    ("06.1", 80, "each worker"),
+    ("06.1", 13, "in samples"),
+    ("06.1", 1000, "whole epoch"),
+    ("06.1", 3 * 5 * 16, "4 for each of 3 workers"),
+    ("06.2", list_in_order, "returns a list, so it waits for all; use yield"),
+    ("06.2", sorted, "returns a list, so it waits for all"),
+    (
+        "06.2",
+        items_of_sorted,
+        "4 of 4 results, but was due after 1: do not wait for all",
+    ),
+    ("06.2", items_as_they_come, "(0, 1, 3, 2): in place 2 expected 'c', got 'd'"),
+    ("06.2", results_in_order, "in place 0 expected 'a', got (0, 'a')"),
+    ("06.2", one_for_each_result, "(0, 1, 3, 2): 4 results gave 3 items"),
+    ("06.2", one_behind, "2 of 4 results, but was due after 1: do not wait for more"),
+    ("06.2", only_what_is_due, "(0, 1, 3, 2): 4 results gave 3 items"),
+    ("06.2", until_no_item, "None, 0 and tensors in the order (0, 1, 2, 3): 4 results"),
+    ("06.2", if_item, "your function raised RuntimeError: Boolean value of Tensor"),
+    ("06.2", with_the_rest, "4 results gave 5 items"),
+    ("06.2", forever, "4 results gave 5 items"),
+    ("06.2", take_without_end, "your function raised RuntimeError: generator raised"),
+    ("06.2", first_by_hand, "no results in the order (): your function raised"),
+    ("06.2", id, "'int' object is not iterable"),
+    ("06.3", batches_of_neighbours, "batch [0, 1] mixes sizes [(48, 64), (64, 48)]"),
+    ("06.3", batches_of_one_area, "batch [0, 1] mixes sizes"),
+    ("06.3", batches_of_one_height, "mixes sizes [(64, 48), (64, 64)]"),
+    ("06.3", batches_of_one_width, "mixes sizes [(48, 64), (64, 64)]"),
+    ("06.3", cut_sorted, "mixes sizes"),
+    ("06.3", batch_per_size, "has 6 samples; expected 1 to 2"),
+    ("06.3", batches_one_too_long, "has 3 samples; expected 1 to 2"),
+    ("06.3", batches_of_pairs, "batch_size 3: 6 batches; with full ones 4"),
+    ("06.3", batches_of_runs, "9 batches; with full ones 6 are enough"),
+    ("06.3", full_batches, "sample 6 is 0 times in the batches"),
+    ("06.3", batches_and_an_empty_one, "batch [] has 0 samples"),
+    ("06.3", batches_filled_up, "sample 6 is 2 times in the batches"),
+    ("06.3", batches_from_the_end, "11 samples have no index 11"),
+    ("06.3", batches_of_sizes, "lists of indices"),
 ]
 
 
