@@ -2772,7 +2772,7 @@ def _voc_advice(name: str) -> str:
     return "VOC has no such class" + (nearest or "; leave it out")
 
 
-def _voc_folder(root: Path, year: str) -> Path:
+def _voc_folder(root: Path, year: str | int) -> Path:
     """Find the folder VOC<year> at or below a root."""
     name = f"VOC{year}"
     places = [root / place for place in VOC_PLACES]
@@ -2823,6 +2823,17 @@ def _voc_objects(path: Path) -> list[str]:
     return names
 
 
+def _voc_samples(
+    folder: Path, keys: Iterable[str], indices: Mapping[str, int]
+) -> Iterator[tuple[Path, int]]:
+    """Give the path and index of each image with one object that has an index."""
+    for key in keys:
+        names = _voc_objects(folder / "Annotations" / f"{key}.xml")
+        wanted = [indices[name] for name in names if name in indices]
+        if len(wanted) == 1:
+            yield folder / "JPEGImages" / f"{key}.jpg", wanted[0]
+
+
 class VOCFilteredDataset(Dataset[tuple[Any, int]]):
     """Images of Pascal VOC with one object of a wanted class, and its class index.
 
@@ -2852,13 +2863,13 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         class_mapping: Mapping[str, int | str],
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        self.classes, self._indices = _voc_indices(class_mapping)
+        self.classes, indices = _voc_indices(class_mapping)
         self.transform = transform
-        folder = _voc_folder(Path(root), str(year))
+        folder = _voc_folder(Path(root), year)
         listed = _voc_image_set(folder, image_set)
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
-        self.samples = list(self._filter(folder, keys))
+        self.samples = list(_voc_samples(folder, keys, indices))
         if not self.samples:
             _refuse(
                 listed,
@@ -2866,15 +2877,6 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
                 f"some with exactly one of {', '.join(class_mapping)}",
                 "map other classes, or fewer",
             )
-
-    def _filter(self, folder: Path, keys: Sequence[str]) -> Iterator[tuple[Path, int]]:
-        """Read the annotations; give the images with one object that is mapped."""
-        for key in keys:
-            names = _voc_objects(folder / "Annotations" / f"{key}.xml")
-            wanted = [name for name in names if name in self._indices]
-            if len(wanted) == 1:
-                path = folder / "JPEGImages" / f"{key}.jpg"
-                yield path, self._indices[wanted[0]]
 
     def __len__(self) -> int:
         return len(self.samples)

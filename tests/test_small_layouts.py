@@ -214,14 +214,15 @@ def test_sets_of_each_class_say_which_images_have_it(voc: Path) -> None:
 
 @pytest.mark.parametrize("image_set", ["train", "val"])
 def test_each_set_holds_every_kind_of_contents(voc: Path, image_set: str) -> None:
-    kinds: Counter[tuple[int, bool]] = Counter()
+    kinds: Counter[tuple[int, int, bool]] = Counter()
     singles: Counter[str] = Counter()
     for _, target in VOCDetection(voc, "2012", image_set):
         names = [thing["name"] for thing in target["annotation"]["object"]]
         shared = [name for name in names if name in SHARED]
-        kinds[len(shared), len(names) > len(shared)] += 1
+        kinds[len(shared), len(set(shared)), len(names) > len(shared)] += 1
         singles.update(shared if len(shared) == 1 else ())
-    assert kinds == {(1, False): 14, (1, True): 7, (2, False): 14, (0, True): 7}
+    one, two, alike, none = (1, 1, False), (2, 2, False), (2, 1, False), (0, 0, True)
+    assert kinds == {one: 14, (1, 1, True): 7, two: 7, alike: 7, none: 7}
     assert singles == dict.fromkeys(SHARED, 3)
 
 

@@ -104,6 +104,20 @@ def cifar_batch(label: str, per_class: int, first: int) -> dict[bytes, Any]:
     }
 
 
+def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise ValueError for a number below the least or above the most."""
+    if value < least or (most is not None and value > most):
+        expected = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} {value}: expected {expected}")
+
+
+def save_pickle(value: Any, path: Path) -> str:
+    """Write a pickle in the manner of Python 2. Returns its md5 sum."""
+    content = pickle.PROTO + b"\x02" + as_python2(value) + pickle.STOP
+    path.write_bytes(content)
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 def write_cifar10(
     folder: Path | str, per_class_per_batch: int = 4, seed: int = 1
 ) -> dict[str, str]:
@@ -131,20 +145,6 @@ def write_cifar10(
             sums[name] = save_pickle(batch, part / name)
         sums["batches.meta"] = save_pickle(meta, part / "batches.meta")
     return sums
-
-
-def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raise ValueError for a number below the least or above the most."""
-    if value < least or (most is not None and value > most):
-        expected = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} {value}: expected {expected}")
-
-
-def save_pickle(value: Any, path: Path) -> str:
-    """Write a pickle in the manner of Python 2. Returns its md5 sum."""
-    content = pickle.PROTO + b"\x02" + as_python2(value) + pickle.STOP
-    path.write_bytes(content)
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def voc_contents(number: int) -> tuple[str, ...]:
@@ -237,7 +237,7 @@ def save_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def write_voc(
-    folder: Path | str, year: str = "2012", num_images: int = 84, seed: int = 1
+    folder: Path | str, year: str | int = "2012", num_images: int = 84, seed: int = 1
 ) -> None:
     """Write a small Pascal VOC into folder/VOCdevkit/VOC<year>.
 
