@@ -74,6 +74,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 from xml.etree import ElementTree
 
@@ -2555,25 +2556,25 @@ class _Crew:
         context = multiprocessing.get_context(loader.multiprocessing_context)
         if context.get_start_method() != "fork":
             _refuse_of_cell(loader.dataset, loader.collate_fn)
-        self._results, results = context.Pipe(duplex=False)
+        ends = self._results, results = context.Pipe(duplex=False)
         self._queues: list[Connection] = []
         self._workers: list[Any] = []
         lock = context.Lock()
-        work = partial(_work, loader.dataset, loader.collate_fn, results, lock)
+        work = partial(_work, loader.collate_fn, ends, lock)
         # `work` stays until the end: a spawned worker looks the lock up by its name.
         self.end = weakref.finalize(
             self, _end, os.getpid(), self._workers, self._queues, self._results, work
         )
         try:
-            for number in range(min(loader.num_workers, len(loader))):
-                requests, queue = context.Pipe(duplex=False)
-                self._queues.append(queue)
-                process = context.Process(
-                    target=work, args=(requests, seed + number), daemon=True
+            num_workers = min(loader.num_workers, len(loader))
+            for number in range(num_workers):
+                info = SimpleNamespace(
+                    id=number,
+                    num_workers=num_workers,
+                    seed=seed + number,
+                    dataset=loader.dataset,
                 )
-                process.start()
-                self._workers.append(process)
-                requests.close()
+                self._hire(context, work, info)
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             self.end()
             raise TypeError(
@@ -2584,6 +2585,14 @@ class _Crew:
             self.end()
             raise
         results.close()
+
+    def _hire(self, context: Any, work: Any, info: SimpleNamespace) -> None:
+        requests, queue = context.Pipe(duplex=False)
+        self._queues.append(queue)
+        worker = context.Process(target=work, args=(requests, info), daemon=True)
+        worker.start()
+        self._workers.append(worker)
+        requests.close()
 
     def ask(self, number: int, indices: list[int]) -> None:
         with contextlib.suppress(BrokenPipeError):  # `receive` tells of the dead
@@ -2652,19 +2661,22 @@ def _end(
 
 
 def _work(
-    dataset: Any,
     collate_fn: Collate,
-    results: Connection,
+    ends: tuple[Connection, Connection],
     lock: Any,
     requests: Connection,
-    seed: int,
+    info: SimpleNamespace,
 ) -> None:
     """Live as a worker: make what is asked for, until told to stop or left alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl+C ends
     torch.set_num_threads(1)
-    random.seed(seed)
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+    random.seed(info.seed)
+    torch.manual_seed(info.seed)
+    np.random.seed(info.seed % 2**32)
+    # What torch's get_worker_info tells; default_collate then stacks where all can see.
+    torch.utils.data._utils.worker._worker_info = info
+    reader, results = ends
+    reader.close()  # else a write to a parent that is gone would wait for ever
     parent = multiprocessing.parent_process().sentinel
     waiting: deque[tuple[int, list[int]]] = deque()
     while True:
@@ -2675,9 +2687,12 @@ def _work(
             if request is None:
                 return
             waiting.append(request)
-        message = _message(dataset, collate_fn, *waiting.popleft())
-        with lock:
-            results.send_bytes(message)
+        message = _message(info.dataset, collate_fn, *waiting.popleft())
+        try:
+            with lock:
+                results.send_bytes(message)
+        except BrokenPipeError:
+            return
 
 
 def _message(dataset: Any, collate_fn: Collate, number: int, indices: list[int]) -> Any:
