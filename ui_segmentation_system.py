@@ -88,6 +88,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
     default_collate,
@@ -2348,8 +2349,10 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
 # --------------------------------------------------------------------------------------
 
 Collate = Callable[[list[Any]], Any]
-# Bytes that surely go into a pipe in one piece, so that nobody reads half a message.
-WHOLE_MESSAGE = 4000
+# Bytes of a message at most: it goes into a pipe in one piece, so that nobody reads
+# half of it, and beside a hundred others, so that nobody waits to get rid of it.
+WHOLE_MESSAGE = 500
+MOST_AHEAD = 100
 # Seconds that workers get to end by themselves, before they are ended.
 GRACE = 1.0
 
@@ -2428,7 +2431,8 @@ class NaiveDataLoader:
 
 
 def _check_dataset(dataset: Any, batch_size: int, drop_last: bool) -> None:
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    by_number = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not by_number or isinstance(dataset, IterableDataset):
         raise ValueError(
             f"dataset of type {type(dataset).__name__}: expected one with __len__ and "
             "__getitem__; for samples without numbers use torch's DataLoader"
@@ -2485,6 +2489,11 @@ class PrefetchDataLoader(NaiveDataLoader):
         )
         _need_whole("num_workers", num_workers, 0)
         _need_whole("prefetch_batches", prefetch_batches, 1)
+        if prefetch_batches > MOST_AHEAD:
+            raise ValueError(
+                f"prefetch_batches {prefetch_batches}: expected {MOST_AHEAD} or fewer; "
+                "what is ahead fills the memory"
+            )
         methods = multiprocessing.get_all_start_methods()
         if multiprocessing_context not in (None, *methods):
             raise ValueError(
@@ -2508,8 +2517,12 @@ class _Epoch(Iterator[Any]):
         self._num_asked = self._num_given = 0
         self._early: dict[int, Any] = {}
         self._crew = _Crew(loader, seed)
-        for _ in range(loader.num_workers * loader.prefetch_batches):
-            self._ask()
+        try:
+            for _ in range(loader.num_workers * loader.prefetch_batches):
+                self._ask()
+        except BaseException:
+            self._crew.end()
+            raise
 
     def __next__(self) -> Any:
         if self._num_given == self._num_asked:
@@ -2536,14 +2549,16 @@ class _Epoch(Iterator[Any]):
             self._early[arrived] = outcome
         outcome = self._early.pop(number)
         if isinstance(outcome, _Failure):
+            outcome.error.add_note(outcome.note)
             raise outcome.error
         return outcome
 
 
 class _Failure(NamedTuple):
-    """What a worker sends in place of a batch."""
+    """What a worker sends in place of a batch; pickling may cost an error its notes."""
 
     error: Exception
+    note: str
 
 
 class _Crew:
@@ -2590,13 +2605,15 @@ class _Crew:
         requests, queue = context.Pipe(duplex=False)
         self._queues.append(queue)
         worker = context.Process(target=work, args=(requests, info), daemon=True)
-        worker.start()
-        self._workers.append(worker)
+        with _interrupts_held_back():
+            worker.start()
+            self._workers.append(worker)
         requests.close()
 
     def ask(self, number: int, indices: list[int]) -> None:
         with contextlib.suppress(BrokenPipeError):  # `receive` tells of the dead
-            self._queues[number % len(self._queues)].send((number, indices))
+            queue = self._queues[number % len(self._queues)]
+            queue.send_bytes(_dumps((number, indices)))
 
     def receive(self) -> tuple[int, Any]:
         """Block until a result is there, whosoever it is, or a worker has died."""
@@ -2613,12 +2630,13 @@ class _Crew:
             raise
 
     def _obituary(self) -> RuntimeError:
-        number, code = next(
-            (number, worker.exitcode)
-            for number, worker in enumerate(self._workers)
-            if worker.exitcode is not None
-        )
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        ends = [worker.sentinel for worker in self._workers]
+        number = ends.index(wait_for_any(ends)[0])
+        self._workers[number].join(GRACE)  # how it died is known a little later
+        code = self._workers[number].exitcode
+        how = "vanished" if code is None else f"ended with code {code}"
+        if code is not None and code < 0:
+            how = f"was killed by signal {-code}"
         return RuntimeError(
             f"worker {number} of the loader {how} amid an epoch; expected it to live "
             "to the end. If killed: try fewer workers or smaller batches, memory may "
@@ -2626,6 +2644,19 @@ class _Crew:
             "function of a notebook cell is not found by a new process, one of a "
             "module is"
         )
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Keep Ctrl+C waiting; a process started meanwhile is born deaf to it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _refuse_of_cell(*things: Any) -> None:
@@ -2648,7 +2679,7 @@ def _end(
         return
     for queue in queues:
         with contextlib.suppress(OSError):
-            queue.send(None)
+            queue.send_bytes(_dumps(None))
     deadline = time.monotonic() + GRACE
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
@@ -2683,7 +2714,7 @@ def _work(
         while not waiting or requests.poll():  # a None overtakes what waits
             if parent in wait_for_any([requests, parent]):
                 return
-            request = requests.recv()
+            request = _loads(requests.recv_bytes())
             if request is None:
                 return
             waiting.append(request)
@@ -2699,18 +2730,18 @@ def _message(dataset: Any, collate_fn: Collate, number: int, indices: list[int])
     try:
         return _dumps((number, _make_batch(dataset, collate_fn, indices)))
     except Exception as error:
-        return _dumps((number, _Failure(_portable(error))))
+        note = f"In a worker of the loader:\n{traceback.format_exc()}"
+        return _dumps((number, _Failure(_portable(error), note)))
 
 
 def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note, in a form that survives the journey."""
+    """The error itself if it survives the journey and means one, else its words."""
     with contextlib.suppress(Exception):
-        error.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
-        if type(pickle.loads(pickle.dumps(error))) is not StopIteration:
+        copy = pickle.loads(pickle.dumps(error))
+        same = (type(copy), str(copy)) == (type(error), str(error))
+        if same and not isinstance(error, StopIteration):
             return error
-    told = RuntimeError(f"{type(error).__name__}: {error}")
-    told.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
-    return told
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _dumps(thing: Any) -> Any:
