@@ -2638,7 +2638,7 @@ class _Crew:
         if code is not None and code < 0:
             how = f"was killed by signal {-code}"
         return RuntimeError(
-            f"worker {number} of the loader {how} amid an epoch; expected it to live "
+            f"worker {number} of the loader {how} during an epoch; expected it to live "
             "to the end. If killed: try fewer workers or smaller batches, memory may "
             "have run out. Otherwise read its last words in the terminal: a class or "
             "function of a notebook cell is not found by a new process, one of a "

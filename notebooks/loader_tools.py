@@ -67,19 +67,28 @@ def watch(num_workers: int) -> list[Entry]:
     return entries
 
 
+def most_ready(entries: Sequence[Entry]) -> int:
+    """Count the batches that were made and not handed out, when they were most."""
+    return max(
+        sum(max(later.ends) < entry.came for later in entries[place:])
+        for place, entry in enumerate(entries)
+    )
+
+
 def draw(books: Mapping[int, Sequence[Entry]]) -> None:
     """Draw entries by number of workers: who was busy when, a colour for each batch."""
     size = (7, 1.7 * len(books))
     figure, axes = plt.subplots(len(books), figsize=size, sharex=True, squeeze=False)
     for axis, (num_workers, entries) in zip(axes.flat, books.items(), strict=True):
         begin = entries[0].wanted
-        rows = sorted({entry.worker for entry in entries})
+        workers = sorted({entry.worker for entry in entries})
         for number, entry in enumerate(entries):
-            row, color = rows.index(entry.worker), f"C{number % 6}"
+            row, color = workers.index(entry.worker), plt.get_cmap("tab20")(number)
             for start, end in zip(entry.starts, entry.ends, strict=True):
                 axis.barh(row + 0.4, end - start, 0.8, start - begin, color=color)
             axis.barh(-0.6, STEP_SECONDS, 0.8, entry.came - begin, color=color)
-        axis.set_yticks([-0.6, 0.4], ["training", "loading"])
+        labels = [f"worker {row}" for row in range(num_workers)] or ["loading"]
+        axis.set_yticks([-0.6, *np.arange(len(labels)) + 0.4], ["training", *labels])
         axis.set_title(f"num_workers={num_workers}", fontsize=9)
     axes.flat[-1].set_xlabel("seconds")
     figure.set_layout_engine("constrained")
