@@ -1,17 +1,23 @@
 """The benchmarks, tiny: what they compare, how they count, what they write."""
 
+import argparse
 import importlib.util
 import itertools
 import math
+import tempfile
+import time
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import MakePairs
 from tqdm import tqdm
 
 import ui_segmentation_system as ui
-from benchmarks import loading, measure, networks, overfit
+from benchmarks import loaders, loading, measure, networks, overfit
 from benchmarks.measure import END, START, Cost
 from benchmarks.nets import (
     NETWORKS,
@@ -237,9 +243,139 @@ def test_loading_takes_every_sample() -> None:
     assert "| read each time | 6.0 | 6.00 |" in table
 
 
-def test_bad_flags_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+class BusyDataset(torch.utils.data.Dataset):
+    """Eight small samples, each of which takes its process CPU time."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> ui.Sample:
+        end = time.process_time() + 0.01
+        while time.process_time() < end:
+            pass
+        value = torch.tensor(float(index))
+        return ui.Sample(value.expand(3, 20, 30), value.expand(1, 20, 30))
+
+
+@pytest.mark.parametrize("name", loaders.LARGE_RACE)
+def test_racing_loaders_give_equal_batches_each_in_its_way(name: str) -> None:
+    batches = list(loaders.LARGE_RACE[name](BusyDataset()))
+    assert [type(batch) for batch in batches] == [ui.Sample] * 2
+    images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert images[:, 0, 0, 0].tolist() == targets[:, 0, 0, 0].tolist() == [*range(8)]
+    assert images.shape == (8, 3, 20, 30) and targets.shape == (8, 1, 20, 30)
+    shared = {part.is_shared() for batch in batches for part in batch}
+    assert shared == {name != loaders.COPIES}
+
+
+@pytest.mark.parametrize("name", loaders.LARGE_RACE)
+def test_an_epoch_counts_the_workers_and_waits_for_them(name: str) -> None:
+    epoch = loaders.go_through(loaders.LARGE_RACE[name](BusyDataset()))
+    assert epoch.num_samples == 8
+    assert epoch.cpu >= 8 * 0.01  # nearly all of it in workers
+    assert 0 < epoch.first < epoch.wall and 0 < epoch.end < epoch.wall
+    assert not torch.multiprocessing.active_children()
+
+
+def test_an_epoch_ends_with_the_last_child_and_knows_its_first_batch() -> None:
+    batch = ui.Sample(torch.zeros(2, 3, 4, 5), torch.zeros(2, 1, 4, 5))
+    context = torch.multiprocessing.get_context("fork")
+    child = context.Process(target=time.sleep, args=(0.3,))
+    asked: list[float] = []
+
+    def leave_a_child() -> Iterator[ui.Sample]:
+        child.start()
+        for _ in range(2):
+            yield batch
+            asked.append(time.perf_counter())
+            time.sleep(0.05)
+
+    begin = time.perf_counter()
+    epoch = loaders.go_through(leave_a_child())
+    assert child.exitcode == 0
+    assert epoch.first <= asked[0] - begin
+    assert 0.05 <= epoch.end <= epoch.wall - epoch.first
+
+
+@pytest.mark.parametrize("name", [loaders.OURS, loaders.COPIES])
+def test_only_copies_go_through_the_pipe_whole(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    loads = ui._loads
+    monkeypatch.setattr(
+        ui, "_loads", lambda sent: sizes.append(len(sent)) or loads(sent)
+    )
+    batch, *_ = loaders.LARGE_RACE[name](BusyDataset())
+    values = batch.image.nbytes + batch.target.nbytes
+    assert [size > values for size in sizes] == [name == loaders.COPIES] * 2
+
+
+def test_an_error_comes_through_the_pipe_as_well() -> None:
+    with pytest.raises(TypeError, match="expected Tensor"):
+        list(loaders.copying_loader(["no sample", "at all"]))
+
+
+def test_race_turns_the_order_round_and_loses_no_epoch() -> None:
+    order: list[str] = []
+    batch = ui.Sample(torch.zeros(2, 3, 4, 5), torch.zeros(2, 1, 4, 5))
+    makers = {name: lambda _, name=name: order.append(name) or [batch] for name in "AB"}
+    epochs = loaders.race(makers, BusyDataset(), rounds=3)
+    assert "".join(order) == "ABBAAB"
+    counts = {name: [epoch.num_samples for epoch in epochs[name]] for name in "AB"}
+    assert counts == {"A": [2, 2, 2], "B": [2, 2, 2]}
+
+
+def test_throughput_is_compared_within_a_round() -> None:
+    base = [loaders.Epoch(8, 1, wall, 0, 0) for wall in (1, 10, 2)]  # once busy
+    fast = [loaders.Epoch(8, 1, wall, 0, 0) for wall in (0.5, 5, 1)]
+    speeds = loaders.relative_speed({"base": base, "fast": fast}, "base")
+    assert speeds == {"base": 1, "fast": 2}
+
+
+@pytest.fixture
+def tiny_pictures(make_pairs: MakePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loaders race on five small pairs, two of which are enlarged a little."""
+    monkeypatch.setattr(loaders, "PICTURES", make_pairs(5))
+    monkeypatch.setattr(loaders, "LARGE", (48, 64))
+    monkeypatch.setattr(loaders, "NUM_LARGE", 2)
+
+
+@pytest.mark.usefixtures("tiny_pictures")
+def test_table_of_loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    text = loaders.make_text(argparse.Namespace(rounds=1))
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| 256x224, torch's",
+        "| 256x224, `PrefetchDataLoader`",
+        "| 1920x1080, torch's",
+        "| 1920x1080, `PrefetchDataLoader`",
+        "| 1920x1080, the same, pickled copies",
+        "| goal",
+    ]
+    assert lines[0].split(" | ")[1:3] == ["1.00", "1.00"]
+    assert {line.count(" |") for line in lines} == {6}
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
+
+
+@pytest.mark.usefixtures("tiny_pictures")
+def test_large_pictures_are_whole_pairs_of_that_size(tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    dataset = loaders.large_pictures(folder)
+    assert len(dataset) == 2
+    for image, target in dataset:
+        assert image.shape == (3, 48, 64) and target.shape == (1, 48, 64)
+        assert set(target.unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("command", [loading, loaders])
+def test_bad_flags_end_in_one_line(
+    command: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        loading.main(["--rounds", "0"])
+        command.main(["--rounds", "0"])
     assert stopped.value.code == 2
     *_, last = capsys.readouterr().err.splitlines()
-    assert last == "python -m benchmarks.loading: rounds 0: expected 1 or more"
+    assert last == f"python -m {command.__name__}: rounds 0: expected 1 or more"
