@@ -43,7 +43,10 @@ def test_every_notebook_is_in_the_readme() -> None:
         assert f"(notebooks/{path.name})" in README
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "tools/README.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "CONTRIBUTING.md", "tools/README.md", "test_roads/LICENSE.md"],
+)
 def test_links_resolve(name: str) -> None:
     path = ROOT / name
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
