@@ -2759,7 +2759,7 @@ def _loads(data: bytes) -> Any:
 
 
 # --------------------------------------------------------------------------------------
-# 8. Other people's folders: Pascal VOC by its annotations. (notebook 06)
+# 8. Other people's folders: Pascal VOC and the KITTI roads. (notebooks 06 and 07)
 # --------------------------------------------------------------------------------------
 
 VOC_CLASSES = (
@@ -2933,6 +2933,64 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         if self.transform is not None:
             image = self.transform(image)
         return image, class_index
+
+
+# Roads with marked lanes, with several a direction, and without marks.
+ROAD_CATEGORIES = ("um", "umm", "uu")
+# What can be found on them; where the own lane is, is known of "um" alone.
+ROAD_PATTERNS: dict[str, Patterns] = {
+    "road": (
+        "image_2/{category}_{number}.png",
+        "gt_image_2/{category}_road_{number}.png",
+    ),
+    "lane": ("image_2/um_{number}.png", "gt_image_2/um_lane_{number}.png"),
+}
+# Magenta is what is to be found, red is background, black is ignored.
+read_road = partial(load_mask, foreground=[(255, 0, 255)], ignore=[(0, 0, 0)])
+
+
+class RoadDataset(PairDataset):
+    """The pictures of the KITTI road kit, each with the mask of its road.
+
+    root: the folder with `training`, or `training` itself, where image_2/um_000000.png
+    belongs to gt_image_2/um_road_000000.png: category and number must agree. target:
+    "road", or "lane" for the lane one drives in, which only "um" has. Masks are read by
+    `read_road`. Raises ValueError for another target and for a category without a
+    picture, and what `find_pairs` raises.
+    (notebook 07; https://www.cvlibs.net/datasets/kitti/eval_road.php)
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        transform: PairTransform | None = None,
+        target: str = "road",
+        *,
+        cache: bool = False,
+    ) -> None:
+        if target not in ROAD_PATTERNS:
+            raise ValueError(
+                f"target {target!r}: expected one of {', '.join(ROAD_PATTERNS)}"
+            )
+        training = Path(root) / "training"
+        folder = training if training.is_dir() else Path(root)
+        pairs = find_pairs(folder, ROAD_PATTERNS[target])
+        if target == "road":
+            _refuse_missing_category(folder, pairs)
+        super().__init__(pairs, transform, read_target=read_road, cache=cache)
+
+
+def _refuse_missing_category(folder: Path, pairs: Sequence[Pair]) -> None:
+    found = {image.name.partition("_")[0] for image, _ in pairs}
+    missing = [name for name in ROAD_CATEGORIES if name not in found]
+    if missing:
+        _refuse(
+            folder,
+            f"no picture of category {', '.join(missing)}",
+            f"the whole road kit, with {', '.join(ROAD_CATEGORIES)}",
+            "unpack it again, or for a part of it: UIImageMaskDataset(training, "
+            'patterns=ROAD_PATTERNS["road"], read_target=read_road)',
+        )
 
 
 # --------------------------------------------------------------------------------------
