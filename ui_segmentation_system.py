@@ -124,6 +124,33 @@ EDGE_REACH = 7
 LOSSY_DISTANCE = 127
 
 
+def _voc_colour(number: int) -> tuple[int, int, int]:
+    """Spread the bits of a class id over the three channels, as Pascal VOC does."""
+    red, green, blue = (
+        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
+# Colours of classes 1, 2, ...; class 0 stays as it is.
+PALETTE = (
+    (0, 0, 0),
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 225, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (240, 50, 230),
+    (210, 245, 60),
+)
+# Of 256 classes in Pascal VOC's masks; the last is the pale rim that is ignored.
+VOC_PALETTE = tuple(map(_voc_colour, range(256)))
+# Ours as far as they go: 255 colours of classes, and VOC's pale one for ignored.
+CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
+
+
 def _refuse(path: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
     raise ValueError(f"{path}: {arrived}; expected {expected}; {advice}")
 
@@ -723,6 +750,125 @@ def unpack_masks(packed: torch.Tensor | np.ndarray, num_classes: int) -> torch.T
     return ((packed >> bits) & 1).float()
 
 
+def load_classes(
+    path: Path | str,
+    num_classes: int | None = None,
+    *,
+    palette: Sequence[tuple[int, int, int]] | None = None,
+    max_distance: float = 0,
+) -> Image.Image:
+    """Read a class map as a picture of mode "P": its values are class ids, 255 ignored.
+
+    Ids are palette indices or grey values, of 8 bits; with a palette, one colour per
+    class, they come from the colours, as in `colors_to_classes`. What is transparent
+    is ignored. The picture gets the colours of our figures, whatever the file's were.
+    num_classes: ids from there on are refused. Raises ValueError also for colours
+    without a palette, for a palette that explains no pixel, for ids that a lossy file
+    has blurred and for deeper greys. (notebook 08)
+    """
+    if num_classes is not None and not 1 <= num_classes <= IGNORE_INDEX:
+        raise ValueError(f"num_classes {num_classes}: expected 1 to {IGNORE_INDEX}")
+    picture = _open_picture(path)
+    if palette is None:
+        ids = _plain_ids(path, picture)
+    else:
+        ids = _ids_by_colour(path, picture, palette, max_distance)
+    if _has_alpha(picture) and (palette is not None or picture.mode != "P"):
+        ids[~_opaque(picture)] = IGNORE_INDEX
+    if num_classes is not None:
+        _refuse_classes_beyond(path, ids, num_classes)
+    classes = Image.fromarray(ids)
+    classes.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
+    return classes
+
+
+def _plain_ids(path: Path | str, picture: Image.Image) -> np.ndarray:
+    """Give palette indices or grey values, uint8 (H, W), refusing what hides none."""
+    if picture.mode.startswith("I") or picture.mode in ("1", "F"):
+        kind = "1 bit" if picture.mode == "1" else f"16 or 32 bits ({picture.mode})"
+        _refuse(
+            path,
+            f"values of {kind}",
+            "class ids of 8 bits",
+            "save the ids 0 to 254 as a grey PNG; a mask of two levels is for "
+            "load_mask",
+        )
+    if picture.mode not in ("P", "L", "LA") and _colour_range(picture):
+        colours = _listed_values(_frequent_colours(picture))
+        _refuse(
+            path,
+            f"it has colours, most frequent are {colours}",
+            "class ids, or a palette",
+            "say which colour is which class: palette=[(0, 0, 0), ...], in the order "
+            "of the ids",
+        )
+    if _is_lossy(path, picture):
+        _refuse(
+            path,
+            "a lossy file, where the ids at edges are blurred into others",
+            "class ids as they were",
+            "save them again from their source as PNG",
+        )
+    return _ids(path, picture).astype(np.uint8)
+
+
+def _colour_range(picture: Image.Image) -> int:
+    """Give the largest difference between the channels of a pixel."""
+    return int(np.ptp(np.asarray(picture.convert("RGBA"))[..., :3], axis=2).max())
+
+
+def _ids_by_colour(
+    path: Path | str,
+    picture: Image.Image,
+    palette: Sequence[tuple[int, int, int]],
+    max_distance: float,
+) -> np.ndarray:
+    """Give the ids of a mask of colours, uint8 (H, W), refusing a foreign palette."""
+    opaque = Image.fromarray(np.asarray(picture.convert("RGBA"))[..., :3].copy())
+    ids = colors_to_classes(opaque, palette, max_distance=max_distance).numpy()
+    if (ids == IGNORE_INDEX).all():
+        _refuse(
+            path,
+            "no pixel has a colour of the palette, most frequent are "
+            + _listed_values(_frequent_colours(picture)),
+            "some of " + _listed_values([*map(tuple, np.asarray(palette).tolist())]),
+            "give the palette that it was painted with, or a max_distance",
+        )
+    return ids.astype(np.uint8)
+
+
+def _refuse_classes_beyond(path: Path | str, ids: np.ndarray, num_classes: int) -> None:
+    beyond = ids[(ids >= num_classes) & (ids != IGNORE_INDEX)]
+    if beyond.size:
+        _refuse(
+            path,
+            f"class ids {_listed(beyond)} in {beyond.size} of {ids.size} pixels",
+            f"0 to {num_classes - 1}, or {IGNORE_INDEX} for ignored",
+            "count all classes in num_classes, background too, or mend the file",
+        )
+
+
+def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
+    """Read overlapping masks that `pack_masks` packed, saved as a grey or palette PNG.
+
+    Gives float32 (num_classes, H, W) of 0 and 1; at most 8. Raises ValueError for more
+    bits in the file and for what `load_classes` refuses. (notebook 08)
+    """
+    if not 1 <= num_classes <= 8:
+        raise ValueError(
+            f"num_classes {num_classes}: expected 1 to 8, the bits of a pixel"
+        )
+    packed = _plain_ids(path, _open_picture(path))
+    if packed.max() >= 2**num_classes:
+        _refuse(
+            path,
+            f"values {_listed(packed)}",
+            f"at most {2**num_classes - 1}, the bits of {num_classes} masks",
+            "count all masks in num_classes; a mask of 0 and 255 is for load_mask",
+        )
+    return unpack_masks(packed, num_classes)
+
+
 # --------------------------------------------------------------------------------------
 # 2. Pairs, the dataset doctor and datasets: from a folder to samples. (notebook 02)
 # --------------------------------------------------------------------------------------
@@ -741,6 +887,8 @@ class Sample(NamedTuple):
 
 Pair = tuple[Path, Path]
 PairTransform = Callable[[Any, Any], tuple[Any, Any]]
+# As `load_mask` and `load_classes`, pictures of mode "L" and "P", or `load_masks`.
+ReadTarget = Callable[[Path], Image.Image | torch.Tensor]
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
@@ -950,7 +1098,8 @@ class PairReport:
     """What the doctor found in a folder; prints as a table.
 
     The shares of foreground, 0..1, in all masks together and in the masks with least
-    and most of it, are None where no mask could be read.
+    and most of it, are None where no mask could be read. For class maps class_shares
+    stands instead: the share of each class id, 0 to the highest that was found.
     """
 
     folder: str
@@ -959,6 +1108,7 @@ class PairReport:
     foreground_share: float | None = None
     least_share: float | None = None
     most_share: float | None = None
+    class_shares: tuple[float, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -973,6 +1123,10 @@ class PairReport:
                 f"  foreground: {self.foreground_share:.1%} of the pixels, "
                 f"{self.least_share:.1%} to {self.most_share:.1%} in a mask"
             )
+        if self.class_shares is not None:
+            shares = enumerate(self.class_shares)
+            listed = ", ".join(f"{number} {share:.2%}" for number, share in shares)
+            lines.append(f"  shares of the classes: {listed}")
         width = max((len(problem.file) for problem in self.problems), default=0)
         for problem in sorted(self.problems, key=lambda problem: problem.severity):
             lines.append(
@@ -1012,6 +1166,7 @@ class PairFacts(NamedTuple):
     num_known: int
     brightest: int | None
     unnamed: tuple[MaskValue, ...]  # in the mask, but named neither way
+    class_pixels: np.ndarray | None  # int (256,) of a class map: pixels of each id
 
     @property
     def share(self) -> float:
@@ -1023,7 +1178,7 @@ def check_pairs(
     data_dir: Path | str,
     patterns: Patterns | None = None,
     *,
-    read_target: Callable[[Path], Image.Image] = load_mask,
+    read_target: ReadTarget = load_mask,
     scenes: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> PairReport:
@@ -1031,7 +1186,8 @@ def check_pairs(
 
     Looks at names (orphans, doubles, strangers), at files (unreadable, turned by EXIF,
     of another size, JPEG masks) and at what they show: masks in another encoding,
-    empty, full, inverted; pictures that are there twice or nearly so; the balance.
+    empty, full, inverted; pictures that are there twice or nearly so; the balance. With
+    `load_classes` to read the targets: ids that are too high, classes that are nowhere.
     scenes: of each image's name, as `read_scenes` gives them; then only likeness
     across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
     for the folder itself and for the patterns, never for content. (notebook 01)
@@ -1052,15 +1208,32 @@ def check_pairs(
     targets = [files.targets[key][0] for key in files.whole_keys()]
     problems += _values_together([t for t in targets if files.name(t) in refused])
     problems += _folder_faults(files, facts, scenes)
-    shares = [fact.share for fact in facts if fact.num_known]
+    problems += _class_faults(facts, _num_classes(read_target))
+    masks = _two_level(facts)
+    shares = [fact.share for fact in masks if fact.num_known]
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
-        _overall_share(facts),
+        _overall_share(masks),
         min(shares, default=None),
         max(shares, default=None),
+        _shares_of_classes(facts),
     )
+
+
+def _two_level(facts: Sequence[PairFacts]) -> list[PairFacts]:
+    """Leave out class maps."""
+    return [fact for fact in facts if fact.class_pixels is None]
+
+
+def _shares_of_classes(facts: Sequence[PairFacts]) -> tuple[float, ...] | None:
+    counts = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
+    pixels = np.sum(counts, axis=0)[:IGNORE_INDEX] if counts else np.zeros(1)
+    if not pixels.any():
+        return None
+    last = np.flatnonzero(pixels)[-1]
+    return tuple((pixels[: last + 1] / pixels.sum()).tolist())
 
 
 def _overall_share(facts: Sequence[PairFacts]) -> float | None:
@@ -1099,7 +1272,7 @@ def _fill(pattern: str, files: PairFiles, key: Key) -> str:
 def _pair_faults(
     files: PairFiles,
     pair: Pair,
-    read_target: Callable[[Path], Image.Image],
+    read_target: ReadTarget,
     facts: list[PairFacts],
 ) -> Iterator[Problem]:
     """Find what is wrong inside the two files of a pair; add its facts if it is sound.
@@ -1108,6 +1281,8 @@ def _pair_faults(
     """
     image = yield from _try_to_read(load_image, pair[0], files)
     target = yield from _try_to_read(read_target, pair[1], files)
+    if isinstance(target, torch.Tensor):
+        target = _laid_together(target)
     if target is not None:
         yield from _empty_or_full(files.name(pair[1]), target)
     if image is None or target is None:
@@ -1117,9 +1292,16 @@ def _pair_faults(
         facts.append(_facts(files, pair, image, target, read_target))
 
 
+def _laid_together(masks: torch.Tensor) -> Image.Image:
+    """Make one mask, 255 where any is, of overlapping ones (K, H, W)."""
+    greys = torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_GREY, 0)
+    greys[(masks == 1).any(dim=0)] = 255
+    return Image.fromarray(greys.to(torch.uint8).numpy())
+
+
 def _try_to_read(
-    read: Callable[[Path], Image.Image], path: Path, files: PairFiles
-) -> Generator[Problem, None, Image.Image | None]:
+    read: ReadTarget, path: Path, files: PairFiles
+) -> Generator[Problem, None, Image.Image | torch.Tensor | None]:
     try:
         return read(path)
     except (OSError, ValueError) as error:
@@ -1132,6 +1314,11 @@ def _empty_or_full(name: str, target: Image.Image) -> Iterator[Problem]:
     foreground, known = _foreground(target)
     if not known.any():
         what = "all is ignored: nothing can be learnt"
+    elif target.mode == "P":
+        classes = np.unique(np.asarray(target)[known])
+        if len(classes) > 1:
+            return
+        what = f"all is class {classes[0]}"
     elif not foreground.any():
         what = "all black: nothing is foreground"
     elif foreground.sum() == known.sum():
@@ -1196,7 +1383,7 @@ def _facts(
     pair: Pair,
     image: Image.Image,
     target: Image.Image,
-    read_target: Callable[[Path], Image.Image],
+    read_target: ReadTarget,
 ) -> PairFacts:
     foreground, known = _foreground(target)
     return PairFacts(
@@ -1210,6 +1397,7 @@ def _facts(
         int(known.sum()),
         _brightest(pair[1]) if _is_by_threshold(read_target) else None,
         _unnamed(pair[1], _named(read_target)),
+        np.array(target.histogram()) if target.mode == "P" else None,
     )
 
 
@@ -1230,13 +1418,13 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return values / length if values.std() >= 1 else values * 0
 
 
-def _is_by_threshold(read_target: Callable[[Path], Image.Image]) -> bool:
+def _is_by_threshold(read_target: ReadTarget) -> bool:
     """Tell whether this is `load_mask` without named foreground, or a partial of it."""
     function = getattr(read_target, "func", read_target)
     return function is load_mask and not _named(read_target)
 
 
-def _named(read_target: Callable[[Path], Image.Image]) -> set[MaskValue]:
+def _named(read_target: ReadTarget) -> set[MaskValue]:
     """Give the values that a partial of `load_mask` names, if any are foreground."""
     options = getattr(read_target, "keywords", {})
     foreground = options.get("foreground", ())
@@ -1272,27 +1460,34 @@ def _folder_faults(
     files: PairFiles, facts: Sequence[PairFacts], scenes: Mapping[str, str] | None
 ) -> Iterator[Problem]:
     """Find what only the whole folder shows."""
+    masks = _two_level(facts)
     yield from _strangers(files)
-    yield from _lossy_targets(files)
+    yield from _lossy_targets(files, of_colours=len(masks) < len(facts))
     yield from _without_scene(files, scenes)
     yield from _duplicates(facts)
     yield from _near_duplicates(facts, scenes)
     yield from _odd_levels(facts)
     yield from _unnamed_values(facts)
-    yield from _inverted(facts)
-    yield from _imbalance(facts)
+    yield from _inverted(masks)
+    yield from _imbalance(masks)
 
 
 def _strangers(files: PairFiles) -> Iterator[Problem]:
-    """Find pictures beside the pairs that no pattern matches."""
+    """Find pictures beside the pairs that no pattern matches.
+
+    What is named `KEY_target.*` is known also where other targets were asked for.
+    """
     groups = itertools.chain(files.inputs.values(), files.targets.values())
     known = set(itertools.chain.from_iterable(groups))
     folders = sorted({path.parent for path in known})
+    of_others = _regex(PATTERNS[1])
     others = [
         path
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path not in known and _is_picture_file(path)
+        if path not in known
+        and _is_picture_file(path)
+        and not of_others.fullmatch(path.name)
     ]
     if others:
         yield Problem(
@@ -1303,16 +1498,17 @@ def _strangers(files: PairFiles) -> Iterator[Problem]:
         )
 
 
-def _lossy_targets(files: PairFiles) -> Iterator[Problem]:
+def _lossy_targets(files: PairFiles, *, of_colours: bool) -> Iterator[Problem]:
     targets = [files.targets[key][0] for key in files.whole_keys()]
     num_lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in targets)
+    if num_lossy and of_colours:
+        what = "are JPEG, which blurs colours"
+        mend = "raise max_distance, or more than the edges is ignored; better: PNG"
+    else:
+        what = "are JPEG, which blurs edges into grey"
+        mend = "read with a threshold they are fine; save new ones as PNG"
     if num_lossy:
-        yield Problem(
-            f"{num_lossy} targets",
-            "are JPEG, which blurs edges into grey",
-            "read with a threshold they are fine; save new ones as PNG",
-            "warning",
-        )
+        yield Problem(f"{num_lossy} targets", what, mend, "warning")
 
 
 def _without_scene(
@@ -1479,6 +1675,39 @@ def _imbalance(facts: Sequence[PairFacts]) -> Iterator[Problem]:
         )
 
 
+def _num_classes(read_target: ReadTarget) -> int | None:
+    """Give how many classes a partial of `load_classes` expects, if it says so."""
+    options = getattr(read_target, "keywords", {})
+    palette = options.get("palette")
+    named = None if palette is None else min(len(palette), IGNORE_INDEX)
+    return options.get("num_classes", named)
+
+
+def _class_faults(
+    facts: Sequence[PairFacts], num_classes: int | None
+) -> Iterator[Problem]:
+    """Find classes that are nowhere, and class maps that are masks of 0 and 255."""
+    counts = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
+    if not counts:
+        return
+    found = set(np.flatnonzero(np.sum(counts, axis=0)).tolist())
+    expected = range(num_classes or max(found - {IGNORE_INDEX}, default=0))
+    missing = [number for number in expected if number not in found]
+    if found == {0, IGNORE_INDEX}:
+        yield Problem(
+            f"{len(counts)} targets",
+            "hold nothing but 0 and 255, and 255 is ignored",
+            "masks of 0 and 255 are read by load_mask",
+        )
+    elif missing:
+        yield Problem(
+            f"{len(counts)} targets",
+            f"have no pixel of class {_listed_values(missing)}",
+            "look whether the ids are right; what is not there cannot be learnt",
+            "warning",
+        )
+
+
 def read_scenes(path: Path | str) -> dict[str, str]:
     """Read which scene each image belongs to, from a CSV table `image,scene`.
 
@@ -1553,7 +1782,10 @@ def _check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} {value}: expected more than 0, less than 1")
 
 
-def _size(picture: Image.Image) -> str:
+def _size(picture: Image.Image | torch.Tensor) -> str:
+    """Name the size of a picture, or of masks (K, H, W)."""
+    if isinstance(picture, torch.Tensor):
+        return f"{picture.shape[-1]}x{picture.shape[-2]}"
     return f"{picture.width}x{picture.height}"
 
 
@@ -1571,7 +1803,7 @@ class PairDataset(Dataset[Sample]):
         pairs: Sequence[Pair],
         transform: PairTransform | None = None,
         *,
-        read_target: Callable[[Path], Image.Image] = load_mask,
+        read_target: ReadTarget = load_mask,
         cache: bool = False,
     ) -> None:
         self.pairs = list(pairs)
@@ -1587,7 +1819,7 @@ class PairDataset(Dataset[Sample]):
         if self.transform is not None:
             return Sample(*self.transform(*sample))
         if self._cache is not None:  # the caller may draw on what it gets
-            return Sample(sample.image.copy(), sample.target.copy())
+            return Sample(sample.image.copy(), _copied(sample.target))
         return sample
 
     def _read(self, pair: Pair) -> Sample:
@@ -1595,7 +1827,7 @@ class PairDataset(Dataset[Sample]):
             return self._cache[pair]
         image_path, target_path = pair
         sample = Sample(load_image(image_path), self.read_target(target_path))
-        if sample.image.size != sample.target.size:
+        if _size(sample.image) != _size(sample.target):
             raise ValueError(
                 f"{target_path}: {_size(sample.target)}, but {image_path} is "
                 f"{_size(sample.image)}; expected equal sizes; see check_pairs"
@@ -1603,6 +1835,10 @@ class PairDataset(Dataset[Sample]):
         if self._cache is not None:
             self._cache[pair] = sample
         return sample
+
+
+def _copied(target: Image.Image | torch.Tensor) -> Image.Image | torch.Tensor:
+    return target.clone() if isinstance(target, torch.Tensor) else target.copy()
 
 
 class UIImageMaskDataset(PairDataset):
@@ -1619,7 +1855,7 @@ class UIImageMaskDataset(PairDataset):
         overfit_num: int = 0,
         *,
         patterns: Patterns | None = None,
-        read_target: Callable[[Path], Image.Image] = load_mask,
+        read_target: ReadTarget = load_mask,
         cache: bool = False,
     ) -> None:
         _need_at_least("overfit_num", overfit_num, 0)
@@ -2181,19 +2417,6 @@ def foreground_share(targets: Iterable[torch.Tensor]) -> float:
 # 6. Showing: the same colours in every figure. (notebook 01)
 # --------------------------------------------------------------------------------------
 
-# Colours of classes 1, 2, ...; class 0 stays as it is.
-PALETTE = (
-    (0, 0, 0),
-    (230, 25, 75),
-    (60, 180, 75),
-    (255, 225, 25),
-    (0, 130, 200),
-    (245, 130, 48),
-    (145, 30, 180),
-    (240, 50, 230),
-    (210, 245, 60),
-)
-
 
 def to_array(picture: Any) -> np.ndarray:
     """Turn a picture of any kind into uint8 (H, W, 3) for display.
@@ -2217,7 +2440,7 @@ def to_array(picture: Any) -> np.ndarray:
     elif values.dtype == torch.bool:
         values = values * 255
     elif values.ndim == 2:
-        return np.array(classes_to_colors(values, PALETTE))
+        return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
     if values.ndim == 2:
         values = values[..., None]
     return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
@@ -2289,7 +2512,7 @@ def show(
     if legend:
         handles = [
             plt.Rectangle((0, 0), 1, 1, color=np.array(color) / 255)
-            for color in PALETTE[1 : len(legend) + 1]
+            for color in CLASS_COLOURS[1 : len(legend) + 1]
         ]
         figure.legend(handles, legend, loc="outside lower center", ncols=5, fontsize=8)
     plt.show()
