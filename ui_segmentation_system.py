@@ -2229,6 +2229,7 @@ class UNet(nn.Module):
         if max_features < 16 or max_features % 16:
             raise ValueError(f"max_features {max_features}: expected a multiple of 16")
         self.num_in_channels = num_in_channels
+        self.num_out_channels = num_out_channels
         self.shrink = 2 if fast else 1  # pixels per side of a cell inside
         first = max_features // 16
         widths = [first, 2 * first, 4 * first, 8 * first]
@@ -2253,14 +2254,33 @@ class UNet(nn.Module):
         logits = F.pixel_shuffle(self.head(x), self.shrink)
         return logits[..., :height, :width]
 
-    def set_foreground_share(self, share: float) -> None:
+    def set_foreground_share(self, share: float | Sequence[float]) -> None:
         """Start at the prior: the head's bias becomes log(p / (1 - p)).
 
-        share: of foreground pixels in the training data, 0..1; kept off both ends.
+        share: of foreground pixels in the training data, 0..1, or one share for each of
+        several masks; kept off both ends.
         """
-        share = min(max(share, 1e-3), 1 - 1e-3)
+        one = np.ndim(share) == 0
+        shares = [share] * self.num_out_channels if one else share
+        limited = [min(max(float(p), 1e-3), 1 - 1e-3) for p in shares]
+        self._set_bias([math.log(p / (1 - p)) for p in limited])
+
+    def set_class_shares(self, shares: Sequence[float]) -> None:
+        """Start at the prior of classes that exclude each other: log(p), for softmax.
+
+        shares: of each class in the training data, 0..1; kept off 0.
+        """
+        self._set_bias([math.log(max(float(p), 1e-3)) for p in shares])
+
+    def _set_bias(self, values: Sequence[float]) -> None:
+        """Give each class its bias, the same in all pixels of a cell."""
+        if len(values) != self.num_out_channels:
+            raise ValueError(
+                f"{len(values)} shares: expected {self.num_out_channels}, one per class"
+            )
+        bias = torch.tensor(values).repeat_interleave(self.shrink**2)
         with torch.no_grad():
-            self.head.bias.fill_(math.log(share / (1 - share)))
+            self.head.bias.copy_(bias)
 
     def _check(self, image: torch.Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != self.num_in_channels:
@@ -2352,9 +2372,12 @@ def _valid_pixels(
 ) -> torch.Tensor:
     """Check logits and targets against each other; bool like targets: not ignored."""
     if logits.shape != targets.shape:
+        advice = "the logits come first"
+        if targets.ndim == logits.ndim - 1 and not targets.is_floating_point():
+            advice = 'class ids are for cross_entropy_loss, task="multiclass"'
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: "
-            "expected equal shapes (B, K, H, W); the logits come first"
+            f"expected equal shapes (B, K, H, W); {advice}"
         )
     valid = targets != ignore_index
     if not ((targets == 0) | (targets == 1) | ~valid).all():
@@ -2411,6 +2434,146 @@ def foreground_share(targets: Iterable[torch.Tensor]) -> float:
         foreground += int((target == 1).sum())
         known += int((target != IGNORE_INDEX).sum())
     return foreground / max(known, 1)
+
+
+def cross_entropy_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: Sequence[float] | torch.Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> torch.Tensor:
+    """Mean cross entropy of classes that exclude each other, ignored pixels left out.
+
+    logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
+    or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
+    weighted too. With nothing but ignored pixels the loss is 0. Raises ValueError for
+    other shapes and types, for ids beyond K and for other weights. (notebook 08)
+    """
+    _check_class_targets(logits, targets, ignore_index)
+    weights = torch.ones(logits.shape[1], device=logits.device)
+    if class_weights is not None:
+        weights = _checked_weights(class_weights, logits)
+    total = F.cross_entropy(
+        logits.float(), targets, weights, ignore_index=ignore_index, reduction="sum"
+    )
+    counts = torch.bincount(targets[targets != ignore_index], minlength=len(weights))
+    mass = (counts * weights).sum()
+    return total / torch.where(mass > 0, mass, 1)
+
+
+def _check_class_targets(
+    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int
+) -> None:
+    """Refuse targets that are no class ids (B, H, W) for logits (B, K, H, W)."""
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise ValueError(
+            f"logits {tuple(logits.shape)}: expected (B, K, H, W) with at least 2 "
+            "classes, background too; one class alone is for bce_loss"
+        )
+    batch, _, *size = logits.shape
+    if targets.shape != (batch, *size):
+        advice = "the logits come first"
+        if targets.shape == logits.shape:
+            advice = "targets.argmax(dim=1) makes class ids of one-hot targets"
+        elif targets.shape == (batch, 1, *size):
+            advice = "targets[:, 0] takes the channel away, if they are class ids"
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: "
+            f"expected class ids {(batch, *size)}; {advice}"
+        )
+    if targets.dtype != torch.int64:
+        raise ValueError(
+            f"targets of {targets.dtype}: expected class ids, int64; see load_classes"
+        )
+    _check_class_ids("targets", targets, logits.shape[1], ignore_index)
+
+
+def _check_class_ids(
+    name: str, ids: torch.Tensor, num_classes: int, ignore_index: int | None = None
+) -> None:
+    wrong = (ids < 0) | (ids >= num_classes)
+    if ignore_index is not None:
+        wrong &= ids != ignore_index
+    if wrong.any():
+        or_ignored = "" if ignore_index is None else f" or {ignore_index} for ignored"
+        raise ValueError(
+            f"{name} with class id {int(ids[wrong][0])}: expected 0 to "
+            f"{num_classes - 1}{or_ignored}"
+        )
+
+
+def _checked_weights(
+    class_weights: Sequence[float] | torch.Tensor, logits: torch.Tensor
+) -> torch.Tensor:
+    """Check weights of classes; float32 (K,) beside the logits."""
+    weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
+    num_classes = logits.shape[1]
+    if weights.shape != (num_classes,):
+        raise ValueError(
+            f"class_weights of shape {tuple(weights.shape)}: expected {num_classes}, "
+            "one per class"
+        )
+    if not weights.isfinite().all() or weights.min() < 0:
+        raise ValueError(
+            f"class_weights {weights.tolist()}: expected finite numbers from 0 up"
+        )
+    return weights
+
+
+def confusion_matrix(
+    prediction: torch.Tensor | np.ndarray,
+    targets: torch.Tensor | np.ndarray,
+    num_classes: int,
+    ignore_index: int = IGNORE_INDEX,
+) -> torch.Tensor:
+    """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
+
+    Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
+    be added. Raises ValueError for unequal shapes and for ids beyond K. (notebook 08)
+    """
+    prediction, targets = map(torch.as_tensor, (prediction, targets))
+    floating = prediction.is_floating_point() or targets.is_floating_point()
+    if prediction.shape != targets.shape or floating:
+        raise ValueError(
+            f"prediction {prediction.dtype} {tuple(prediction.shape)} and targets "
+            f"{targets.dtype} {tuple(targets.shape)}: expected class ids of one shape; "
+            "logits need argmax(dim=1)"
+        )
+    _check_class_ids("prediction", prediction, num_classes)
+    _check_class_ids("targets", targets, num_classes, ignore_index)
+    known = targets != ignore_index
+    pairs = targets[known].long() * num_classes + prediction[known].long()
+    counts = torch.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def class_iou(matrix: torch.Tensor) -> torch.Tensor:
+    """Give the IoU of each class, float32 (K,); NaN for a class that is nowhere.
+
+    matrix: of `confusion_matrix`. (notebook 08)
+    """
+    both = matrix.diagonal().double()
+    either = matrix.sum(dim=0) + matrix.sum(dim=1) - both
+    return (both / either).float()  # 0 / 0 is NaN
+
+
+def mean_iou(matrix: torch.Tensor) -> torch.Tensor:
+    """Average the IoU of the classes that occur or were predicted; 1 if none is."""
+    scores = class_iou(matrix)
+    return scores.nanmean() if (scores >= 0).any() else torch.ones_like(scores[0])
+
+
+def class_shares(targets: Iterable[torch.Tensor], num_classes: int) -> torch.Tensor:
+    """Count the share of each class, float32 (K,), among the pixels not ignored.
+
+    All 0 where every pixel is ignored. Raises ValueError for ids beyond K.
+    """
+    counts = torch.zeros(num_classes, dtype=torch.long)
+    for ids in targets:
+        _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
+        known = ids[ids != IGNORE_INDEX].long()
+        counts += torch.bincount(known, minlength=num_classes)
+    return (counts.double() / counts.sum().clamp(min=1)).float()
 
 
 # --------------------------------------------------------------------------------------

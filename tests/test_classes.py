@@ -1,5 +1,6 @@
 """Many classes: maps of ids, cross entropy and confusion against trusted references."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import torchmetrics.functional.classification as metrics
 from conftest import MakePairs, draw_image
 from PIL import Image
 
@@ -303,3 +306,246 @@ def test_doctor_reads_packed_masks(tmp_path: Path) -> None:
     assert problem.what == "16x12, but 1_input.png is 17x12"
     with pytest.raises(ValueError, match=r"16x12, but .* is 17x12"):
         ui.UIImageMaskDataset(folder, read_target=read)[0]
+
+
+# ---- losses and scores
+
+
+def class_case(seed: int, num_classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw logits (2, K, 5, 7) and ids (2, 5, 7), a fifth of them ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, num_classes, 5, 7, generator=generator) * 3
+    targets = torch.randint(0, num_classes, (2, 5, 7), generator=generator)
+    targets[torch.rand(2, 5, 7, generator=generator) < 0.2] = 255
+    return logits, targets
+
+
+def reference_loss(logits: np.ndarray, targets: np.ndarray, weights: list) -> float:
+    """Sum pixel by pixel, as the formula says."""
+    total = mass = 0.0
+    for b, y, x in np.ndindex(*targets.shape):
+        wanted = targets[b, y, x]
+        if wanted == 255:
+            continue
+        exponents = [math.exp(value) for value in logits[b, :, y, x].tolist()]
+        total -= weights[wanted] * math.log(exponents[wanted] / sum(exponents))
+        mass += weights[wanted]
+    return total / mass
+
+
+@pytest.mark.parametrize("weights", [None, [1, 1, 1, 1], [0.5, 2, 0, 7.5]], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_cross_entropy_is_the_formula(seed: int, weights: list | None) -> None:
+    logits, targets = class_case(seed)
+    loss = ui.cross_entropy_loss(logits, targets, weights)
+    expected = reference_loss(logits.numpy(), targets.numpy(), weights or [1] * 4)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    tensor = None if weights is None else torch.tensor(weights).float()
+    trusted = F.cross_entropy(logits, targets, tensor, ignore_index=255)
+    torch.testing.assert_close(loss, trusted)
+    if tensor is not None:
+        assert torch.equal(loss, ui.cross_entropy_loss(logits, targets, tensor))
+
+
+def test_ignored_pixels_do_not_matter_to_cross_entropy() -> None:
+    logits, targets = class_case(3)
+    logits.requires_grad_()
+    ignored = (targets == 255)[:, None]
+    changed = torch.where(ignored, -5 * logits.detach(), logits.detach())
+    loss = ui.cross_entropy_loss(logits, targets)
+    assert torch.equal(loss, ui.cross_entropy_loss(changed, targets))
+    loss.backward()
+    assert (logits.grad[ignored.expand_as(logits)] == 0).all()
+    assert (logits.grad[~ignored.expand_as(logits)] != 0).all()
+    other = torch.where(targets == 255, 77, targets)
+    assert torch.equal(loss, ui.cross_entropy_loss(logits, other, ignore_index=77))
+
+
+@pytest.mark.parametrize("weights", [None, [1, 2, 3]])
+def test_nothing_but_ignored_pixels_costs_nothing(weights: list | None) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = ui.cross_entropy_loss(logits, torch.full((2, 4, 4), 255), weights)
+    loss.backward()
+    assert loss == 0
+    assert (logits.grad == 0).all()
+
+
+def test_pixels_that_weigh_nothing_cost_nothing() -> None:
+    logits = torch.randn(1, 2, 3, 3)
+    assert ui.cross_entropy_loss(logits, torch.ones(1, 3, 3).long(), [1, 0]) == 0
+
+
+def test_half_precision_logits_are_judged_in_float32() -> None:
+    logits, targets = class_case(4)
+    rough = logits.bfloat16()
+    loss = ui.cross_entropy_loss(rough, targets, [1, 2, 3, 4])
+    assert loss.dtype == torch.float32
+    trusted = ui.cross_entropy_loss(rough.float(), targets, [1, 2, 3, 4])
+    torch.testing.assert_close(loss, trusted)
+
+
+IDS = torch.zeros(2, 4, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.zeros(2, 3, 4, 5), r"argmax\(dim=1\) makes class ids of one-hot"),
+        (IDS[:, None], r"expected class ids \(2, 4, 5\); targets\[:, 0\]"),
+        (IDS[:, :3], r"targets \(2, 3, 5\): expected class ids \(2, 4, 5\)"),
+        (IDS[:1], r"targets \(1, 4, 5\): expected class ids \(2, 4, 5\)"),
+        (IDS.float(), "targets of torch.float32: expected class ids, int64"),
+        (IDS.to(torch.uint8), "targets of torch.uint8: expected class ids, int64"),
+        (IDS + 3, "class id 3: expected 0 to 2 or 255 for ignored"),
+        (IDS - 1, "class id -1: expected 0 to 2"),
+        (IDS + 254, "class id 254: expected 0 to 2"),
+    ],
+)
+def test_targets_that_are_no_class_ids_are_refused(
+    targets: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ui.cross_entropy_loss(torch.zeros(2, 3, 4, 5), targets)
+
+
+def test_other_logits_and_weights_are_refused() -> None:
+    logits = torch.zeros(2, 3, 4, 5)
+    with pytest.raises(ValueError, match=r"\(2, 1, 4, 5\): .*at least 2 classes"):
+        ui.cross_entropy_loss(logits[:, :1], IDS)
+    with pytest.raises(ValueError, match=r"logits \(2, 4, 5\): expected \(B, K, H, W"):
+        ui.cross_entropy_loss(IDS.float(), IDS)
+    for weights, message in (
+        ([1, 2], r"shape \(2,\): expected 3, one per class"),
+        ([[1, 2, 3]], r"shape \(1, 3\): expected 3"),
+        ([1, 2, -1], r"\[1.0, 2.0, -1.0\]: expected finite numbers from 0 up"),
+        ([1, 2, math.nan], "expected finite numbers"),
+        ([1, 2, math.inf], "expected finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ui.cross_entropy_loss(logits, IDS, weights)
+
+
+def test_masks_say_where_class_ids_belong() -> None:
+    with pytest.raises(ValueError, match=r'class ids are for .*task="multiclass"'):
+        ui.bce_loss(torch.zeros(2, 1, 4, 5), IDS)
+
+
+def reference_counts(found: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
+    matrix = np.zeros((count, count), int)
+    for f, w in zip(found.flat, wanted.flat, strict=True):
+        if w != 255:
+            matrix[w, f] += 1
+    return matrix
+
+
+def reference_ious(found: np.ndarray, wanted: np.ndarray, count: int) -> list[float]:
+    known = wanted != 255
+    scores = []
+    for number in range(count):
+        both = ((found == number) & (wanted == number) & known).sum()
+        either = (((found == number) | (wanted == number)) & known).sum()
+        scores.append(both / either if either else math.nan)
+    return scores
+
+
+@pytest.mark.parametrize("num_classes", [2, 4, 21])
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_against_references(seed: int, num_classes: int) -> None:
+    logits, targets = class_case(seed, num_classes)
+    found = logits.argmax(dim=1)
+    matrix = ui.confusion_matrix(found, targets, num_classes)
+    assert matrix.dtype == torch.int64
+    expected = reference_counts(found.numpy(), targets.numpy(), num_classes)
+    assert np.array_equal(matrix.numpy(), expected)
+    options = {"num_classes": num_classes, "ignore_index": 255}
+    trusted = metrics.multiclass_confusion_matrix(found, targets, **options)
+    assert torch.equal(matrix, trusted)
+    ious = ui.class_iou(matrix)
+    assert ious.dtype == torch.float32
+    by_hand = reference_ious(found.numpy(), targets.numpy(), num_classes)
+    np.testing.assert_allclose(ious.numpy(), by_hand, rtol=1e-6)
+    trusted = metrics.multiclass_jaccard_index(
+        found, targets, average="none", **options
+    )
+    torch.testing.assert_close(ious.nan_to_num(0), trusted)
+    assert ui.mean_iou(matrix).item() == pytest.approx(np.nanmean(by_hand))
+
+
+def test_rows_are_targets_and_batches_add_up() -> None:
+    targets, found = torch.tensor([[0, 0, 1]]), torch.tensor([[1, 1, 1]])
+    assert ui.confusion_matrix(found, targets, 2).tolist() == [[0, 2], [0, 1]]
+    logits, targets = class_case(5)
+    found = logits.argmax(dim=1)
+    parts = zip(found, targets, strict=True)
+    total = sum(ui.confusion_matrix(*part, 4) for part in parts)
+    assert torch.equal(total, ui.confusion_matrix(found, targets, 4))
+    arrays = found.numpy().astype(np.uint8), targets.numpy()
+    assert torch.equal(total, ui.confusion_matrix(*arrays, 4))
+
+
+def test_iou_of_classes_that_are_nowhere() -> None:
+    matrix = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    assert ui.class_iou(matrix)[:2].tolist() == pytest.approx([3 / 4, 4 / 5])
+    assert ui.class_iou(matrix)[2].isnan()
+    assert ui.mean_iou(matrix).item() == pytest.approx((3 / 4 + 4 / 5) / 2)
+    found_only = torch.tensor([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
+    assert ui.class_iou(found_only)[2] == 0
+    nothing = ui.confusion_matrix(IDS, torch.full_like(IDS, 255), 3)
+    assert nothing.sum() == 0
+    assert ui.class_iou(nothing).isnan().all()
+    assert ui.mean_iou(nothing) == 1
+
+
+def test_predictions_that_are_no_class_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"float32 .*logits need argmax\(dim=1\)"):
+        ui.confusion_matrix(torch.zeros(2, 4, 5), IDS, 3)
+    with pytest.raises(ValueError, match="expected class ids of one shape"):
+        ui.confusion_matrix(IDS, IDS.float(), 3)
+    with pytest.raises(ValueError, match=r"\(2, 3, 5\) .* one shape"):
+        ui.confusion_matrix(IDS[:, :3], IDS, 3)
+    with pytest.raises(
+        ValueError, match=r"prediction with class id 3: expected 0 to 2$"
+    ):
+        ui.confusion_matrix(IDS + 3, IDS, 3)
+    with pytest.raises(ValueError, match="prediction with class id 255"):
+        ui.confusion_matrix(IDS + 255, IDS, 3)
+    with pytest.raises(ValueError, match=r"targets with class id 9: .*or 255"):
+        ui.confusion_matrix(IDS, IDS + 9, 3)
+
+
+def test_shares_of_classes_leave_out_ignored() -> None:
+    maps = [torch.tensor([[0, 1, 255]]), torch.tensor([[1, 1, 3]])]
+    expected = torch.tensor([1, 3, 0, 1]) / 5
+    torch.testing.assert_close(ui.class_shares(maps, 4), expected)
+    torch.testing.assert_close(ui.class_shares(iter(maps), 4), expected)
+    assert ui.class_shares([torch.full((2, 2), 255)], 2).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="target with class id 3: expected 0 to 2"):
+        ui.class_shares(maps, 3)
+
+
+# ---- the network's start
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_head_starts_at_the_prior(fast: bool) -> None:
+    network = ui.UNet(3, 3, 16, fast=fast)
+    torch.nn.init.zeros_(network.head.weight)
+    image = torch.rand(1, 3, 20, 22)
+    shares = torch.tensor([0.7, 0.25, 0.05]).view(3, 1, 1).expand(3, 20, 22)
+    with torch.no_grad():
+        network.set_class_shares([0.7, 0.25, 0.05])
+        torch.testing.assert_close(network(image).softmax(dim=1)[0], shares)
+        network.set_foreground_share([0.7, 0.25, 0.05])
+        torch.testing.assert_close(network(image).sigmoid()[0], shares)
+        network.set_foreground_share(0.2)
+        alike = torch.full_like(shares, 0.2)
+        torch.testing.assert_close(network(image).sigmoid()[0], alike)
+        network.set_class_shares([1, 0, 0])
+        assert network(image).softmax(dim=1)[0, 1:].mean() == pytest.approx(1e-3, 0.01)
+
+
+def test_as_many_shares_as_classes() -> None:
+    network = ui.UNet(3, 3, 16)
+    for start in (network.set_class_shares, network.set_foreground_share):
+        with pytest.raises(ValueError, match="2 shares: expected 3, one per class"):
+            start([0.5, 0.5])
