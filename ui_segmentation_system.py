@@ -10,6 +10,8 @@ datasets, paired transforms, a UNet, losses, loaders, training. Copy it and use 
     mask = system.predict_mask(load_image("new.png"))      # bool (H, W)
 
 Or without Python: python ui_segmentation_system.py check | train | predict --help
+Several classes: read_target=partial(load_classes, num_classes=9) for the first two, and
+UISegmentationSystem(task="multiclass", num_out_channels=9).
 
 Tensors: image float32 (3, H, W) in 0..1; binary target float32 (1, H, W) of 0 and 1;
 class target int64 (H, W); overlapping target float32 (K, H, W); 255 is ignored
@@ -3396,6 +3398,125 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a kind of target needs for itself; all else is the same for every kind.
+
+    Logits are (B, K, H, W), and targets a batch of what they are for that kind; only
+    `decide` and `paint` see one image.
+    """
+
+    predict: str  # the method that shows what the network finds
+    loss: Callable[..., torch.Tensor]  # of logits, targets and the hyperparameters
+    probabilities: Callable[[torch.Tensor], torch.Tensor]  # of logits
+    count: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits, targets
+    score: Callable[[torch.Tensor], torch.Tensor]  # of summed counts, 0..1
+    start: Callable[[UNet, Sequence[torch.Tensor]], None]  # sets the head's bias
+    decide: Callable[[torch.Tensor], torch.Tensor]  # logits (K, H, W) to a prediction
+    paint: Callable[[torch.Tensor], torch.Tensor]  # prediction or target, to be shown
+
+
+def _mask_loss(
+    logits: torch.Tensor, targets: torch.Tensor, settings: Any
+) -> torch.Tensor:
+    return LOSSES[settings.loss](logits, targets, settings.pos_weight)
+
+
+def _class_loss(
+    logits: torch.Tensor, targets: torch.Tensor, settings: Any
+) -> torch.Tensor:
+    return cross_entropy_loss(logits, targets, settings.class_weights)
+
+
+def _count_masks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return iou_counts(logits > 0, targets)
+
+
+def _count_classes(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return confusion_matrix(logits.argmax(dim=1), targets, logits.shape[1])
+
+
+def _start_at_foreground(network: UNet, targets: Sequence[torch.Tensor]) -> None:
+    """Start at each mask's share of foreground, refusing what was not divided."""
+    for target in targets:
+        if target.ndim != 3 or len(target) != network.num_out_channels:
+            raise ValueError(
+                f"training target {tuple(target.shape)}: expected masks "
+                f"({network.num_out_channels}, H, W), one per output of the network; "
+                'class ids (H, W) need task="multiclass"'
+            )
+    if foreground_share(targets) == 0:
+        _refuse_nothing_but_ignored(
+            targets,
+            "no training target has a pixel of 1",
+            "masks of 0/255 must be divided by 255, empty ones left out",
+        )
+    network.set_foreground_share(
+        [
+            foreground_share(target[number] for target in targets)
+            for number in range(network.num_out_channels)
+        ]
+    )
+
+
+def _start_at_classes(network: UNet, targets: Sequence[torch.Tensor]) -> None:
+    """Start at the share of each class, refusing masks of 0 and 255."""
+    for target in targets:
+        if target.ndim != 2 or target.dtype != torch.int64:
+            raise ValueError(
+                f"training target of {target.dtype} {tuple(target.shape)}: expected "
+                'class ids, int64 (H, W), as of load_classes; masks need task="binary"'
+            )
+    shares = class_shares(targets, network.num_out_channels)
+    if shares[1:].sum() == 0:
+        _refuse_nothing_but_ignored(
+            targets,
+            "no training target has a class but 0",
+            'masks of 0/255 are for load_mask and task="binary"',
+        )
+    network.set_class_shares(shares.tolist())
+
+
+def _refuse_nothing_but_ignored(
+    targets: Sequence[torch.Tensor], what: str, advice: str
+) -> None:
+    if any((target == IGNORE_INDEX).any() for target in targets):
+        raise ValueError(f"{what}, but some have 255, which means ignored; {advice}")
+
+
+def _paint_masks(masks: torch.Tensor) -> torch.Tensor:
+    """Give each pixel of (K, H, W) the last mask that it is in, as an id from 1 up."""
+    numbers = torch.arange(1, len(masks) + 1, device=masks.device).view(-1, 1, 1)
+    ids = ((masks == 1) * numbers).amax(dim=0)
+    return torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_INDEX, ids)
+
+
+_BINARY = Task(
+    predict="predict_mask",
+    loss=_mask_loss,
+    probabilities=torch.sigmoid,
+    count=_count_masks,
+    score=iou_of,
+    start=_start_at_foreground,
+    decide=partial(torch.gt, other=0),
+    paint=partial(torch.eq, other=1),
+)
+TASKS = {
+    "binary": _BINARY,
+    "multilabel": replace(_BINARY, predict="predict_masks", paint=_paint_masks),
+    "multiclass": Task(
+        predict="predict_classes",
+        loss=_class_loss,
+        probabilities=partial(torch.softmax, dim=1),
+        count=_count_classes,
+        score=mean_iou,
+        start=_start_at_classes,
+        decide=partial(torch.argmax, dim=0),
+        paint=torch.clone,
+    ),
+}
+
+
 def quiet_lightning() -> None:
     """Silence what Lightning says about the machine and about small data."""
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -3412,7 +3533,8 @@ class UISegmentationData(pl.LightningDataModule):
     pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
     drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
     name) shows, and no scene is then on both sides. augment: a paired transform for the
-    scaled training pictures. patterns, read_target: see `find_pairs`, `PairDataset`.
+    scaled training pictures. patterns, read_target: see `find_pairs`, `PairDataset`;
+    `load_classes` as read_target gives class ids, `load_masks` overlapping masks.
     Raises ValueError if a set would be empty or a batch larger than the data.
     (notebooks 04, 05)
     """
@@ -3428,7 +3550,7 @@ class UISegmentationData(pl.LightningDataModule):
         scenes: Mapping[str, str] | None = None,
         augment: PairTransform | None = None,
         patterns: tuple[str, str] | None = None,
-        read_target: Callable[[Path], Image.Image] = load_mask,
+        read_target: ReadTarget = load_mask,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -3506,7 +3628,7 @@ class UISegmentationData(pl.LightningDataModule):
         return scene
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled whole batches (B, 3, H, W) and (B, 1, H, W)."""
+        """Shuffled whole batches: (B, 3, H, W) and targets, as masks (B, 1, H, W)."""
         return self._loader(self.train_set, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -3522,8 +3644,8 @@ class UISegmentationData(pl.LightningDataModule):
         )
 
 
-def _share_of_sound_samples(samples: Iterable[Sample]) -> float:
-    """Count the foreground of training samples, refusing what cannot be learnt from."""
+def _sound_targets(samples: Iterable[Sample]) -> list[torch.Tensor]:
+    """List the targets of training samples, refusing what cannot be learnt from."""
     targets = []
     for image, target in samples:
         if not isinstance(image, torch.Tensor) or not isinstance(target, torch.Tensor):
@@ -3536,22 +3658,61 @@ def _share_of_sound_samples(samples: Iterable[Sample]) -> float:
                 f"training images reach {image.max():g}: expected 0..1; divide by 255"
             )
         targets.append(target)
-    share = foreground_share(targets)
-    if share == 0 and any((target == IGNORE_INDEX).any() for target in targets):
+    return targets
+
+
+def _check_task(
+    task: str,
+    num_out_channels: int,
+    loss: str,
+    pos_weight: float | None,
+    class_weights: Sequence[float] | None,
+) -> None:
+    """Refuse settings that do not go together."""
+    if task not in TASKS:
         raise ValueError(
-            "no training target has a pixel of 1, but some have 255, which means "
-            "ignored; masks of 0/255 must be divided by 255, empty ones left out"
+            f"task {task!r}: expected one of {', '.join(TASKS)}"
+            f"{_nearest(str(task), TASKS)}"
         )
-    return share
+    if loss not in LOSSES:
+        raise ValueError(f"loss {loss!r}: expected one of {', '.join(LOSSES)}")
+    if task == "binary" and num_out_channels != 1:
+        raise ValueError(
+            f'num_out_channels {num_out_channels} with task "binary": expected 1; '
+            'several classes need task="multiclass", or "multilabel" if they overlap'
+        )
+    if task == "multiclass":
+        if not 2 <= num_out_channels <= IGNORE_INDEX:
+            raise ValueError(
+                f'num_out_channels {num_out_channels} with task "multiclass": expected '
+                f"2 to {IGNORE_INDEX}, one per class, background too"
+            )
+        if loss != "bce" or pos_weight is not None:
+            raise ValueError(
+                f'loss {loss!r} and pos_weight {pos_weight} with task "multiclass": '
+                "its loss is cross entropy; expected neither, see class_weights"
+            )
+    if class_weights is not None:
+        if task != "multiclass":
+            raise ValueError(
+                f'class_weights with task "{task}": expected none; see pos_weight'
+            )
+        _checked_weights(class_weights, torch.empty(1, num_out_channels))
 
 
 class UISegmentationSystem(pl.LightningModule):
     """A UNet and how it is trained: loss, scores, optimiser and schedule.
 
     learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
-    after 30 % of the steps and ends at a thousandth. loss: "bce" or "bce_dice".
-    image_size: (height, width) to predict at; by default the picture's own. Logs
-    train_loss, val_loss, val_iou (pooled over all pixels). (notebook 04)
+    after 30 % of the steps and ends at a thousandth. image_size: (height, width) to
+    predict at; by default the picture's own. network: settings of `UNet`.
+
+    task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
+    overlap, (K, H, W). "multiclass": class ids (H, W), each pixel of one class. The
+    network then needs num_out_channels=K. loss: "bce" or "bce_dice", and pos_weight,
+    are for masks; classes have cross entropy, with class_weights. Logs train_loss,
+    val_loss and val_iou: of all pixels and masks together, or the mean over the classes
+    of their IoU of all pixels. (notebooks 04, 08)
     """
 
     def __init__(
@@ -3559,32 +3720,45 @@ class UISegmentationSystem(pl.LightningModule):
         learning_rate: float = 3e-3,
         max_features: int = 256,
         *,
+        task: str = "binary",
         loss: str = "bce",
         pos_weight: float | None = None,
+        class_weights: Sequence[float] | None = None,
         image_size: int | tuple[int, int] | None = None,
         **network: Any,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f"loss {loss!r}: expected one of {', '.join(LOSSES)}")
+        num_out_channels = network.get("num_out_channels", 1)
+        _check_task(task, num_out_channels, loss, pos_weight, class_weights)
+        if class_weights is not None:  # plain numbers, for the checkpoint
+            class_weights = [float(weight) for weight in class_weights]
         self.save_hyperparameters()
         self.network = UNet(max_features=max_features, **network)
+
+    @property
+    def task(self) -> Task:
+        """What the kind of target needs."""
+        return TASKS[self.hparams.task]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.network(image)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Measure how wrong logits are, both (B, K, H, W)."""
-        return LOSSES[self.hparams.loss](logits, targets, self.hparams.pos_weight)
+        """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
+        return self.task.loss(logits, targets, self.hparams)
+
+    def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Measure how right logits are, 0..1, as val_iou does."""
+        return self.task.score(self.task.count(logits, targets))
 
     def on_train_start(self) -> None:
-        """Start at the data's share of foreground; a resumed run has learnt it."""
+        """Start at the data's share of each class; a resumed run has learnt it."""
         self._check_schedule()
         if self.trainer.ckpt_path is None and self.trainer.global_step == 0:
             samples = itertools.islice(self.trainer.train_dataloader.dataset, 100)
-            share = _share_of_sound_samples(samples)
+            targets = _sound_targets(samples)
             if not self.network.head.bias.any():  # zero only before any training
-                self.network.set_foreground_share(share)
+                self.task.start(self.network, targets)
 
     def _check_schedule(self) -> None:
         """Refuse to go on with another number of steps than the schedule was made for.
@@ -3612,14 +3786,15 @@ class UISegmentationSystem(pl.LightningModule):
         logits = self(image)
         loss = self.loss(logits, target)
         self.log("val_loss", loss, batch_size=len(image), sync_dist=True)
-        self._val_counts += iou_counts(logits > 0, target)
+        self._val_counts += self.task.count(logits, target)
 
     def on_validation_epoch_start(self) -> None:
-        self._val_counts = torch.zeros(2, dtype=torch.long, device=self.device)
+        self._val_counts = 0
 
     def on_validation_epoch_end(self) -> None:
-        counts = self.all_gather(self._val_counts)  # (2,), or (processes, 2)
-        self.log("val_iou", iou_of(counts.reshape(-1, 2).sum(dim=0)))
+        counts = self.all_gather(self._val_counts)  # of several processes: one more dim
+        counts = counts.reshape(-1, *self._val_counts.shape).sum(dim=0)
+        self.log("val_iou", self.task.score(counts))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
@@ -3655,20 +3830,67 @@ class UISegmentationSystem(pl.LightningModule):
             optimizer, gradient_clip_val, gradient_clip_algorithm or "norm"
         )
 
-    @torch.inference_mode()
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find the interface in a PIL picture of any size: bool (H, W) of that size.
 
         threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
-        what is not a picture and for a network of several classes.
+        what is not a picture and for a network of another task.
         """
+        self._need("predict_mask")
+        return self._masks(image, [threshold])[0]
+
+    def predict_masks(
+        self, image: Image.Image, threshold: float | Sequence[float] = 0.5
+    ) -> np.ndarray:
+        """Find overlapping classes in a PIL picture of any size: bool (K, H, W).
+
+        threshold: as in `predict_mask`, or one for each class. (notebook 08)
+        """
+        self._need("predict_masks")
+        num_classes = self.network.num_out_channels
+        one = np.ndim(threshold) == 0
+        thresholds = [threshold] * num_classes if one else list(threshold)
+        if len(thresholds) != num_classes:
+            raise ValueError(
+                f"{len(thresholds)} thresholds: expected one, or {num_classes}, one "
+                "per class"
+            )
+        return self._masks(image, thresholds)
+
+    def predict_classes(self, image: Image.Image) -> np.ndarray:
+        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W).
+
+        Raises ValueError as `predict_mask` does. (notebook 08)
+        """
+        self._need("predict_classes")
+        return self._logits(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+    def _need(self, method: str) -> None:
+        """Refuse to predict what the network was not trained for."""
+        if self.task.predict != method:
+            raise ValueError(
+                f"{method}: not for a network of task {self.hparams.task}; use "
+                f"{self.task.predict}"
+            )
+
+    def _masks(self, image: Image.Image, thresholds: Sequence[float]) -> np.ndarray:
+        """Find what is at least as probable as thresholds (K,): bool (K, H, W)."""
+        for threshold in thresholds:
+            if not 0 <= threshold <= 1:
+                raise ValueError(
+                    f"threshold {threshold}: a probability, expected 0 to 1"
+                )
+        probabilities = self._logits(image).sigmoid().cpu()
+        return (probabilities >= torch.tensor(thresholds).view(-1, 1, 1)).numpy()
+
+    @torch.inference_mode()
+    def _logits(self, image: Image.Image) -> torch.Tensor:
+        """Look at a PIL picture of any size: logits (K, H, W) of that size."""
         if not isinstance(image, Image.Image):
             raise ValueError(
-                f"predict_mask got {type(image).__name__}: expected a PIL picture; "
-                "files are read by load_image"
+                f"prediction got {type(image).__name__}: expected a PIL picture; files "
+                "are read by load_image"
             )
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold {threshold}: a probability, expected 0 to 1")
         image = _to_rgb(_upright(image), "picture")
         size = (image.height, image.width)
         tensor = v2.functional.to_image(image)
@@ -3680,13 +3902,9 @@ class UISegmentationSystem(pl.LightningModule):
         self.eval()
         logits = self(tensor[None].as_subclass(torch.Tensor).to(self.device))
         self.train(was_training)
-        if logits.shape[1] != 1:
-            raise ValueError(
-                f"predict_mask: the network knows {logits.shape[1]} classes, not one"
-            )
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
-        return (logits[0, 0].sigmoid() >= threshold).cpu().numpy()
+        return logits[0]
 
 
 class StepProgress(pl.Callback):
@@ -3730,8 +3948,9 @@ class StepProgress(pl.Callback):
 class Watch(pl.Callback):
     """Remembers how training goes on one sample, looking every few steps.
 
-    Fills `steps`, `losses` (of the batch), `ious` and `probabilities` (float (H, W), on
-    the CPU), from step 0 on: the curves and the frames of a GIF.
+    Fills `steps`, `losses` (of the batch), `ious` and `probabilities` (float (H, W), of
+    several classes (K, H, W), on the CPU), from step 0 on: the curves and the frames of
+    a GIF.
     """
 
     def __init__(self, sample: Sample, every_n_steps: int = 5) -> None:
@@ -3766,8 +3985,8 @@ class Watch(pl.Callback):
         logits = module(image[None].to(module.device)).cpu()
         self.steps.append(step)
         self.losses.append(loss)
-        self.ious.append(float(binary_iou(logits, target[None], from_logits=True)))
-        self.probabilities.append(logits[0, 0].sigmoid())
+        self.ious.append(float(module.score(logits, target[None])))
+        self.probabilities.append(module.task.probabilities(logits)[0].squeeze(0))
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -3840,10 +4059,11 @@ def _one_line(error: Exception) -> str:
 class RunFolder(pl.Callback):
     """Keeps a run in a folder, so that nothing is lost when it is killed.
 
-    After each epoch: log.csv, epochs/001.png (image, probabilities, prediction, target
-    of some validation samples), best.ckpt (weights of the best val_iou, to predict
-    with), last.ckpt (everything, to go on from). At the end: curves.png. Each is
-    written beside and moved into place; SafeCheckpointIO does that for checkpoints.
+    After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
+    target of some validation samples; where masks overlap, the last is in front),
+    best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
+    go on from). At the end: curves.png. Each is written beside and moved into place;
+    SafeCheckpointIO does that for checkpoints.
     patience: stop after that many epochs without a better val_iou; 0: never.
     Raises ValueError when the loss is no number any more. (notebook 05)
     """
@@ -3947,9 +4167,11 @@ class RunFolder(pl.Callback):
         rows = []
         for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
             image, target = dataset[index]
-            logits = module(image[None].to(module.device))[0].cpu()
-            found = [logits[0].sigmoid(), logits[0] > 0, target[0] == 1]
-            rows.append(np.hstack([to_array(part) for part in (image, *found)]))
+            logits = module(image[None].to(module.device)).cpu()
+            highest = module.task.probabilities(logits)[0].amax(dim=0)
+            painted = map(module.task.paint, (module.task.decide(logits[0]), target))
+            parts = [to_array(part) for part in (image, highest, *painted)]
+            rows.append(np.hstack(parts))
         path = self.folder / "epochs" / f"{len(self.rows):03}.png"
         path.parent.mkdir(exist_ok=True)
         with _beside(path) as part:
@@ -4244,9 +4466,19 @@ def _new_system(settings: Settings) -> UISegmentationSystem:
             fast=settings.fast,
             **changes,
         )
-    learnt = load_system(settings.weights)
+    learnt = _load_binary(settings.weights)
     system = UISegmentationSystem(**{**learnt.hparams, **changes})
     system.load_state_dict(learnt.state_dict())
+    return system
+
+
+def _load_binary(path: Path | str) -> UISegmentationSystem:
+    """Load a checkpoint of the one task that the commands know."""
+    system = load_system(path)
+    if system.hparams.task != "binary":
+        arrived = f"a network of task {system.hparams.task}"
+        advice = "the others are trained and used from Python, see notebook 08"
+        _refuse(path, arrived, "one of task binary", advice)
     return system
 
 
@@ -4335,7 +4567,7 @@ def _predict(options: argparse.Namespace) -> int:
     outputs = _outputs(pictures, folder, options.overlay)
     if not options.overwrite:
         _refuse_existing(outputs)
-    system = load_system(_checkpoint_or_reference(options.checkpoint))
+    system = _load_binary(_checkpoint_or_reference(options.checkpoint))
     _output_folder(options.output_dir)
     failures = []
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):

@@ -1,4 +1,4 @@
-"""Small made pictures, and what commands refuse, for the tests to share."""
+"""Small made pictures and systems, and what commands refuse, for the tests to share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
+import torch
 from PIL import Image
 
 import ui_segmentation_system as ui
@@ -15,6 +17,7 @@ BOX_LEVEL = 150
 
 MakePairs = Callable[..., Path]
 Refused = Callable[..., str]
+Train = Callable[..., pl.Trainer]
 
 
 def draw_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
@@ -31,6 +34,22 @@ def find_box(image: Image.Image) -> Image.Image:
     """Make the mask of an image of `draw_image` from its pixels, 0 and 255."""
     inside = np.array(image).min(axis=2) > BOX_LEVEL
     return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+
+
+def small_system(seed: int = 0, **options: Any) -> ui.UISegmentationSystem:
+    torch.manual_seed(seed)
+    return ui.UISegmentationSystem(
+        **{"max_features": 16, "learning_rate": 1e-2} | options
+    )
+
+
+def weights(system: ui.UISegmentationSystem) -> dict[str, torch.Tensor]:
+    return system.network.state_dict()
+
+
+def equal(first: ui.UISegmentationSystem, second: ui.UISegmentationSystem) -> bool:
+    pairs = zip(weights(first).values(), weights(second).values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.fixture
@@ -89,3 +108,29 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
         return lines[-1]
 
     return refuse
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Give a function that fits a system to data, quietly, on the CPU."""
+    ui.quiet_lightning()
+
+    def fit(
+        system: ui.UISegmentationSystem,
+        data: ui.UISegmentationData | torch.utils.data.DataLoader,
+        ckpt_path: Path | None = None,
+        val_dataloaders: torch.utils.data.DataLoader | None = None,
+        **options: Any,
+    ) -> pl.Trainer:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            **{"enable_checkpointing": False, "max_epochs": 2} | options,
+        )
+        trainer.fit(system, data, val_dataloaders, ckpt_path=ckpt_path)
+        return trainer
+
+    return fit

@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import MakePairs, draw_image
+from conftest import MakePairs, Train, draw_image, equal, small_system
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -29,11 +28,9 @@ from ui_segmentation_system import (
     binary_iou,
     foreground_share,
     load_image,
-    quiet_lightning,
 )
 
 SIZE = (32, 32)
-Train = Callable[..., pl.Trainer]
 
 
 class Spy(pl.Callback):
@@ -59,47 +56,8 @@ class Spy(pl.Callback):
             self.norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
 
 
-@pytest.fixture
-def train(tmp_path: Path) -> Train:
-    """Give a function that fits a system to data, quietly, on the CPU."""
-    quiet_lightning()
-
-    def fit(
-        system: UISegmentationSystem,
-        data: UISegmentationData | torch.utils.data.DataLoader,
-        ckpt_path: Path | None = None,
-        **options: Any,
-    ) -> pl.Trainer:
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            **{"enable_checkpointing": False, "max_epochs": 2} | options,
-        )
-        trainer.fit(system, data, ckpt_path=ckpt_path)
-        return trainer
-
-    return fit
-
-
-def small_system(seed: int = 0, **options: Any) -> UISegmentationSystem:
-    torch.manual_seed(seed)
-    return UISegmentationSystem(**{"max_features": 16, "learning_rate": 1e-2} | options)
-
-
 def overfit_data(folder: Path) -> UISegmentationData:
     return UISegmentationData(folder, 2, SIZE, overfit_num=4)
-
-
-def weights(system: UISegmentationSystem) -> dict[str, torch.Tensor]:
-    return system.network.state_dict()
-
-
-def equal(first: UISegmentationSystem, second: UISegmentationSystem) -> bool:
-    pairs = zip(weights(first).values(), weights(second).values(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
 
 
 def tensors(folder: Path) -> list[Sample]:
@@ -273,8 +231,9 @@ def test_what_cannot_be_judged_is_refused() -> None:
         small_system().predict_mask(np.array(image))
     with pytest.raises(ValueError, match="threshold 128: a probability, expected 0 to"):
         small_system().predict_mask(image, 128)
-    with pytest.raises(ValueError, match="the network knows 2 classes, not one"):
-        small_system(num_out_channels=2).predict_mask(image)
+    several = small_system(task="multilabel", num_out_channels=2)
+    with pytest.raises(ValueError, match="not for a network of task multilabel"):
+        several.predict_mask(image)
 
 
 @pytest.mark.parametrize(
