@@ -1220,7 +1220,7 @@ def check_pairs(
         _overall_share(masks),
         min(shares, default=None),
         max(shares, default=None),
-        _shares_of_classes(facts),
+        _overall_class_shares(facts),
     )
 
 
@@ -1229,7 +1229,7 @@ def _two_level(facts: Sequence[PairFacts]) -> list[PairFacts]:
     return [fact for fact in facts if fact.class_pixels is None]
 
 
-def _shares_of_classes(facts: Sequence[PairFacts]) -> tuple[float, ...] | None:
+def _overall_class_shares(facts: Sequence[PairFacts]) -> tuple[float, ...] | None:
     counts = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
     pixels = np.sum(counts, axis=0)[:IGNORE_INDEX] if counts else np.zeros(1)
     if not pixels.any():
@@ -2565,7 +2565,9 @@ def mean_iou(matrix: torch.Tensor) -> torch.Tensor:
     return scores.nanmean() if (scores >= 0).any() else torch.ones_like(scores[0])
 
 
-def class_shares(targets: Iterable[torch.Tensor], num_classes: int) -> torch.Tensor:
+def shares_of_classes(
+    targets: Iterable[torch.Tensor], num_classes: int
+) -> torch.Tensor:
     """Count the share of each class, float32 (K,), among the pixels not ignored.
 
     All 0 where every pixel is ignored. Raises ValueError for ids beyond K.
@@ -3467,7 +3469,7 @@ def _start_at_classes(network: UNet, targets: Sequence[torch.Tensor]) -> None:
                 f"training target of {target.dtype} {tuple(target.shape)}: expected "
                 'class ids, int64 (H, W), as of load_classes; masks need task="binary"'
             )
-    shares = class_shares(targets, network.num_out_channels)
+    shares = shares_of_classes(targets, network.num_out_channels)
     if shares[1:].sum() == 0:
         _refuse_nothing_but_ignored(
             targets,

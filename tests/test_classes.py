@@ -212,6 +212,12 @@ def test_packed_masks_are_unpacked(tmp_path: Path, count: int) -> None:
         ui.load_masks(path, 9)
 
 
+def test_one_bit_too_many_is_named_with_its_file(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.array([[4, 0]], np.uint8))
+    with pytest.raises(ValueError, match=r"1_classes.png: values 0, 4; .* most 3, the"):
+        ui.load_masks(path, 2)
+
+
 # ---- the doctor
 
 
@@ -516,11 +522,11 @@ def test_predictions_that_are_no_class_ids_are_refused() -> None:
 def test_shares_of_classes_leave_out_ignored() -> None:
     maps = [torch.tensor([[0, 1, 255]]), torch.tensor([[1, 1, 3]])]
     expected = torch.tensor([1, 3, 0, 1]) / 5
-    torch.testing.assert_close(ui.class_shares(maps, 4), expected)
-    torch.testing.assert_close(ui.class_shares(iter(maps), 4), expected)
-    assert ui.class_shares([torch.full((2, 2), 255)], 2).tolist() == [0, 0]
+    torch.testing.assert_close(ui.shares_of_classes(maps, 4), expected)
+    torch.testing.assert_close(ui.shares_of_classes(iter(maps), 4), expected)
+    assert ui.shares_of_classes([torch.full((2, 2), 255)], 2).tolist() == [0, 0]
     with pytest.raises(ValueError, match="target with class id 3: expected 0 to 2"):
-        ui.class_shares(maps, 3)
+        ui.shares_of_classes(maps, 3)
 
 
 # ---- the network's start
