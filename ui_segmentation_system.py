@@ -2554,9 +2554,9 @@ def class_iou(matrix: torch.Tensor) -> torch.Tensor:
 
     matrix: of `confusion_matrix`. (notebook 08)
     """
-    both = matrix.diagonal().double()
+    both = matrix.diagonal()
     either = matrix.sum(dim=0) + matrix.sum(dim=1) - both
-    return (both / either).float()  # 0 / 0 is NaN
+    return both / either  # 0 / 0 is NaN; never float64, which Apple's GPUs lack
 
 
 def mean_iou(matrix: torch.Tensor) -> torch.Tensor:
