@@ -1,5 +1,6 @@
 """The checks of the exercises: each answers "not answered yet", a hint, or "ok"."""
 
+import copy
 import itertools
 import json
 import operator
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import nn
 
 import ui_segmentation_system as ui
@@ -87,6 +88,19 @@ def near(answer: float, wanted: float) -> bool:
     return abs(answer - wanted) <= 0.006
 
 
+def read_numbers(answer: Any) -> list[float]:
+    """Read an answer as a list of numbers; a Hint where it is none."""
+    try:
+        return [float(value) for value in answer]
+    except (TypeError, ValueError):
+        raise Hint("the answer is a list of numbers") from None
+
+
+def alike(answer: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether as many numbers are the wanted ones to three digits."""
+    return all(abs(a - b) < 1e-4 for a, b in zip(answer, wanted, strict=True))
+
+
 # Lesson 01
 
 
@@ -103,14 +117,14 @@ def iou_of_all_interface(answer: Any) -> str:
 @exercise("01.2")
 def class_shares(answer: Any) -> str:
     ids = torch.tensor([[0, 1, 1, 255], [2, 1, 0, 255]])
-    shares = [float(share) for share in call(answer, ids, 4)]
+    shares = read_numbers(call(answer, ids, 4))
     if len(shares) != 4:
         return f"hint: {len(shares)} shares for 4 classes; a class may be absent"
     if abs(sum(shares) - 1) > 1e-4:
         return f"hint: shares add up to {sum(shares):.2f}; ignored pixels do not count"
     right = [2 / 6, 3 / 6, 1 / 6, 0]
-    same = all(abs(a - b) < 1e-4 for a, b in zip(shares, right, strict=True))
-    return OK if same else f"hint: for {ids.tolist()} expected {right}, got {shares}"
+    what = f"for {ids.tolist()} expected {right}, got {shares}"
+    return OK if alike(shares, right) else f"hint: {what}"
 
 
 @cache
@@ -147,20 +161,25 @@ def left_out(answer: Any) -> str:
     return OK if number(answer) == 7 else "hint: whole batches first, then what remains"
 
 
-def expect_refusal(
+def refusal(case: str, function: Any, *arguments: Any) -> str:
+    """Give the words of a learner's ValueError; a Hint with the case if none came."""
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+    except Exception as error:
+        what = f"raise ValueError for it, not {type(error).__name__}"
+        raise Hint(f"{case}; {what}") from error
+    raise Hint(f"{case}, and nothing was raised")
+
+
+def expect_orphan(
     function: Any, inputs: Sequence[str], targets: Sequence[str], orphan: str
 ) -> None:
     """Call a learner's function; a Hint unless a ValueError names the orphan."""
-    try:
-        function(list(inputs), list(targets))
-    except ValueError as error:
-        if orphan not in str(error):
-            raise Hint(f"the message does not name {orphan}") from error
-    except Exception as error:
-        what = f"raise ValueError for it, not {type(error).__name__}"
-        raise Hint(f"{orphan} has no partner; {what}") from error
-    else:
-        raise Hint(f"{orphan} has no partner, and nothing was raised")
+    case = f"{orphan} has no partner"
+    if orphan not in refusal(case, function, list(inputs), list(targets)):
+        raise Hint(f"the message does not name {orphan}")
 
 
 @exercise("02.2")
@@ -170,8 +189,8 @@ def match_all(answer: Any) -> str:
     pairs = [tuple(pair) for pair in call(answer, list(inputs), list(targets))]
     if pairs != list(zip(inputs, reversed(targets), strict=True)):
         return f"hint: two shuffled pairs came back as {pairs}"
-    expect_refusal(answer, inputs, targets[1:], "2_input.png")
-    expect_refusal(answer, inputs[:1], targets, "2_target.jpg")
+    expect_orphan(answer, inputs, targets[1:], "2_input.png")
+    expect_orphan(answer, inputs[:1], targets, "2_target.jpg")
     return OK
 
 
@@ -478,4 +497,195 @@ def same_size_batches(answer: Any) -> str:
         batches = read_parts(call(answer, list(sizes), batch_size))
         if fault := next(batch_faults(sizes, batch_size, batches), None):
             return f"hint: batch_size {batch_size}: {fault}"
+    return OK
+
+
+# Lesson 07
+
+
+@exercise("07.1")
+def strange_masks(answer: Any) -> str:
+    if number(answer) == 194:
+        return "hint: umm and uu have numbers without a mask of um; those are left out"
+    if number(answer) == 285:
+        return "hint: so many are taken, but the um pictures get their own masks"
+    if number(answer) == 95:
+        return "hint: so many of one kind; both umm and uu get the masks of um"
+    if number(answer) == 289:
+        return "hint: those are all; not each is taken, and um gets its own masks"
+    right = number(answer) == 190
+    return OK if right else "hint: um has the numbers 0 to 94; so have umm and uu"
+
+
+def call_on_picture(
+    function: Any, dtype: torch.dtype, picture: Any, *arguments: Any
+) -> torch.Tensor:
+    """Call a learner's function on a copy of a picture, (H, W) or (H, W, 3).
+
+    A Hint unless it returns a tensor (H, W) of the dtype and leaves the copy as it was.
+    """
+    given = copy.deepcopy(picture)
+    found = call(function, given, *arguments)
+    if not isinstance(found, torch.Tensor):
+        raise Hint(f"the answer is a tensor, not {type(found).__name__}")
+    shape = tuple(picture.shape[:2])
+    if found.dtype != dtype or found.shape != shape:
+        got = f"{found.dtype} {tuple(found.shape)}"
+        raise Hint(f"expected {dtype} {shape}, got {got}")
+    if not np.array_equal(given, picture):
+        raise Hint("your function changed the picture that it was given")
+    return found
+
+
+# KITTI's own colours, and others: some share a channel or a sum with one of its own,
+# and the channels of olive add up to 0 in uint8.
+ROAD_MASKS = (
+    (("magenta", "red", "black"), ("black", "magenta", "red")),
+    (("blue", "lime", "white", "yellow", "cyan", "olive"),),
+)
+ROAD_VALUES = {"magenta": 1, "black": 255}
+
+
+def road_faults(
+    mask: Sequence[Sequence[str]], found: Sequence[Sequence[float]]
+) -> Iterator[str]:
+    """Say which colours of a mask, given by name, have a wrong value."""
+    for names, values in zip(mask, found, strict=True):
+        for name, got in zip(names, values, strict=True):
+            if got != (wanted := ROAD_VALUES.get(name, 0)):
+                colour = f"{name} {ImageColor.getrgb(name)}"
+                yield f"{colour}: expected {wanted}, got {got:g}"
+
+
+@exercise("07.2")
+def road_target(answer: Any) -> str:
+    for mask in ROAD_MASKS:
+        colours = [[ImageColor.getrgb(name) for name in names] for names in mask]
+        picture = np.array(colours, dtype=np.uint8)
+        found = call_on_picture(answer, torch.float32, picture)
+        if fault := next(road_faults(mask, found.tolist()), None):
+            return f"hint: {fault}"
+    return OK
+
+
+def film_faults(
+    num_frames: int, num_val: int, gap: int, train: Sequence[int], val: Sequence[int]
+) -> Iterator[str]:
+    """Say what is wrong with the frames for training and for validation."""
+    if both := set(train) & set(val):
+        yield f"frame {min(both)} is in both"
+    if len(val) != num_val:
+        yield f"frames for validation: {len(val)}, expected {num_val}"
+    start = num_frames - num_val
+    if set(val) != (last := set(range(start, num_frames))):
+        missing = min(last - set(val))
+        yield f"validation is the end of the film, but frame {missing} is not in it"
+    if (between := start - max(train, default=-1) - 1) != gap:
+        yield f"frames in the gap: {between}, expected {gap}"
+    unused = range(start - gap, start)
+    yield from part_faults(num_frames, (train, unused, val), "split")
+
+
+@exercise("07.3")
+def split_with_gap(answer: Any) -> str:
+    # Shares that come out whole, that round up, that round down; one frame to train.
+    for film in ((20, 0.2, 3), (20, 0.18, 0), (20, 0.17, 2), (10, 0.4, 5)):
+        num_frames, val_share, gap = film
+        parts = read_parts(call(answer, *film))
+        if len(parts) != 2:
+            return f"hint: the answer is (train, val), not {len(parts)} lists"
+        num_val = round(val_share * num_frames)
+        if fault := next(film_faults(num_frames, num_val, gap, *parts), None):
+            return f"hint: split_with_gap{film}: {fault}"
+    for film in ((10, 0.4, 6), (10, 0.4, 8)):
+        refusal(f"split_with_gap{film} leaves no frame to train", answer, *film)
+    return OK
+
+
+# Lesson 08
+
+
+@exercise("08.1")
+def iou_of_class_one(answer: Any) -> str:
+    iou = number(answer)
+    if near(iou, 35 / 40):
+        return "hint: that is recall: the right pixels among those of the targets"
+    if near(iou, 35 / 45):
+        return "hint: that is precision: the right pixels among those predicted"
+    if near(iou, 85 / 100):
+        return "hint: that is the share of right pixels, of both classes"
+    if near(iou, 70 / 85):
+        return "hint: that is Dice; IoU divides the common pixels by the union"
+    if near(iou, 50 / 65):
+        return "hint: that is class 0; class 1 is the second row and column"
+    right = near(iou, 35 / 50)
+    return OK if right else "hint: the union is its row and its column, 35 only once"
+
+
+def balanced(counts: Sequence[int], power: float) -> list[float]:
+    """Give weights as 1 / count to a power, averaging 1; 0 without pixels."""
+    weights = [count**-power if count else 0 for count in counts]
+    scale = sum(count > 0 for count in counts) / sum(weights)
+    return [weight * scale for weight in weights]
+
+
+def weight_faults(counts: Sequence[int], weights: Sequence[float]) -> Iterator[str]:
+    """Say whether weights do not fit the classes, their average, or their counts."""
+    if len(weights) != len(counts):
+        yield f"{len(weights)} weights for {len(counts)} classes"
+    for count, weight in zip(counts, weights, strict=True):
+        if count == 0 and weight != 0:
+            yield f"a class without pixels has the weight {weight:g}; expected 0"
+    average = sum(weights) / sum(count > 0 for count in counts)
+    if not near(average, 1):
+        yield f"weights of classes that occur average {average:.3g}; expected 1"
+    if alike(weights, balanced(counts, 1)):
+        yield "that is 1 / count; take the root of the counts"
+    if not alike(weights, right := balanced(counts, 0.5)):
+        expected, got = ([round(value, 3) for value in row] for row in (right, weights))
+        yield f"expected {expected}, got {got}"
+
+
+@exercise("08.2")
+def class_weights(answer: Any) -> str:
+    counts = [900, 100, 25]
+    weights = read_numbers(call(answer, list(counts)))
+    if fault := next(weight_faults(counts, weights), None):
+        return f"hint: counts {counts}: {fault}"
+    counts.insert(1, 0)
+    weights = read_numbers(call_on(f"counts {counts}", answer, list(counts)))
+    fault = next(weight_faults(counts, weights), None)
+    return f"hint: counts {counts}: {fault}" if fault else OK
+
+
+# Ids of a row or two, and groups: swapped ones; ids in none; one that does not occur.
+MERGES = (
+    ([[0, 1, 1], [1, 0, 0]], [[1], [0]]),
+    ([[0, 1, 2], [3, 4, 255]], [[4, 2], [0]]),
+    ([[2, 0]], [[0], [5, 2]]),
+)
+
+
+def merge_faults(
+    ids: torch.Tensor, groups: Sequence[Sequence[int]], found: torch.Tensor
+) -> Iterator[str]:
+    """Say which ids did not become the place of their group."""
+    places = {old: place for place, group in enumerate(groups) for old in group}
+    pairs = zip(ids.flatten().tolist(), found.flatten().tolist(), strict=True)
+    for old, got in pairs:
+        if got == (wanted := places.get(old, 255)):
+            continue
+        which = f"id {old}" if old in places else f"id {old}, in no group,"
+        why = " (mapped twice?)" if got == places.get(wanted) else ""
+        yield f"{which} became {got}{why}, expected {wanted}"
+
+
+@exercise("08.3")
+def merge_classes(answer: Any) -> str:
+    for rows, groups in MERGES:
+        ids = torch.tensor(rows)
+        given = copy.deepcopy(groups)
+        found = call_on_picture(answer, torch.int64, ids, given)
+        if fault := next(merge_faults(ids, groups, found), None):
+            return f"hint: groups {groups}: {fault}"
     return OK

@@ -18,6 +18,8 @@ import ui_segmentation_system as ui
 Pictures = tuple[Image.Image, Image.Image]
 Results = Iterable[tuple[int, Any]]
 Sizes = list[tuple[int, int]]
+Groups = list[list[int]]
+Frames = tuple[list[int], list[int]]
 
 
 # Right answers
@@ -141,6 +143,45 @@ def same_size_batches(sizes: Sizes, batch_size: int) -> list[list[int]]:
     return join(cut(part, batch_size) for part in indices_of(sizes))
 
 
+def fill_road(mask: np.ndarray, road: np.ndarray) -> Tensor:
+    """A target of the pixels that are road; black ones are ignored."""
+    return torch.from_numpy(np.where((mask == 0).all(axis=-1), 255, road)).float()
+
+
+def road_target(mask: np.ndarray) -> Tensor:
+    return fill_road(mask, (mask == (255, 0, 255)).all(axis=-1))
+
+
+def lay_out(train: int, gap: int, val: int) -> Frames:
+    """So many frames for training, for nobody and for validation, one after another."""
+    start = train + gap
+    return list(range(train)), list(range(start, start + val))
+
+
+def split_with_gap(num_frames: int, val_share: float, gap: int) -> Frames:
+    num_val = round(val_share * num_frames)
+    if num_frames - num_val <= gap:
+        raise ValueError("no frame is left for training")
+    return lay_out(num_frames - num_val - gap, gap, num_val)
+
+
+def class_weights(counts: Sequence[float]) -> list[float]:
+    weights = [count**-0.5 if count else 0 for count in counts]
+    scale = sum(count > 0 for count in counts) / sum(weights)
+    return [weight * scale for weight in weights]
+
+
+def paint(ids: Tensor, groups: Groups, merged: Tensor) -> Tensor:
+    """Write the place of each group over its ids."""
+    for place, group in enumerate(groups):
+        merged[torch.isin(ids, torch.tensor(group))] = place
+    return merged
+
+
+def merge_classes(ids: Tensor, groups: Groups) -> Tensor:
+    return paint(ids, groups, torch.full_like(ids, 255))
+
+
 RIGHT: dict[str, Any] = {
     "01.1": 0.32,
     "01.2": class_shares,
@@ -160,6 +201,12 @@ RIGHT: dict[str, Any] = {
     "06.1": (1 + 3 * 4) * 16,
     "06.2": in_order,
     "06.3": same_size_batches,
+    "07.1": 95 + 95,
+    "07.2": road_target,
+    "07.3": split_with_gap,
+    "08.1": float(ui.class_iou(torch.tensor([[50, 10], [5, 35]]))[1]),
+    "08.2": class_weights,
+    "08.3": merge_classes,
 }
 
 
@@ -257,6 +304,75 @@ def batches_of_even_length(sizes: Sizes, batch_size: int) -> list[list[int]]:
     return [part[place::count] for part, count in parts for place in range(count)]
 
 
+def road_of_codes(mask: np.ndarray) -> Tensor:
+    """Compares one number per colour."""
+    codes = torch.from_numpy(mask).long() @ torch.tensor([65536, 256, 1])
+    target = torch.zeros(codes.shape)
+    target[codes == 0xFF00FF] = 1
+    target[codes == 0] = 255
+    return target
+
+
+def road_by_pixel(mask: np.ndarray) -> Tensor:
+    values = {(255, 0, 255): 1.0, (0, 0, 0): 255.0}
+    rows = [[values.get(tuple(pixel), 0.0) for pixel in row] for row in mask.tolist()]
+    return torch.tensor(rows)
+
+
+def split_as_ranges(num_frames: int, val_share: float, gap: int) -> list[range]:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    return [range(len(train)), range(val[0], num_frames)]
+
+
+def split_as_tensors(num_frames: int, val_share: float, gap: int) -> Iterator[Tensor]:
+    """Gives the frames in another order."""
+    parts = split_with_gap(num_frames, val_share, gap)
+    return (torch.tensor(part).flip(0) for part in parts)
+
+
+def split_of_array(num_frames: int, val_share: float, gap: int) -> list[np.ndarray]:
+    last = num_frames - round(val_share * num_frames)
+    train, _, val = np.split(np.arange(num_frames), [max(last - gap, 0), last])
+    if not train.size:
+        raise ValueError("no frame is left for training")
+    return [train, val]
+
+
+def weights_of_array(counts: Sequence[float]) -> np.ndarray:
+    counts = np.array(counts, dtype=float)
+    weights = np.divide(1, np.sqrt(counts), where=counts > 0, out=np.zeros_like(counts))
+    return weights / weights[counts > 0].mean()
+
+
+def weights_of_tensor(counts: Sequence[float]) -> Tensor:
+    weights = torch.tensor(counts).rsqrt()
+    weights[weights.isinf()] = 0
+    return weights / weights[weights > 0].mean()
+
+
+def weights_in_place(counts: list[float]) -> list[float]:
+    counts[:] = class_weights(counts)
+    return counts
+
+
+def merge_by_table(ids: Tensor, groups: Groups) -> Tensor:
+    return paint(torch.arange(256), groups, torch.full((256,), 255))[ids]
+
+
+def merge_by_pixel(ids: Tensor, groups: Groups) -> Tensor:
+    merged = ids.clone()
+    places = {old: place for place, group in enumerate(groups) for old in group}
+    return merged.apply_(lambda old: places.get(old, 255))
+
+
+def merge_from_the_last(ids: Tensor, groups: Groups) -> Tensor:
+    merged = torch.full_like(ids, 255)
+    while groups:
+        group = torch.tensor(groups.pop())
+        merged[torch.isin(ids, group)] = len(groups)
+    return merged
+
+
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
@@ -271,6 +387,17 @@ def batches_of_even_length(sizes: Sizes, batch_size: int) -> list[list[int]]:
         ("06.3", batches_of_sorted),
         ("06.3", batches_as_they_fill),
         ("06.3", batches_of_even_length),
+        ("07.2", road_of_codes),
+        ("07.2", road_by_pixel),
+        ("07.3", split_as_ranges),
+        ("07.3", split_as_tensors),
+        ("07.3", split_of_array),
+        ("08.2", weights_of_array),
+        ("08.2", weights_of_tensor),
+        ("08.2", weights_in_place),
+        ("08.3", merge_by_table),
+        ("08.3", merge_by_pixel),
+        ("08.3", merge_from_the_last),
     ],
 )
 def test_other_right_function_is_ok(name: str, answer: Any) -> None:
@@ -645,6 +772,308 @@ def batches_of_sizes(sizes: Sizes, batch_size: int) -> list[Sizes]:
     return [[sizes[index] for index in batch] for batch in batches]
 
 
+def road_of_doubles(mask: np.ndarray) -> Tensor:
+    return road_target(mask).double()
+
+
+def road_of_bytes(mask: np.ndarray) -> Tensor:
+    return road_target(mask).byte()
+
+
+def road_of_bools(mask: np.ndarray) -> Tensor:
+    return road_target(mask) == 1
+
+
+def road_as_array(mask: np.ndarray) -> np.ndarray:
+    return road_target(mask).numpy()
+
+
+def road_with_channel(mask: np.ndarray) -> Tensor:
+    return road_target(mask)[None]
+
+
+def road_transposed(mask: np.ndarray) -> Tensor:
+    return road_target(mask).T
+
+
+def road_squeezed(mask: np.ndarray) -> Tensor:
+    return road_target(mask).squeeze()
+
+
+def road_in_place(mask: np.ndarray) -> Tensor:
+    mask[..., 0] = road_target(mask)
+    return torch.from_numpy(mask[..., 0]).float()
+
+
+def road_or_not(mask: np.ndarray) -> Tensor:
+    return (road_target(mask) == 1).float()
+
+
+def road_inverted(mask: np.ndarray) -> Tensor:
+    target = road_target(mask)
+    return torch.where(target == 255, 255, 1 - target)
+
+
+def road_of_any_channel(mask: np.ndarray) -> Tensor:
+    """Says any where road_target says all."""
+    return fill_road(mask, (mask == (255, 0, 255)).any(axis=-1))
+
+
+def road_of_blue(mask: np.ndarray) -> Tensor:
+    return fill_road(mask, mask[..., 2] == 255)
+
+
+def road_of_red_and_blue(mask: np.ndarray) -> Tensor:
+    return fill_road(mask, (mask[..., ::2] == 255).all(axis=-1))
+
+
+def road_of_sum(mask: np.ndarray) -> Tensor:
+    return fill_road(mask, mask.sum(axis=-1) == 510)
+
+
+def road_of_all_but_red(mask: np.ndarray) -> Tensor:
+    return fill_road(mask, (mask != (255, 0, 0)).any(axis=-1))
+
+
+def ignored_without_red(mask: np.ndarray) -> Tensor:
+    return torch.where(torch.from_numpy(mask[..., 0]) == 0, 255, road_target(mask))
+
+
+def ignored_of_sum(mask: np.ndarray) -> Tensor:
+    """Adds in uint8, where 128 + 128 is 0."""
+    red, green, blue = torch.from_numpy(mask).unbind(-1)
+    return torch.where(red + green + blue == 0, 255, road_target(mask))
+
+
+def gap_of_validation(num_frames: int, val_share: float, gap: int) -> Frames:
+    train, val = split_with_gap(num_frames, val_share, 0)
+    return train, val[gap:]
+
+
+def gap_at_the_end(num_frames: int, val_share: float, gap: int) -> Frames:
+    num_val = round(val_share * num_frames)
+    return lay_out(num_frames - num_val - gap, 0, num_val)
+
+
+def gap_at_the_start(num_frames: int, val_share: float, gap: int) -> Frames:
+    last = num_frames - round(val_share * num_frames)
+    return list(range(gap, last)), list(range(last, num_frames))
+
+
+def gap_and_one(num_frames: int, val_share: float, gap: int) -> Frames:
+    return split_with_gap(num_frames, val_share, gap + 1)
+
+
+def gap_less_one(num_frames: int, val_share: float, gap: int) -> Frames:
+    return split_with_gap(num_frames, val_share, gap - 1)
+
+
+def gap_from_the_end(num_frames: int, val_share: float, gap: int) -> Frames:
+    """Cuts with -gap, which is 0 where there is no gap."""
+    train, val = split_with_gap(num_frames, val_share, 0)
+    return train[:-gap], val
+
+
+def split_in_both(num_frames: int, val_share: float, gap: int) -> Frames:
+    return list(range(num_frames)), split_with_gap(num_frames, val_share, gap)[1]
+
+
+def split_at_the_start(num_frames: int, val_share: float, gap: int) -> Frames:
+    parts = split_with_gap(num_frames, val_share, gap)
+    return tuple([num_frames - 1 - frame for frame in part] for part in parts)
+
+
+def split_every_so_many(num_frames: int, val_share: float, gap: int) -> Frames:
+    frames, step = list(range(num_frames)), round(1 / val_share)
+    return [frame for frame in frames if frame % step], frames[::step]
+
+
+def split_with_floor(num_frames: int, val_share: float, gap: int) -> Frames:
+    num_val = int(val_share * num_frames)
+    return lay_out(num_frames - num_val - gap, gap, num_val)
+
+
+def split_with_ceiling(num_frames: int, val_share: float, gap: int) -> Frames:
+    num_val = -int(-val_share * num_frames // 1)
+    return lay_out(num_frames - num_val - gap, gap, num_val)
+
+
+def split_without_first(num_frames: int, val_share: float, gap: int) -> Frames:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    return train[1:], val
+
+
+def split_with_repeats(num_frames: int, val_share: float, gap: int) -> Frames:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    return [*train, 0], val
+
+
+def split_from_minus_one(num_frames: int, val_share: float, gap: int) -> Frames:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    return [-1, *train], val
+
+
+def val_then_train(num_frames: int, val_share: float, gap: int) -> Frames:
+    return split_with_gap(num_frames, val_share, gap)[::-1]
+
+
+def split_in_three(num_frames: int, val_share: float, gap: int) -> list[list[int]]:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    return [train, list(range(len(train), val[0])), val]
+
+
+def split_into_counts(num_frames: int, val_share: float, gap: int) -> tuple[int, int]:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    return len(train), len(val)
+
+
+def split_without_refusal(num_frames: int, val_share: float, gap: int) -> Frames:
+    num_val = round(val_share * num_frames)
+    return lay_out(num_frames - num_val - gap, gap, num_val)
+
+
+def split_refusing_below_none(num_frames: int, val_share: float, gap: int) -> Frames:
+    """Leaves no frame for training, if only the gap just fits."""
+    train, val = split_without_refusal(num_frames, val_share, gap)
+    if gap + len(val) > num_frames:
+        raise ValueError("the gap is longer than what is left")
+    return train, val
+
+
+def split_refusing_none(num_frames: int, val_share: float, gap: int) -> Frames:
+    """Counts from the end where the gap is longer than what is left."""
+    frames = list(range(num_frames))
+    last = num_frames - round(val_share * num_frames)
+    if not (train := frames[: last - gap]):
+        raise ValueError("no frame is left for training")
+    return train, frames[last:]
+
+
+def split_refusing_one(num_frames: int, val_share: float, gap: int) -> Frames:
+    train, val = split_with_gap(num_frames, val_share, gap)
+    if len(train) == 1:
+        raise ValueError("one frame is too few for training")
+    return train, val
+
+
+def split_with_assert(num_frames: int, val_share: float, gap: int) -> Frames:
+    train, val = split_without_refusal(num_frames, val_share, gap)
+    assert train
+    return train, val
+
+
+def weigh(counts: Sequence[float], power: float) -> Tensor:
+    weights = torch.tensor(counts).float() ** -power
+    return torch.where(weights.isinf(), 0, weights)
+
+
+def inverse_weights(counts: Sequence[float]) -> Tensor:
+    weights = weigh(counts, 1)
+    return weights / weights[weights > 0].mean()
+
+
+def cube_root_weights(counts: Sequence[float]) -> Tensor:
+    weights = weigh(counts, 1 / 3)
+    return weights / weights[weights > 0].mean()
+
+
+def weights_unscaled(counts: Sequence[float]) -> Tensor:
+    return weigh(counts, 0.5)
+
+
+def weights_adding_to_one(counts: Sequence[float]) -> Tensor:
+    return weigh(counts, 0.5) / weigh(counts, 0.5).sum()
+
+
+def weights_over_all(counts: Sequence[float]) -> Tensor:
+    return weigh(counts, 0.5) / weigh(counts, 0.5).mean()
+
+
+def weights_of_root(counts: Sequence[float]) -> Tensor:
+    return weigh(counts, -0.5) / weigh(counts, -0.5).mean()
+
+
+def weights_or_nan(counts: Sequence[float]) -> Tensor:
+    weights = torch.tensor(counts) ** -0.5
+    return weights / weights.mean()
+
+
+def weights_or_inf(counts: Sequence[float]) -> Tensor:
+    weights = torch.tensor(counts) ** -0.5
+    return weights / weights[weights.isfinite()].mean()
+
+
+def weights_of_floats(counts: Sequence[float]) -> list[float]:
+    weights = [1 / count**0.5 for count in counts]
+    return [weight * len(weights) / sum(weights) for weight in weights]
+
+
+def weights_of_at_least_one(counts: Sequence[float]) -> list[float]:
+    return class_weights([max(count, 1) for count in counts])
+
+
+def weights_of_present(counts: Sequence[float]) -> list[float]:
+    return [weight for weight in class_weights(counts) if weight]
+
+
+def merge_in_place(ids: Tensor, groups: Groups) -> Tensor:
+    ids[:] = merge_classes(ids, groups)
+    return ids
+
+
+def merge_twice(ids: Tensor, groups: Groups) -> Tensor:
+    """Asks the picture that it changes."""
+    merged = ids.clone()
+    paint(merged, groups, merged)
+    return torch.where(torch.isin(ids, torch.tensor(join(groups))), merged, 255)
+
+
+def merge_known(ids: Tensor, groups: Groups) -> Tensor:
+    return paint(ids, groups, ids.clone())
+
+
+def merge_known_and_ignored(ids: Tensor, groups: Groups) -> Tensor:
+    return paint(ids, groups, torch.where(ids == 255, 255, 0))
+
+
+def merge_into_first(ids: Tensor, groups: Groups) -> Tensor:
+    """Gives each group its smallest old id."""
+    merged = torch.full_like(ids, 255)
+    for group in groups:
+        merged[torch.isin(ids, torch.tensor(group))] = min(group)
+    return merged
+
+
+def merge_from_one(ids: Tensor, groups: Groups) -> Tensor:
+    return merge_classes(ids, [[], *groups])
+
+
+def merge_to_bytes(ids: Tensor, groups: Groups) -> Tensor:
+    return merge_classes(ids, groups).byte()
+
+
+def merge_to_array(ids: Tensor, groups: Groups) -> np.ndarray:
+    return merge_classes(ids, groups).numpy()
+
+
+def merge_with_batch(ids: Tensor, groups: Groups) -> Tensor:
+    return merge_classes(ids, groups)[None]
+
+
+def merge_by_short_table(ids: Tensor, groups: Groups) -> Tensor:
+    """Has a place for the ids of the groups alone."""
+    old = torch.arange(max(join(groups)) + 1)
+    return paint(old, groups, torch.full_like(old, 255))[ids]
+
+
+def merge_by_table_of_picture(ids: Tensor, groups: Groups) -> Tensor:
+    """Has a place for the ids of the picture alone."""
+    table = torch.full((int(ids.max()) + 1,), 255)
+    for place, group in enumerate(groups):
+        table[group] = place
+    return table[ids]
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("01.1", 0.684, "share of right pixels"),
     ("01.1", 1.0, "union is the whole picture"),
@@ -746,6 +1175,79 @@ WRONG: list[tuple[str, Any, str]] = [
     ("06.3", batches_filled_up, "sample 6 is 2 times in the batches"),
     ("06.3", batches_from_the_end, "11 samples have no index 11"),
     ("06.3", batches_of_sizes, "lists of indices"),
+    ("07.1", 194, "those are left out"),
+    ("07.1", 285, "so many are taken"),
+    ("07.1", 95, "of one kind"),
+    ("07.1", 289, "those are all"),
+    ("07.1", 96 + 98 - 1, "0 to 94"),
+    ("07.2", road_of_doubles, "float32 (2, 3), got torch.float64 (2, 3)"),
+    ("07.2", road_of_bytes, "got torch.uint8"),
+    ("07.2", road_of_bools, "got torch.bool"),
+    ("07.2", road_as_array, "a tensor, not ndarray"),
+    ("07.2", road_with_channel, "got torch.float32 (1, 2, 3)"),
+    ("07.2", road_transposed, "got torch.float32 (3, 2)"),
+    ("07.2", road_squeezed, "float32 (1, 6), got torch.float32 (6,)"),
+    ("07.2", road_in_place, "changed the picture"),
+    ("07.2", road_or_not, "black (0, 0, 0): expected 255, got 0"),
+    ("07.2", road_inverted, "magenta (255, 0, 255): expected 1, got 0"),
+    ("07.2", road_of_any_channel, "red (255, 0, 0): expected 0, got 1"),
+    ("07.2", road_of_blue, "blue (0, 0, 255): expected 0, got 1"),
+    ("07.2", road_of_red_and_blue, "white (255, 255, 255): expected 0, got 1"),
+    ("07.2", road_of_sum, "yellow (255, 255, 0): expected 0, got 1"),
+    ("07.2", road_of_all_but_red, "blue (0, 0, 255): expected 0, got 1"),
+    ("07.2", ignored_without_red, "blue (0, 0, 255): expected 0, got 255"),
+    ("07.2", ignored_of_sum, "olive (128, 128, 0): expected 0, got 255"),
+    ("07.3", split_in_both, "split_with_gap(20, 0.2, 3): frame 16 is in both"),
+    ("07.3", gap_of_validation, "frames for validation: 1, expected 4"),
+    ("07.3", gap_at_the_end, "end of the film, but frame 17 is not in it"),
+    ("07.3", gap_at_the_start, "frames in the gap: 0, expected 3"),
+    ("07.3", gap_and_one, "frames in the gap: 4, expected 3"),
+    ("07.3", gap_less_one, "frames in the gap: 2, expected 3"),
+    ("07.3", gap_from_the_end, "(20, 0.18, 0): frames in the gap: 16, expected 0"),
+    ("07.3", split_at_the_start, "end of the film, but frame 16 is not in it"),
+    ("07.3", split_every_so_many, "but frame 16 is not in it"),
+    ("07.3", split_with_floor, "(20, 0.18, 0): frames for validation: 3, expected 4"),
+    ("07.3", split_with_ceiling, "(20, 0.17, 2): frames for validation: 4, expected 3"),
+    ("07.3", split_without_first, "sample 0 is 0 times in the split"),
+    ("07.3", split_with_repeats, "sample 0 is 2 times in the split"),
+    ("07.3", split_from_minus_one, "20 samples have no index -1"),
+    ("07.3", val_then_train, "frames for validation: 13, expected 4"),
+    ("07.3", split_in_three, "(train, val), not 3 lists"),
+    ("07.3", split_into_counts, "lists of indices"),
+    ("07.3", split_without_refusal, "(10, 0.4, 6) leaves no frame to train, and"),
+    ("07.3", split_refusing_below_none, "(10, 0.4, 6) leaves no frame to train, and"),
+    ("07.3", split_refusing_none, "(10, 0.4, 8) leaves no frame to train, and"),
+    ("07.3", split_refusing_one, "your function raised ValueError: one frame"),
+    ("07.3", split_with_assert, "raise ValueError for it, not AssertionError"),
+    ("08.1", 35 / 40, "that is recall"),
+    ("08.1", 0.78, "that is precision"),
+    ("08.1", 0.85, "share of right pixels"),
+    ("08.1", 0.82, "that is Dice"),
+    ("08.1", 0.77, "that is class 0"),
+    ("08.1", 35 / 85, "35 only once"),
+    ("08.2", inverse_weights, "take the root"),
+    ("08.2", cube_root_weights, "expected [0.3, 0.9, 1.8], got [0.47,"),
+    ("08.2", weights_unscaled, "average 0.111; expected 1"),
+    ("08.2", weights_adding_to_one, "average 0.333; expected 1"),
+    ("08.2", weights_over_all, "[900, 0, 100, 25]: weights of classes that occur"),
+    ("08.2", weights_of_root, "expected [0.3, 0.9, 1.8], got [2.0"),
+    ("08.2", weights_or_nan, "without pixels has the weight nan"),
+    ("08.2", weights_or_inf, "without pixels has the weight inf"),
+    ("08.2", weights_of_floats, "[900, 0, 100, 25]: your function raised ZeroDivision"),
+    ("08.2", weights_of_at_least_one, "without pixels has the weight 3"),
+    ("08.2", weights_of_present, "3 weights for 4 classes"),
+    ("08.2", sum, "a list of numbers"),
+    ("08.3", merge_in_place, "changed the picture"),
+    ("08.3", merge_twice, "id 1 became 1 (mapped twice?), expected 0"),
+    ("08.3", merge_known, "id 1, in no group, became 1, expected 255"),
+    ("08.3", merge_known_and_ignored, "id 1, in no group, became 0, expected 255"),
+    ("08.3", merge_into_first, "id 0 became 0 (mapped twice?), expected 1"),
+    ("08.3", merge_from_one, "id 0 became 2, expected 1"),
+    ("08.3", merge_to_bytes, "torch.int64 (2, 3), got torch.uint8 (2, 3)"),
+    ("08.3", merge_to_array, "a tensor, not ndarray"),
+    ("08.3", merge_with_batch, "got torch.int64 (1, 2, 3)"),
+    ("08.3", merge_by_short_table, "your function raised IndexError"),
+    ("08.3", merge_by_table_of_picture, "your function raised IndexError"),
 ]
 
 
