@@ -2846,10 +2846,11 @@ class PrefetchDataLoader(NaiveDataLoader):
     """Have the batches made ahead by worker processes; hand them out in order.
 
     Workers start with `iter` and end with the epoch, or when its iterator goes. At most
-    `num_workers * prefetch_batches` batches are asked for and not yet handed out. Batch
-    i is made by worker i % num_workers, whose random numbers (torch, numpy, random)
-    start from the epoch's seed + its own number, as in torch's DataLoader: with the
-    same seed both give equal batches. num_workers=0 makes them in this process.
+    `num_workers * prefetch_batches` batches (100 or fewer) are asked for and not yet
+    handed out. Batch i is made by worker i % num_workers, whose random numbers start
+    from the epoch's seed + its own number; torch's and Python's are those of torch's
+    DataLoader, so that with the same seed both give equal batches. num_workers=0 makes
+    them in this process.
 
     `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
     prefers). What a sample or `collate_fn` raises is raised here, with the worker's
@@ -2879,10 +2880,10 @@ class PrefetchDataLoader(NaiveDataLoader):
         )
         _need_whole("num_workers", num_workers, 0)
         _need_whole("prefetch_batches", prefetch_batches, 1)
-        if prefetch_batches > MOST_AHEAD:
+        if num_workers * prefetch_batches > MOST_AHEAD:
             raise ValueError(
-                f"prefetch_batches {prefetch_batches}: expected {MOST_AHEAD} or fewer; "
-                "what is ahead fills the memory"
+                f"num_workers {num_workers} * prefetch_batches {prefetch_batches}: "
+                f"expected {MOST_AHEAD} or fewer in all; what is ahead fills the memory"
             )
         methods = multiprocessing.get_all_start_methods()
         if multiprocessing_context not in (None, *methods):
@@ -3013,9 +3014,8 @@ class _Crew:
         try:
             return _loads(self._results.recv_bytes())
         except (EOFError, OSError):
-            if wait_for_any(
-                ends, timeout=1
-            ):  # the sender died before it had handed all over
+            # Perhaps the sender died before it had handed all over.
+            if wait_for_any(ends, timeout=1):
                 raise self._obituary() from None
             raise
 
