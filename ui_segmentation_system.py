@@ -21,11 +21,12 @@ width.
 
 Contents, in the order of the notebooks; delete from the bottom what you do not need:
 
-    1. Pictures and masks            6. Showing
-    2. Pairs, doctor and datasets    7. Loaders
-    3. Paired transforms             8. Other people's folders
-    4. UNet                          9. Lightning system and data module
-    5. Losses and scores            10. Command line
+    1. Pictures and masks            7. Loaders
+    2. Pairs, doctor and datasets    8. Other people's folders
+    3. Paired transforms             9. Tiles
+    4. UNet                         10. Lightning system and data module
+    5. Losses and scores            11. Command line
+    6. Showing
 
 Notable choices:
 - Transforms are thin layers over torchvision v2: one draw, masks never blended.
@@ -40,6 +41,7 @@ Version 0.1.0 of the series "ui-segmentation-system". Licence: MIT.
 from __future__ import annotations
 
 import argparse
+import bisect
 import contextlib
 import csv
 import difflib
@@ -779,6 +781,11 @@ def load_classes(
         ids[~_opaque(picture)] = IGNORE_INDEX
     if num_classes is not None:
         _refuse_classes_beyond(path, ids, num_classes)
+    return _class_picture(ids)
+
+
+def _class_picture(ids: np.ndarray) -> Image.Image:
+    """Make class ids, uint8 (H, W), a picture of mode "P" in our colours."""
     classes = Image.fromarray(ids)
     classes.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
     return classes
@@ -3384,7 +3391,654 @@ def _refuse_missing_category(folder: Path, pairs: Sequence[Pair]) -> None:
 
 
 # --------------------------------------------------------------------------------------
-# 9. Lightning system and data module: the training loop, bought. (notebook 04)
+# 9. Tiles: windows of pictures too big to open. (notebook 09)
+# --------------------------------------------------------------------------------------
+
+Region = tuple[int, int, int, int]  # y0, x0, y1, x1
+EDGES = ("shift", "pad")
+WEIGHTS = ("smooth", "constant", "centre")
+
+
+class Tile(NamedTuple):
+    """A window: the number of its picture, its upper left corner and its size."""
+
+    picture: int
+    y: int
+    x: int
+    height: int
+    width: int
+
+
+class _Source:
+    """A picture (H, W, 3) or mask (H, W) that is read window by window.
+
+    Anything with `shape` and windows `[y0:y1, x0:x1]`. Where the pixels are a memory
+    map, only the file's name goes to another process, which maps the file again.
+    """
+
+    def __init__(self, name: str, pixels: Any, *, is_mask: bool = False) -> None:
+        self.name, self.pixels, self.is_mask = name, pixels, is_mask
+        shape = tuple(getattr(pixels, "shape", ()))
+        layers = () if is_mask else (3,)
+        if len(shape) < 2 or shape[2:] != layers or 0 in shape:
+            raise ValueError(
+                f"{name}: a {type(pixels).__name__} of shape {shape}; expected "
+                f"{'(H, W)' if is_mask else '(H, W, 3)'} and windows [y0:y1, x0:x1], "
+                "as an array, a memory map or a tiled file has"
+            )
+        self._check_type(getattr(pixels, "dtype", "uint8"))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return tuple(self.pixels.shape[:2])
+
+    def cut(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
+        window = np.asarray(self.pixels[y0:y1, x0:x1])
+        expected = (y1 - y0, x1 - x0, *self.pixels.shape[2:])
+        if window.shape != expected:
+            raise ValueError(
+                f"{self.name}: rows {y0} to {y1}, columns {x0} to {x1} came as "
+                f"{window.shape}; expected {expected}; has the picture shrunk?"
+            )
+        self._check_type(window.dtype)
+        if window.dtype.itemsize > 1 and (window < 0).any() | (window > 255).any():
+            _refuse(self.name, f"values {_listed(window)}", "0 to 255", "mend the mask")
+        return window.astype(np.uint8, copy=False)
+
+    def _check_type(self, dtype: Any) -> None:
+        dtype = np.dtype(str(dtype).removeprefix("torch."))
+        if dtype != np.uint8 and not (self.is_mask and dtype.kind in "bui"):
+            expected = "uint8 or other whole numbers" if self.is_mask else "uint8"
+            advice = "round it" if self.is_mask else "scale it to 0..255 and round it"
+            _refuse(self.name, f"values of type {dtype}", expected, advice)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"pixels": None, "travelling": _packed(self.pixels)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        open_pixels, arguments = state.pop("travelling")
+        vars(self).update(state, pixels=open_pixels(*arguments))
+
+
+def _packed(pixels: Any) -> tuple[Callable[..., Any], tuple]:
+    """Say how to open pixels elsewhere: numpy would pickle a memory map's bytes."""
+    root, below = None, pixels
+    while isinstance(below, np.ndarray):
+        root = below if isinstance(below, np.memmap) else root
+        below = below.base
+    if root is None or root.filename is None:
+        return _the_same, (pixels,)
+    first, end = np.lib.array_utils.byte_bounds(pixels)
+    start = root.offset + first - root.ctypes.data
+    inside = pixels.ctypes.data - first
+    view = (pixels.shape, pixels.dtype, inside, pixels.strides)
+    return _map_file, (root.filename, start, end - first, *view)
+
+
+def _the_same(pixels: Any) -> Any:
+    return pixels
+
+
+def _map_file(
+    path: str,
+    start: int,
+    length: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    inside: int,
+    strides: tuple[int, ...],
+) -> np.ndarray:
+    data = np.memmap(path, np.uint8, "r", start, (length,))
+    return np.ndarray(shape, dtype, data, inside, strides)
+
+
+def _sources(name: str, given: Any, *, is_mask: bool = False) -> list[_Source]:
+    """Wrap one source or each of a list."""
+    if not isinstance(given, list | tuple):
+        return [_Source(name, given, is_mask=is_mask)]
+    if not given:
+        raise ValueError(f"{name}: an empty list; expected one picture or more")
+    return [
+        _Source(f"{name} {number}", one, is_mask=is_mask)
+        for number, one in enumerate(given)
+    ]
+
+
+def _starts(length: int, tile: int, stride: int) -> range:
+    """Give the places of tiles that cover a length; the last one may stick out."""
+    return range(0, stride * math.ceil(max(length - tile, 0) / stride) + 1, stride)
+
+
+class _Tiles(Dataset[Sample]):
+    """What both tile datasets share: sources, their regions, and a tile's sample."""
+
+    def __init__(
+        self,
+        image: Any,
+        target: Any,
+        tile_size: int | Sequence[int],
+        transform: PairTransform | None,
+        region: Region | Sequence[Region] | None,
+        num_classes: int | None,
+        ignore: int,
+    ) -> None:
+        _check_size("tile_size", tile_size)
+        self.height, self.width = _height_width(tile_size)
+        self.transform = transform or ImageTargetToTensor()
+        self.num_classes = num_classes
+        self.ignore = ignore if num_classes is None else IGNORE_INDEX
+        self._images = _sources("image", image)
+        self._targets = None
+        if target is not None:
+            self._targets = _sources("target", target, is_mask=True)
+            self._check_sizes()
+        self.regions = self._checked_regions(region)
+
+    def _check_sizes(self) -> None:
+        if len(self._images) != len(self._targets):
+            raise ValueError(
+                f"{len(self._images)} images and {len(self._targets)} targets: "
+                "expected as many of both"
+            )
+        for image, target in zip(self._images, self._targets, strict=True):
+            if image.size != target.size:
+                raise ValueError(
+                    f"{target.name}: {target.size} (H, W), but {image.name} is "
+                    f"{image.size}; expected equal sizes"
+                )
+
+    def _checked_regions(self, region: Any) -> list[Region]:
+        regions = [region] * len(self._images)
+        if region is not None and np.ndim(region) > 1:
+            regions = list(region)
+        if len(regions) != len(self._images):
+            raise ValueError(
+                f"{len(regions)} regions for {len(self._images)} images: expected one "
+                "region for all, or one each"
+            )
+        for number, image in enumerate(self._images):
+            height, width = image.size
+            whole = (0, 0, height, width)
+            y0, x0, y1, x1 = regions[number] or whole
+            if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+                raise ValueError(
+                    f"region {regions[number]}: expected (y0, x0, y1, x1) inside "
+                    f"{image.name} of {image.size} (H, W)"
+                )
+            regions[number] = (y0, x0, y1, x1)
+        return regions
+
+    def _check_fit(self, advice: str) -> None:
+        for image, (y0, x0, y1, x1) in zip(self._images, self.regions, strict=True):
+            if y1 - y0 < self.height or x1 - x0 < self.width:
+                raise ValueError(
+                    f"tile of {(self.height, self.width)} (H, W) is larger than "
+                    f"{image.name}, of {(y1 - y0, x1 - x0)}; expected it to fit; "
+                    f"{advice}"
+                )
+
+    def _cut(self, source: _Source, tile: Tile, fill: int) -> np.ndarray:
+        """Read a tile; what of it lies beyond its region is filled."""
+        _, _, foot, right = self.regions[tile.picture]
+        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
+        window = source.cut(tile.y, tile.x, y1, x1)
+        below, beside = tile.height - window.shape[0], tile.width - window.shape[1]
+        if not below and not beside:
+            return window
+        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
+        return np.pad(window, margins, constant_values=fill)
+
+    def _target(self, tile: Tile) -> np.ndarray:
+        """Read a tile of the mask, uint8 (h, w); all is ignored where there is none."""
+        if self._targets is None:
+            return np.full((tile.height, tile.width), self.ignore, np.uint8)
+        return self._cut(self._targets[tile.picture], tile, self.ignore)
+
+    def _sample(self, tile: Tile, target: np.ndarray) -> Sample:
+        image = Image.fromarray(self._cut(self._images[tile.picture], tile, 0))
+        name = self._targets[tile.picture].name if self._targets else "target"
+        if self.num_classes is None:
+            picture = _as_mask_picture(name, target, self.ignore)
+        else:
+            _refuse_classes_beyond(name, target, self.num_classes)
+            picture = _class_picture(target)
+        return Sample(*self.transform(image, picture))
+
+
+def _as_mask_picture(name: str, mask: np.ndarray, ignore: int) -> Image.Image:
+    """Make what `load_mask` gives: mode "L" of 0, 255 and 128 where nobody knows."""
+    unknown = mask == ignore
+    ones, bright = (mask == 1) & ~unknown, (mask == 255) & ~unknown
+    if not (ones | bright | unknown | (mask == 0)).all():
+        known = f"0 and 1 or 255, {ignore} for ignored"
+        advice = "name what is ignored, or give num_classes for class ids"
+        _refuse(name, f"values {_listed(mask)}", known, advice)
+    if ones.any() and bright.any():
+        advice = f"where 255 means ignored, say ignore={IGNORE_INDEX}"
+        _refuse(name, "both 1 and 255", "one value of foreground", advice)
+    greys = (ones | bright).view(np.uint8) * np.uint8(255)
+    greys[unknown] = IGNORE_GREY
+    return Image.fromarray(greys)
+
+
+class TileDataset(_Tiles):
+    """Tiles that cover every pixel of one picture or of several, in reading order.
+
+    image: uint8 (H, W, 3) as an array, a memory map or anything else with `shape` and
+    windows `[y0:y1, x0:x1]`, or a list of such; only windows are ever read. target:
+    masks (H, W) for them, cut by the same window: 0, 1 or 255 for foreground, `ignore`
+    where nobody knows; with num_classes, class ids and 255. None: all is ignored.
+    tile_size, stride (default: tile_size): pixels, or (height, width). edge: the last
+    tile of a row or column is moved inwards ("shift"), or filled with black, ignored
+    ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
+
+    A sample goes through `transform(image, target)` as pictures, like those of
+    PairDataset; by default through ImageTargetToTensor. Worker processes map a memory
+    map's file again; a plain array is shared with forked ones and copied to others.
+    Raises ValueError for what does not fit together. (notebook 09)
+    """
+
+    def __init__(
+        self,
+        image: Any,
+        target: Any,
+        tile_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        transform: PairTransform | None = None,
+        *,
+        edge: str = "shift",
+        region: Region | Sequence[Region] | None = None,
+        num_classes: int | None = None,
+        ignore: int = IGNORE_GREY,
+    ) -> None:
+        super().__init__(
+            image, target, tile_size, transform, region, num_classes, ignore
+        )
+        if edge not in EDGES:
+            raise ValueError(f"edge {edge!r}: expected one of {', '.join(EDGES)}")
+        stride = tile_size if stride is None else stride
+        _check_size("stride", stride)
+        self.stride = tuple(_height_width(stride))
+        if self.stride[0] > self.height or self.stride[1] > self.width:
+            raise ValueError(
+                f"stride {stride} of tiles of {tile_size}: expected no more than the "
+                "tile, or pixels between tiles are never seen"
+            )
+        self.edge = edge
+        if edge == "shift":
+            self._check_fit('make the tile smaller, or edge="pad"')
+        grids = [self._grid(region) for region in self.regions]
+        self._columns = [len(columns) for _, columns in grids]
+        self._ends = list(
+            itertools.accumulate(len(rows) * len(columns) for rows, columns in grids)
+        )
+
+    def _grid(self, region: Region) -> tuple[range, range]:
+        y0, x0, y1, x1 = region
+        return (
+            _starts(y1 - y0, self.height, self.stride[0]),
+            _starts(x1 - x0, self.width, self.stride[1]),
+        )
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def locate(self, index: int) -> Tile:
+        """Tell which picture and window a number stands for, without reading any."""
+        index = range(len(self))[index]
+        picture = bisect.bisect_right(self._ends, index)
+        before = self._ends[picture - 1] if picture else 0
+        row, column = divmod(index - before, self._columns[picture])
+        y0, x0, y1, x1 = self.regions[picture]
+        y, x = y0 + row * self.stride[0], x0 + column * self.stride[1]
+        if self.edge == "shift":
+            y, x = min(y, y1 - self.height), min(x, x1 - self.width)
+        return Tile(picture, y, x, self.height, self.width)
+
+    def __getitem__(self, index: int) -> Sample:
+        tile = self.locate(index)
+        return self._sample(tile, self._target(tile))
+
+
+class RandomTileDataset(_Tiles):
+    """Tiles at random places, `num_samples` an epoch, new ones in each epoch.
+
+    A picture is drawn by its area, and each place in it is as likely as any other.
+    image, target, tile_size, transform, region, num_classes, ignore: as in TileDataset.
+    skip_empty: share of the samples, 0..1 (True: all), that are drawn again, up to
+    `tries` times, until there is foreground in them.
+
+    Which tile it is depends on seed, the index and how often that index was drawn,
+    which all worker processes count together: the same seed gives the same epochs,
+    whatever the loader. `set_epoch` sets the count, to resume a run, after an epoch
+    that was broken off, or where several processes train together. (notebook 09)
+    """
+
+    def __init__(
+        self,
+        image: Any,
+        target: Any,
+        tile_size: int | Sequence[int],
+        num_samples: int,
+        transform: PairTransform | None = None,
+        seed: int = 0,
+        *,
+        region: Region | Sequence[Region] | None = None,
+        skip_empty: float = 0.0,
+        tries: int = 20,
+        num_classes: int | None = None,
+        ignore: int = IGNORE_GREY,
+    ) -> None:
+        super().__init__(
+            image, target, tile_size, transform, region, num_classes, ignore
+        )
+        self._check_fit("make the tile smaller, or leave the picture out")
+        _need_whole("num_samples", num_samples, 1)
+        _need_whole("seed", seed, 0)
+        _need_whole("tries", tries, 1)
+        if not 0 <= skip_empty <= 1:
+            raise ValueError(f"skip_empty {skip_empty}: expected a share, 0 to 1")
+        if skip_empty and target is None:
+            raise ValueError("skip_empty without a target: nobody knows what is empty")
+        self.seed, self.skip_empty, self.tries = seed, skip_empty, tries
+        areas = ((y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in self.regions)
+        self._area_ends = list(itertools.accumulate(areas))
+        # In memory that worker processes share, however they start.
+        self._draws = torch.zeros(num_samples, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with the tiles of an epoch; the first is 0."""
+        _need_whole("epoch", epoch, 0)
+        self._draws.fill_(epoch)
+
+    def locate(self, index: int, epoch: int | None = None) -> Tile:
+        """Tell which tile an index is in an epoch (default: when it is next drawn)."""
+        index = range(len(self))[index]
+        return self._draw(index, int(self._draws[index]) if epoch is None else epoch)[0]
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        epoch = int(self._draws[index])
+        self._draws[index] = epoch + 1
+        return self._sample(*self._draw(index, epoch))
+
+    def _draw(self, index: int, epoch: int) -> tuple[Tile, np.ndarray]:
+        """Draw a tile and read its mask."""
+        rng = np.random.default_rng((self.seed, epoch, index))
+        tries = self.tries if rng.random() < self.skip_empty else 1
+        for _ in range(tries):
+            tile = self._draw_place(rng)
+            target = self._target(tile)
+            if tries > 1 and ((target != 0) & (target != self.ignore)).any():
+                break
+        return tile, target
+
+    def _draw_place(self, rng: np.random.Generator) -> Tile:
+        place = rng.integers(self._area_ends[-1])
+        picture = bisect.bisect_right(self._area_ends, place)
+        y0, x0, y1, x1 = self.regions[picture]
+        y = int(rng.integers(y0, y1 - self.height, endpoint=True))
+        x = int(rng.integers(x0, x1 - self.width, endpoint=True))
+        return Tile(picture, y, x, self.height, self.width)
+
+
+def split_regions(
+    height: int, width: int, val_share: float = 0.2, gap: int = 0
+) -> tuple[Region, Region]:
+    """Split a picture across its longer side: regions to train in and to validate in.
+
+    gap: pixels between them that neither sees, at least the `receptive_field`.
+    val_share: of what the gap leaves, 0..1. (notebook 09)
+    """
+    _check_share("val_share", val_share)
+    _need_whole("gap", gap, 0)
+    length = max(height, width) - gap
+    val_length = round(length * val_share)
+    if not 0 < val_length < length:
+        raise ValueError(
+            f"{height} x {width} pixels, val_share {val_share}, gap {gap}: expected "
+            "something left for each side; make the gap smaller"
+        )
+    end, start = length - val_length, length - val_length + gap
+    if height >= width:
+        return (0, 0, end, width), (start, 0, height, width)
+    return (0, 0, height, end), (0, start, height, width)
+
+
+@torch.inference_mode()
+def receptive_field(network: nn.Module, size: int = 256) -> int:
+    """Measure the side of the square, in pixels, that one logit depends on.
+
+    One pixel is set to NaN, which spreads to all that is computed from it; at 32 places
+    in turn, as pooling looks farther from some. Raises ValueError where that reaches
+    the border of a picture of `size`, as it does where a network normalises each image.
+    (notebook 09)
+    """
+    _need_whole("size", size, 64)
+    reach = 0
+    device = next((p.device for p in network.parameters()), None)
+    with _evaluating(network):
+        for place in range(size // 2 - 16, size // 2 + 16):
+            image = torch.zeros(1, 3, size, size, device=device)
+            image[..., place, place] = torch.nan
+            reached = network(image)[0].isnan().any(dim=0).nonzero()
+            low, high = (int(end) for end in reached.aminmax())
+            if low == 0 or high == size - 1:
+                raise ValueError(
+                    f"size {size}: one pixel reaches the border; expected a network "
+                    "that sees less, such as UNet(normalize=False); or a larger size"
+                )
+            reach = max(reach, place - low, high - place)
+    return 2 * reach + 1
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Put a model into evaluation; afterwards each part is as it was."""
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    were_training = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in zip(parts, were_training, strict=True):
+            part.training = training
+
+
+class _Axis(NamedTuple):
+    """Where windows begin along one axis, and their shares, float32 (windows, tile).
+
+    At every pixel the shares sum to 1. As windows form a grid, so do the products of
+    two axes, and nothing need be divided afterwards.
+    """
+
+    length: int
+    tile: int
+    starts: list[int]
+    shares: torch.Tensor
+
+
+def _axis(length: int, tile: int, overlap: int, weights: str) -> _Axis:
+    padded = max(length, tile)
+    spread = _starts(padded, tile, tile - overlap)
+    starts = np.minimum(spread, padded - tile)[:, None]
+    inside = np.arange(tile)
+    places = starts + inside
+    # Pixels to the nearest end of the window that is not an end of the picture.
+    before = np.where(starts == 0, tile, inside + 1)
+    after = np.where(starts + tile == padded, tile, tile - inside)
+    depth = np.minimum(before, after)
+    deepest = np.zeros(padded, np.int64)
+    np.maximum.at(deepest, places, depth)
+    shares = {
+        "smooth": np.minimum(depth, overlap + 1),
+        "constant": np.ones_like(depth),
+        "centre": depth == deepest[places],
+    }[weights]
+    total = np.zeros(padded)
+    np.add.at(total, places, shares)
+    shares = torch.from_numpy((shares / total[places]).astype(np.float32))
+    return _Axis(length, tile, starts[:, 0].tolist(), shares)
+
+
+def _activation(activation: str, model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Give what makes logits (B, K, h, w) probabilities."""
+    known = {
+        "sigmoid": torch.sigmoid,
+        "softmax": partial(torch.softmax, dim=1),
+        "none": torch.Tensor.float,
+    }
+    if activation in known:
+        return known[activation]
+    if activation != "auto":
+        names = ", ".join(("auto", *known))
+        raise ValueError(f"activation {activation!r}: expected one of {names}")
+    own = getattr(getattr(model, "task", None), "probabilities", None)
+    one_or_more = ("softmax", "sigmoid")  # of a bare network
+    return own or (lambda logits: known[one_or_more[logits.shape[1] == 1]](logits))
+
+
+def _check_windows(
+    tile_size: int | Sequence[int], overlap: int, batch_size: int, weights: str
+) -> None:
+    _check_size("tile_size", tile_size)
+    _need_whole("overlap", overlap, 0)
+    _need_whole("batch_size", batch_size, 1)
+    if overlap >= min(_height_width(tile_size)):
+        raise ValueError(f"overlap {overlap}: expected less than the tile, {tile_size}")
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
+
+
+def _check_out(out: Any, size: tuple[int, int], num_classes: int | None = None) -> None:
+    """Refuse an array to write into; its K is known after the first batch."""
+    right = isinstance(out, np.ndarray) and out.dtype == np.float32 and out.ndim == 3
+    fits = right and out.shape[1:] == size and num_classes in (None, len(out))
+    if not fits or not out.flags.writeable:
+        kind = f"{getattr(out, 'dtype', '')} {getattr(out, 'shape', '')}"
+        wanted = f"({num_classes or 'K'}, {size[0]}, {size[1]})"
+        raise ValueError(
+            f"out: a {type(out).__name__} {kind}{', read-only' if fits else ''}; "
+            f"expected float32 {wanted}, to write into"
+        )
+
+
+def _predict_batch(
+    model: Any,
+    to_probabilities: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | str | None,
+    pixels: np.ndarray,
+) -> torch.Tensor:
+    """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
+    batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # channels last
+    logits = model(batch.float().div_(255))
+    shape = tuple(logits.shape)
+    if len(shape) != 4 or shape[0] != len(pixels) or shape[2:] != pixels.shape[1:3]:
+        raise ValueError(
+            f"the model gave {shape} for {tuple(batch.shape)}: expected logits "
+            "(B, K, H, W) of the same B, H and W"
+        )
+    return to_probabilities(logits).float().cpu()
+
+
+def _predict_row(
+    predict: Callable[[np.ndarray], torch.Tensor],
+    source: _Source,
+    axes: Sequence[_Axis],
+    row: int,
+    batch_size: int,
+    out: np.ndarray | None,
+    bar: tqdm,
+) -> np.ndarray:
+    """Add one row of windows to `out`, which is made once K is known."""
+    down, across = axes
+    height, width = source.size
+    y = down.starts[row]
+    foot = min(y + down.tile, height)
+    strip = source.cut(y, 0, foot, width)
+    margins = (max(down.tile - height, 0), max(across.tile - width, 0))
+    if any(margins):
+        strip = np.pad(strip, [*((0, more) for more in margins), (0, 0)], "edge")
+    above = min(down.starts[row - 1] + down.tile, height) if row else 0
+    for first in range(0, len(across.starts), batch_size):
+        starts = across.starts[first : first + batch_size]
+        windows = predict(np.stack([strip[:, x : x + across.tile] for x in starts]))
+        if out is None:
+            out = np.empty((windows.shape[1], height, width), np.float32)
+        if not first:
+            _check_out(out, source.size, windows.shape[1])
+            out[:, above:foot] = 0
+        for number, (x, window) in enumerate(zip(starts, windows, strict=True), first):
+            part = torch.from_numpy(out[:, y:foot, x : x + across.tile])
+            share = down.shares[row][:, None] * across.shares[number]
+            _, rows, columns = part.shape
+            part.addcmul_(window[:, :rows, :columns], share[:rows, :columns])
+        bar.update(len(starts))
+    return out
+
+
+@torch.inference_mode()
+def predict_tiled(
+    model: Any,
+    image: Any,
+    tile_size: int | Sequence[int],
+    overlap: int,
+    *,
+    batch_size: int = 4,
+    out: np.ndarray | None = None,
+    weights: str = "smooth",
+    activation: str = "auto",
+    progress: bool = False,
+    device: torch.device | str | None = None,
+) -> np.ndarray:
+    """Predict a picture of any size by overlapping windows: probabilities (K, H, W).
+
+    image: uint8 (H, W, 3), as in TileDataset; one row of windows is read at a time. The
+    last window of each row and column is moved inwards; a picture smaller than a tile
+    is padded with its edge. out: float32 (K, H, W), an array or a memory map, to write
+    into. device: where to compute (default: where the model is).
+
+    weights: how windows share the pixels where they overlap. "smooth": less towards
+    their borders; "constant": equally; "centre": each pixel from the window that it is
+    deepest in, which is what the whole picture would give if half the overlap covers
+    the `receptive_field`'s reach and windows begin where pooling does. activation:
+    "sigmoid", "softmax" or "none"; "auto" is what the model's task says, or sigmoid
+    for one class and softmax for more. Raises ValueError. (notebook 09)
+    """
+    source = _Source("image", image)
+    _check_windows(tile_size, overlap, batch_size, weights)
+    if out is not None:
+        _check_out(out, source.size)
+    sides = _height_width(tile_size)
+    axes = [
+        _axis(length, side, overlap, weights)
+        for length, side in zip(source.size, sides, strict=True)
+    ]
+    if device is None and isinstance(model, nn.Module):
+        device = next((p.device for p in model.parameters()), None)
+    to_probabilities = _activation(activation, model)
+    predict = partial(_predict_batch, model, to_probabilities, device)
+    tiles = len(axes[0].starts) * len(axes[1].starts)
+    with (
+        _evaluating(model),
+        tqdm(total=tiles, unit="tile", disable=not progress) as bar,
+    ):
+        for row in range(len(axes[0].starts)):
+            out = _predict_row(predict, source, axes, row, batch_size, out, bar)
+            if activation != "none":  # shares sum to 1 but for rounding
+                done = out[:, slice(*axes[0].starts[row : row + 2])]
+                np.minimum(done, 1, out=done)
+    return out
+
+
+# --------------------------------------------------------------------------------------
+# 10. Lightning system and data module: the training loop, bought. (notebook 04)
 # --------------------------------------------------------------------------------------
 
 # Imported here and not above: what stands before this section runs without Lightning.
@@ -4210,7 +4864,7 @@ def train_augmentation() -> ImageTargetCompose:
 
 
 # --------------------------------------------------------------------------------------
-# 10. Command line: check, train, predict. (notebooks 05 and 10)
+# 11. Command line: check, train, predict. (notebooks 05 and 10)
 # --------------------------------------------------------------------------------------
 
 # The checkpoint that `predict` uses by itself: the project's, not copied with the file.
