@@ -4029,10 +4029,10 @@ def predict_tiled(
         _evaluating(model),
         tqdm(total=tiles, unit="tile", disable=not progress) as bar,
     ):
-        for row in range(len(axes[0].starts)):
+        for row, end in enumerate([*axes[0].starts[1:], None]):
             out = _predict_row(predict, source, axes, row, batch_size, out, bar)
             if activation != "none":  # shares sum to 1 but for rounding
-                done = out[:, slice(*axes[0].starts[row : row + 2])]
+                done = out[:, axes[0].starts[row] : end]
                 np.minimum(done, 1, out=done)
     return out
 
