@@ -5,8 +5,9 @@ import itertools
 import json
 import operator
 from collections.abc import Callable, Iterator, Sequence, Sized
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -356,12 +357,14 @@ def interleave(sizes: Sequence[int]) -> list[str]:
     return [name for turn in range(max(sizes)) for name, size in groups if turn < size]
 
 
-def read_parts(answer: Any) -> list[list[int]]:
-    """Read folds or batches as lists of indices; a Hint where they are none."""
+def read_parts(
+    answer: Any, what: str = "a list of lists of indices"
+) -> list[list[int]]:
+    """Read folds or batches as lists of indices; a Hint with what it is if not."""
     try:
         return [[operator.index(place) for place in part] for part in answer]
     except (TypeError, ValueError):
-        raise Hint("the answer is a list of lists of indices") from None
+        raise Hint(f"the answer is {what}") from None
 
 
 def part_faults(count: int, parts: Sequence[Sequence[int]], name: str) -> Iterator[str]:
@@ -517,6 +520,25 @@ def strange_masks(answer: Any) -> str:
     return OK if right else "hint: um has the numbers 0 to 94; so have umm and uu"
 
 
+def expect_form(
+    found: Any, kind: type, dtypes: Sequence[Any], shape: tuple[int, ...]
+) -> None:
+    """A Hint unless a result is a tensor or an array, of one of the dtypes."""
+    if not isinstance(found, kind):
+        name = "a tensor" if kind is torch.Tensor else "an array"
+        raise Hint(f"the answer is {name}, not {type(found).__name__}")
+    if found.dtype not in dtypes or found.shape != shape:
+        wanted = " or ".join(map(str, dtypes))
+        got = f"{found.dtype} {tuple(found.shape)}"
+        raise Hint(f"expected {wanted} {shape}, got {got}")
+
+
+def expect_unchanged(what: str, given: Sequence[Any], before: Sequence[Any]) -> None:
+    """A Hint unless pictures that were given are as before."""
+    if not all(map(np.array_equal, given, before)):
+        raise Hint(f"your function changed the {what} that it was given")
+
+
 def call_on_picture(
     function: Any, dtype: torch.dtype, picture: Any, *arguments: Any
 ) -> torch.Tensor:
@@ -526,14 +548,8 @@ def call_on_picture(
     """
     given = copy.deepcopy(picture)
     found = call(function, given, *arguments)
-    if not isinstance(found, torch.Tensor):
-        raise Hint(f"the answer is a tensor, not {type(found).__name__}")
-    shape = tuple(picture.shape[:2])
-    if found.dtype != dtype or found.shape != shape:
-        got = f"{found.dtype} {tuple(found.shape)}"
-        raise Hint(f"expected {dtype} {shape}, got {got}")
-    if not np.array_equal(given, picture):
-        raise Hint("your function changed the picture that it was given")
+    expect_form(found, torch.Tensor, [dtype], tuple(picture.shape[:2]))
+    expect_unchanged("picture", [given], [picture])
     return found
 
 
@@ -688,4 +704,140 @@ def merge_classes(answer: Any) -> str:
         found = call_on_picture(answer, torch.int64, ids, given)
         if fault := next(merge_faults(ids, groups, found), None):
             return f"hint: groups {groups}: {fault}"
+    return OK
+
+
+# Lesson 09
+
+
+@exercise("09.1")
+def tiles_to_cover(answer: Any) -> str:
+    count = number(answer)
+    if count == 60:
+        return "hint: so many are in one row; there are as many rows"
+    if count == 59**2:
+        return "hint: the last of each row and column is missing: the one moved inwards"
+    if count == 58**2:
+        return "hint: so many whole steps; the first tile and the last one come on top"
+    if count in (44**2, 45**2):
+        return "hint: that is without overlap; a new tile begins every 384 pixels"
+    if 3587 <= count <= 3588:
+        return "hint: that is areas divided; count along each side, then multiply"
+    right = count == 60**2
+    return OK if right else "hint: the first tile, then a step for each 384 that remain"
+
+
+# Heights, widths and tiles: two remainders; none; pictures smaller than the tile.
+TILED = ((7, 10, 4), (8, 12, 4), (3, 9, 4), (9, 3, 4))
+
+
+def corner_of(
+    index: int, columns: int, height: int, width: int, tile: int
+) -> list[int]:
+    """Give the corner [y, x] of a tile where so many are in a row."""
+    lengths = zip(divmod(index, columns), (height, width), strict=True)
+    return [max(min(place * tile, length - tile), 0) for place, length in lengths]
+
+
+def corner_faults(
+    index: int, height: int, width: int, tile: int, corner: Sequence[int]
+) -> Iterator[str]:
+    """Say what is wrong with the corner of a tile."""
+    columns = -(-width // tile)
+    wanted = corner_of(index, columns, height, width, tile)
+    if list(corner) == wanted:
+        return
+    got = f"{tuple(corner)}, expected {tuple(wanted)}"
+    if len(corner) != 2:
+        yield f"{got}: a corner is (y, x)"
+    if min(corner) < 0:
+        yield f"{got}: no corner is negative"
+    if list(corner) == wanted[::-1]:
+        yield f"{got}: that is (x, y)"
+    for other in {max(columns - 1, 1), columns + 1}:
+        if list(corner) == corner_of(index, other, height, width, tile):
+            yield f"{got}: {columns} tiles are in a row, not {other}"
+    if corner[0] + tile > height or corner[1] + tile > width:
+        yield f"{got}: it sticks out; move it inwards"
+    yield got
+
+
+@exercise("09.2")
+def place_of(answer: Any) -> str:
+    call(answer, 0, *TILED[0])  # what fails everywhere needs no case
+    for height, width, tile in TILED:
+        for index in range(-(-height // tile) * -(-width // tile)):
+            case = f"place_of{(index, height, width, tile)}"
+            found = call_on(case, answer, index, height, width, tile)
+            corner = read_parts([found], "a pair of whole numbers, (y, x)")[0]
+            if fault := next(corner_faults(index, height, width, tile, corner), None):
+                return f"hint: {case} gave {fault}"
+    return OK
+
+
+# Sizes of pictures, and places of their tiles as (y, x, height, width).
+STITCHES = (
+    ((3, 5), ((0, 0, 3, 4), (0, 2, 3, 3))),
+    ((4, 6), ((0, 0, 2, 6), (1, 0, 3, 4), (1, 2, 3, 4))),
+)
+# The tiles of the second have more pixels than their picture.
+HOLES = (
+    ((3, 5), ((0, 0, 3, 4),), "pixel (0, 4) is in no tile"),
+    (
+        (3, 3),
+        ((0, 0, 1, 3), (2, 0, 1, 3), (0, 0, 3, 1), (0, 2, 3, 1)),
+        "pixel (1, 1) is in no tile",
+    ),
+    ((2, 3), (), "no tiles at all"),
+)
+MIXTURES: dict[str, Callable[[list[float]], float]] = {
+    "the sum": sum,
+    "the last one": lambda values: values[-1],
+    "a mean of means": lambda values: reduce(lambda a, b: (a + b) / 2, values),
+}
+Tiles = list[tuple[int, int, np.ndarray]]
+
+
+def make_tiles(places: Sequence[tuple[int, int, int, int]]) -> Tiles:
+    """Give tiles at these places values that all differ; the first one is 0."""
+    return [
+        (y, x, np.arange(h * w, dtype=np.float32).reshape(h, w) + 40 * turn)
+        for turn, (y, x, h, w) in enumerate(places)
+    ]
+
+
+def values_at(tiles: Tiles, y: int, x: int) -> list[float]:
+    """List the values that tiles have for a pixel."""
+    inside = ((values, y - top, x - left) for top, left, values in tiles)
+    return [
+        float(values[down, across])
+        for values, down, across in inside
+        if 0 <= down < values.shape[0] and 0 <= across < values.shape[1]
+    ]
+
+
+def stitch_faults(tiles: Tiles, found: np.ndarray) -> Iterator[str]:
+    """Say which pixels are not the mean of their tiles, and what they are instead."""
+    for (y, x), got in np.ndenumerate(found):
+        values = values_at(tiles, y, x)
+        if alike([got], [mean := fmean(values)]):
+            continue
+        rules = (name for name, mix in MIXTURES.items() if alike([got], [mix(values)]))
+        why = "".join(f" ({name})" for name in itertools.islice(rules, 1))
+        yield f"pixel {(y, x)} of {values}: expected {mean:g}, got {got:g}{why}"
+
+
+@exercise("09.3")
+def stitch(answer: Any) -> str:
+    for shape, places in STITCHES:
+        tiles, given = make_tiles(places), make_tiles(places)
+        arrays = [values for _, _, values in given]
+        found = call(answer, given, *shape)
+        floats = [np.dtype(np.float32), np.dtype(np.float64)]
+        expect_form(found, np.ndarray, floats, shape)
+        expect_unchanged("tiles", arrays, [values for _, _, values in tiles])
+        if fault := next(stitch_faults(tiles, found), None):
+            return f"hint: {fault}"
+    for shape, places, case in HOLES:
+        refusal(case, answer, make_tiles(places), *shape)
     return OK

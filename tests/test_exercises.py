@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ Results = Iterable[tuple[int, Any]]
 Sizes = list[tuple[int, int]]
 Groups = list[list[int]]
 Frames = tuple[list[int], list[int]]
+Tiles = list[tuple[int, int, np.ndarray]]
 
 
 # Right answers
@@ -182,6 +184,37 @@ def merge_classes(ids: Tensor, groups: Groups) -> Tensor:
     return paint(ids, groups, torch.full_like(ids, 255))
 
 
+def walk(index: int, columns: int, height: int, width: int, tile: int) -> list[int]:
+    """The corner of a tile where so many are in a row."""
+    lengths = zip(divmod(index, columns), (height, width), strict=True)
+    return [max(min(place * tile, length - tile), 0) for place, length in lengths]
+
+
+def place_of(index: int, height: int, width: int, tile: int) -> list[int]:
+    return walk(index, math.ceil(width / tile), height, width, tile)
+
+
+def under(picture: np.ndarray, y: int, x: int, values: np.ndarray) -> np.ndarray:
+    """The part of a picture that a tile covers, as a view."""
+    return picture[y : y + values.shape[0], x : x + values.shape[1]]
+
+
+def add_up(tiles: Tiles, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sum and the number of the tiles of each pixel, (height, width) both."""
+    total, count = np.zeros((2, height, width))
+    for tile in tiles:
+        under(total, *tile)[:] += tile[2]
+        under(count, *tile)[:] += 1
+    return total, count
+
+
+def stitch(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    total, count = add_up(tiles, height, width)
+    if (count == 0).any():
+        raise ValueError("a pixel is in no tile")
+    return total / count
+
+
 RIGHT: dict[str, Any] = {
     "01.1": 0.32,
     "01.2": class_shares,
@@ -207,6 +240,9 @@ RIGHT: dict[str, Any] = {
     "08.1": float(ui.class_iou(torch.tensor([[50, 10], [5, 35]]))[1]),
     "08.2": class_weights,
     "08.3": merge_classes,
+    "09.1": (math.ceil((23_000 - 512) / 384) + 1) ** 2,
+    "09.2": place_of,
+    "09.3": stitch,
 }
 
 
@@ -373,6 +409,54 @@ def merge_from_the_last(ids: Tensor, groups: Groups) -> Tensor:
     return merged
 
 
+def place_from_list(index: int, height: int, width: int, tile: int) -> Sequence[int]:
+    tops, lefts = (
+        [min(at, max(length - tile, 0)) for at in range(0, length, tile)]
+        for length in (height, width)
+    )
+    return [(y, x) for y in tops for x in lefts][index]
+
+
+def place_of_array(index: int, height: int, width: int, tile: int) -> np.ndarray:
+    size = np.array([height, width])
+    place = np.array(np.unravel_index(index, -(-size // tile)))
+    return np.minimum(place * tile, size - tile).clip(0)
+
+
+def place_of_tensor(index: int, height: int, width: int, tile: int) -> Tensor:
+    return torch.tensor(place_of(index, height, width, tile))
+
+
+def stitch_to_float32(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch(tiles, height, width).astype(np.float32)
+
+
+def stitch_until_empty(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    """Takes the tiles from the list, the last one first."""
+    return stitch([tiles.pop() for _ in range(len(tiles))], height, width)
+
+
+def stitch_with_nan(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    layers = np.full((len(tiles) + 1, height, width), np.nan)
+    for layer, tile in zip(layers, tiles, strict=False):
+        under(layer, *tile)[:] = tile[2]
+    if np.isnan(layers).all(axis=0).any():
+        raise ValueError("a pixel is in no tile")
+    return np.nanmean(layers, axis=0)
+
+
+def stitch_as_it_goes(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    """Moves the mean so far by each tile's share."""
+    mean, count = np.zeros((2, height, width), dtype=np.float32)
+    for tile in tiles:
+        part, times = under(mean, *tile), under(count, *tile)
+        times += 1
+        part += (tile[2] - part) / times
+    if not count.all():
+        raise ValueError("a pixel is in no tile")
+    return mean
+
+
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
@@ -398,6 +482,13 @@ def merge_from_the_last(ids: Tensor, groups: Groups) -> Tensor:
         ("08.3", merge_by_table),
         ("08.3", merge_by_pixel),
         ("08.3", merge_from_the_last),
+        ("09.2", place_from_list),
+        ("09.2", place_of_array),
+        ("09.2", place_of_tensor),
+        ("09.3", stitch_to_float32),
+        ("09.3", stitch_until_empty),
+        ("09.3", stitch_with_nan),
+        ("09.3", stitch_as_it_goes),
     ],
 )
 def test_other_right_function_is_ok(name: str, answer: Any) -> None:
@@ -1074,6 +1165,154 @@ def merge_by_table_of_picture(ids: Tensor, groups: Groups) -> Tensor:
     return table[ids]
 
 
+def place_sticking_out(index: int, height: int, width: int, tile: int) -> list[int]:
+    return [place * tile for place in divmod(index, math.ceil(width / tile))]
+
+
+def place_sticking_down(
+    index: int, height: int, width: int, tile: int
+) -> tuple[int, int]:
+    y, _ = place_sticking_out(index, height, width, tile)
+    return y, place_of(index, height, width, tile)[1]
+
+
+def place_without_remainder(
+    index: int, height: int, width: int, tile: int
+) -> list[int]:
+    return walk(index, width // tile, height, width, tile)
+
+
+def place_with_one_more(index: int, height: int, width: int, tile: int) -> list[int]:
+    return walk(index, width // tile + 1, height, width, tile)
+
+
+def place_swapped(index: int, height: int, width: int, tile: int) -> list[int]:
+    return place_of(index, height, width, tile)[::-1]
+
+
+def place_down_columns(index: int, height: int, width: int, tile: int) -> list[int]:
+    return place_of(index, width, height, tile)[::-1]
+
+
+def place_below_zero(index: int, height: int, width: int, tile: int) -> list[int]:
+    y, x = place_sticking_out(index, height, width, tile)
+    return [min(y, height - tile), min(x, width - tile)]
+
+
+def place_refusing(index: int, height: int, width: int, tile: int) -> list[int]:
+    if tile > min(height, width):
+        raise ValueError("the tile is larger than the picture")
+    return place_of(index, height, width, tile)
+
+
+def place_of_next(index: int, height: int, width: int, tile: int) -> list[int]:
+    return place_of(index + 1, height, width, tile)
+
+
+def place_as_floats(index: int, height: int, width: int, tile: int) -> list[float]:
+    return [float(place) for place in place_of(index, height, width, tile)]
+
+
+def place_and_end(index: int, height: int, width: int, tile: int) -> tuple[int, ...]:
+    y, x = place_of(index, height, width, tile)
+    return y, x, y + tile, x + tile
+
+
+def row_of(index: int, height: int, width: int, tile: int) -> int:
+    return place_of(index, height, width, tile)[0]
+
+
+def stitch_last(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    picture = stitch(tiles, height, width)
+    for tile in tiles:
+        under(picture, *tile)[:] = tile[2]
+    return picture
+
+
+def stitch_first(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch_last(tiles[::-1], height, width)
+
+
+def stitch_sum(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return add_up(tiles, height, width)[0]
+
+
+def stitch_over_all(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch_sum(tiles, height, width) / len(tiles)
+
+
+def stitch_running(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    """Takes the mean with what is there, which counts the last tile most."""
+    picture = np.full((height, width), np.nan)
+    for tile in tiles:
+        part, values = under(picture, *tile), tile[2]
+        part[:] = np.where(np.isnan(part), values, (part + values) / 2)
+    return picture
+
+
+def stitch_or_zero(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    total, count = add_up(tiles, height, width)
+    return total / count.clip(1)
+
+
+def stitch_or_nan(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    total, count = add_up(tiles, height, width)
+    return total / np.where(count, count, np.nan)
+
+
+def stitch_refusing_few_pixels(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    if sum(values.size for _, _, values in tiles) < height * width:
+        raise ValueError("too few pixels")
+    return stitch_or_zero(tiles, height, width)
+
+
+def stitch_of_some(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch(tiles, height, width) if tiles else np.zeros((height, width))
+
+
+def stitch_refusing_zero(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    """Takes a pixel whose value is 0 for one without a tile."""
+    picture = stitch_or_zero(tiles, height, width)
+    if (picture == 0).any():
+        raise ValueError("a pixel is in no tile")
+    return picture
+
+
+def stitch_with_assert(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    assert add_up(tiles, height, width)[1].all()
+    return stitch(tiles, height, width)
+
+
+def stitch_to_integers(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch(tiles, height, width).astype(np.int64)
+
+
+def stitch_into_integers(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    picture = np.zeros((height, width), dtype=np.int64)
+    picture += stitch(tiles, height, width)
+    return picture
+
+
+def stitch_rounded(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch(tiles, height, width).round()
+
+
+def stitch_to_tensor(tiles: Tiles, height: int, width: int) -> Tensor:
+    return torch.from_numpy(stitch(tiles, height, width))
+
+
+def stitch_transposed(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    return stitch(tiles, height, width).T
+
+
+def stitch_in_place(tiles: Tiles, height: int, width: int) -> np.ndarray:
+    """Divides the tiles, and adds up what is left."""
+    _, count = add_up(tiles, height, width)
+    for tile in tiles:
+        tile[2][:] /= under(count, *tile)
+    return stitch_sum(tiles, height, width)
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("01.1", 0.684, "share of right pixels"),
     ("01.1", 1.0, "union is the whole picture"),
@@ -1248,6 +1487,44 @@ WRONG: list[tuple[str, Any, str]] = [
     ("08.3", merge_with_batch, "got torch.int64 (1, 2, 3)"),
     ("08.3", merge_by_short_table, "your function raised IndexError"),
     ("08.3", merge_by_table_of_picture, "your function raised IndexError"),
+    ("09.1", 60, "in one row"),
+    ("09.1", 59 * 59, "moved inwards"),
+    ("09.1", 58 * 58, "whole steps"),
+    ("09.1", 45 * 45, "without overlap"),
+    ("09.1", 44 * 44, "without overlap"),
+    ("09.1", 23_000**2 // 384**2, "areas divided"),
+    ("09.1", 23_000**2 / 384**2, "areas divided"),
+    ("09.1", 3588, "areas divided"),
+    ("09.1", 61 * 61, "each 384 that remain"),
+    ("09.2", place_sticking_out, "(2, 7, 10, 4) gave (0, 8), expected (0, 6): it st"),
+    ("09.2", place_sticking_down, "gave (4, 0), expected (3, 0): it sticks out"),
+    ("09.2", place_without_remainder, "3 tiles are in a row, not 2"),
+    ("09.2", place_with_one_more, "(3, 8, 12, 4) gave (0, 8), expected (4, 0): 3 til"),
+    ("09.2", place_swapped, "(1, 7, 10, 4) gave (4, 0), expected (0, 4): that is (x"),
+    ("09.2", place_down_columns, "(1, 7, 10, 4) gave (3, 0), expected (0, 4)"),
+    ("09.2", place_below_zero, "(0, 3, 9, 4) gave (-1, 0), expected (0, 0): no corn"),
+    ("09.2", place_refusing, "(0, 3, 9, 4): your function raised ValueError"),
+    ("09.2", place_of_next, "(0, 7, 10, 4) gave (0, 4), expected (0, 0)"),
+    ("09.2", place_as_floats, "a pair of whole numbers"),
+    ("09.2", place_and_end, "gave (0, 0, 4, 4), expected (0, 0): a corner is (y, x)"),
+    ("09.2", row_of, "a pair of whole numbers"),
+    ("09.3", stitch_last, "(0, 2) of [2.0, 40.0]: expected 21, got 40 (the last one)"),
+    ("09.3", stitch_first, "expected 21, got 2"),
+    ("09.3", stitch_sum, "expected 21, got 42 (the sum)"),
+    ("09.3", stitch_over_all, "pixel (0, 1) of [1.0]: expected 1, got 0.5"),
+    ("09.3", stitch_running, "[8.0, 42.0, 80.0]: expected 43.3333, got 52.5 (a mean"),
+    ("09.3", stitch_or_zero, "pixel (0, 4) is in no tile, and nothing was raised"),
+    ("09.3", stitch_or_nan, "pixel (0, 4) is in no tile, and nothing was raised"),
+    ("09.3", stitch_refusing_few_pixels, "pixel (1, 1) is in no tile, and nothing"),
+    ("09.3", stitch_of_some, "no tiles at all, and nothing was raised"),
+    ("09.3", stitch_refusing_zero, "your function raised ValueError: a pixel"),
+    ("09.3", stitch_with_assert, "raise ValueError for it, not AssertionError"),
+    ("09.3", stitch_to_integers, "float32 or float64 (3, 5), got int64 (3, 5)"),
+    ("09.3", stitch_into_integers, "your function raised UFuncTypeError"),
+    ("09.3", stitch_rounded, "expected 24.5, got 24"),
+    ("09.3", stitch_to_tensor, "an array, not Tensor"),
+    ("09.3", stitch_transposed, "got float64 (5, 3)"),
+    ("09.3", stitch_in_place, "changed the tiles"),
 ]
 
 
