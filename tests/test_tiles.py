@@ -432,6 +432,8 @@ def test_each_picture_may_have_its_own_region() -> None:
 
 # The receptive field
 
+POOLING = [nn.MaxPool2d(4), nn.Upsample(scale_factor=4)]
+
 
 @pytest.mark.parametrize(
     ("network", "side"),
@@ -440,7 +442,8 @@ def test_each_picture_may_have_its_own_region() -> None:
         (nn.Conv2d(3, 1, 1), 1),
         (nn.Conv2d(3, 1, 3, padding=4, dilation=4), 9),
         (nn.Conv2d(3, 1, (5, 1), padding=(2, 0)), 5),
-        (nn.Sequential(nn.MaxPool2d(4), nn.Upsample(scale_factor=4)), 7),
+        (nn.Sequential(*POOLING), 7),
+        (nn.Sequential(nn.ZeroPad2d(2), *POOLING, nn.ZeroPad2d(-2)), 7),
     ],
 )
 def test_receptive_field_of_networks_that_can_be_reckoned(
@@ -478,14 +481,16 @@ def test_a_model_that_copies_gives_the_picture_back(weights: str) -> None:
 @pytest.mark.parametrize("size", [(5, 40), (40, 5), (3, 4)])
 def test_pictures_smaller_than_a_tile(weights: str, size: tuple[int, int]) -> None:
     image = noise(*size)
-    shapes = []
+    shapes, corners = [], []
 
     def copies(batch: torch.Tensor) -> torch.Tensor:
         shapes.append(tuple(batch.shape[2:]))
+        corners.append(batch[-1, :, -1, -1])
         return batch
 
     copy = predict_tiled(copies, image, 16, 4, weights=weights, activation="none")
     assert set(shapes) == {(16, 16)}
+    assert torch.equal(corners[-1], scaled(image)[:, -1, -1])
     np.testing.assert_allclose(copy, scaled(image), rtol=0, atol=1e-6)
 
 
@@ -532,15 +537,26 @@ def test_constant_weights_are_the_average() -> None:
     np.testing.assert_allclose(tiled, expected, rtol=0, atol=1e-6)
 
 
-def test_smooth_weights_fade_from_one_window_to_the_next() -> None:
+def fade(width: int, tile: int, overlap: int) -> np.ndarray:
+    """Give the share of the second of two windows in each column."""
     windows = itertools.count()
 
     def numbers(batch: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.full_like(one, next(windows)) for one in batch])
 
-    image = np.zeros((8, 14, 3), np.uint8)
-    faded = predict_tiled(numbers, image, 8, 2, activation="none")[0, 0]
-    np.testing.assert_allclose(faded, [*[0] * 6, 1 / 3, 2 / 3, *[1] * 6], atol=1e-6)
+    image = np.zeros((tile, width, 3), np.uint8)
+    return predict_tiled(numbers, image, tile, overlap, activation="none")[0, 0]
+
+
+def test_smooth_weights_fade_from_one_window_to_the_next() -> None:
+    expected = [*[0] * 6, 1 / 3, 2 / 3, *[1] * 6]
+    np.testing.assert_allclose(fade(14, 8, 2), expected, atol=1e-6)
+
+
+def test_the_border_of_the_picture_is_no_border_to_fade_at() -> None:
+    first, second = ([min(x, 7) for x in xs] for xs in (range(9, 0, -1), range(1, 10)))
+    between = [b / (a + b) for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(fade(11, 10, 6), [0, *between, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", ui.WEIGHTS)
@@ -769,7 +785,7 @@ def locked() -> np.ndarray:
         ({"out": np.zeros((2, 40, 50), np.float32)}, r"expected float32 \(1, 40, 50\)"),
         ({"out": np.zeros((1, 40, 50))}, "float64"),
         ({"out": torch.zeros(1, 40, 50)}, "out: a Tensor"),
-        ({"out": locked()}, "read-only"),
+        ({"out": locked()}, "read-only; expected float32"),
         ({"model": lambda batch: batch[..., 1:]}, "expected logits"),
         ({"model": lambda batch: batch[0, 0]}, "expected logits"),
     ],
