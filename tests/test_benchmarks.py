@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import itertools
 import math
+import shutil
 import tempfile
 import time
 import types
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakePairs
+from PIL import Image
 from tqdm import tqdm
 
 import ui_segmentation_system as ui
-from benchmarks import loaders, loading, measure, networks, overfit
+from benchmarks import loaders, loading, measure, networks, overfit, tiles
 from benchmarks.measure import END, START, Cost
 from benchmarks.nets import (
     NETWORKS,
@@ -370,7 +372,7 @@ def test_large_pictures_are_whole_pairs_of_that_size(tmp_path: Path) -> None:
         assert set(target.unique().tolist()) == {0, 1}
 
 
-@pytest.mark.parametrize("command", [loading, loaders])
+@pytest.mark.parametrize("command", [loading, loaders, tiles])
 def test_bad_flags_end_in_one_line(
     command: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -379,3 +381,219 @@ def test_bad_flags_end_in_one_line(
     assert stopped.value.code == 2
     *_, last = capsys.readouterr().err.splitlines()
     assert last == f"python -m {command.__name__}: rounds 0: expected 1 or more"
+
+
+LINUX = pytest.mark.skipif(not tiles.STATUS.exists(), reason="no /proc to ask")
+
+
+@pytest.fixture
+def tiny_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder with one small picture and its mask in every kind of file."""
+    monkeypatch.setattr(tiles, "BLOCK", 70)
+    tiles.write_pictures(tmp_path, large=96, small=96, tile=16)
+    return tmp_path
+
+
+def test_pictures_are_a_block_side_by_side(tiny_files: Path) -> None:
+    image, mask = (np.load(tiny_files / f"{name}.npy") for name in ("image", "mask"))
+    assert image.shape == (96, 96, 3) and mask.shape == (96, 96)
+    block = image[:64, :64]
+    assert np.array_equal(image, np.tile(block, (2, 2, 1))[:96, :96])
+    drawn = tiles.Slide().window(*tiles.PLACE, 64, 64)
+    assert np.array_equal(block, drawn[0]) and np.array_equal(mask[:64, :64], drawn[1])
+
+
+@pytest.mark.parametrize("name", tiles.WAYS)
+def test_every_way_reads_the_same_tiles(name: str, tiny_files: Path) -> None:
+    if name == tiles.TIFF and not tiles.has_tiff():
+        pytest.skip("tifffile and zarr are not installed (benchmarks/requirements.txt)")
+    dataset = tiles.WAYS[name].open(tiny_files, 16)
+    if "slide" in name:
+        picture, mask = dataset[0]
+        assert picture.shape == (3, 16, 16) and mask.shape == (1, 16, 16)
+        return
+    image, target = (np.load(tiny_files / f"{part}.npy") for part in ("image", "mask"))
+    whole = ui.ImageTargetToTensor()(Image.fromarray(image), Image.fromarray(target))
+    assert len(dataset) == 36
+    for index in (0, 1, 6, 35):
+        y, x = (16 * place for place in divmod(index, 6))
+        for part, wanted in zip(dataset[index], whole, strict=True):
+            assert torch.equal(part, wanted[:, y : y + 16, x : x + 16])
+
+
+def test_unfolding_keeps_the_order_and_loses_the_remainder() -> None:
+    picture = torch.arange(2 * 5 * 7).reshape(2, 5, 7)
+    unfolded = tiles.unfold(picture, 2)
+    assert unfolded.shape == (6, 2, 2, 2)
+    assert torch.equal(unfolded[1], picture[:, :2, 2:4])
+    assert torch.equal(unfolded[3], picture[:, 2:4, :2])
+
+
+@LINUX
+def test_memory_is_the_peak_of_what_no_file_stands_behind(tmp_path: Path) -> None:
+    path, size = tmp_path / "values.npy", 40_000_000
+    np.save(path, np.ones(size, np.uint8))
+
+    def hold_for_a_moment() -> None:
+        values = np.ones(size, np.uint8)
+        time.sleep(0.1)
+        del values
+
+    before = tiles.private_memory()
+    assert tiles.peak_memory(hold_for_a_moment) - before > 0.9 * size
+    assert tiles.private_memory() - before < 0.5 * size
+    mapped = tiles.peak_memory(lambda: np.load(path, mmap_mode="r").max())
+    assert mapped - before < 0.5 * size
+
+
+def test_memory_is_refused_where_the_system_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "STATUS", tmp_path / "status")
+    with pytest.raises(ValueError, match="no RssAnon; memory is measured on Linux"):
+        tiles.private_memory()
+
+
+@LINUX
+def test_reading_is_measured_in_a_process_of_its_own(tiny_files: Path) -> None:
+    name = "memory map, `TileDataset`"
+    reading = tiles.in_fresh_process(tiles.read_tiles, name, tiny_files, 16)
+    assert reading.cpu > 0 and abs(reading.memory) < 50 * tiles.MB
+    with pytest.raises(FileNotFoundError, match=r"image\.npy"):
+        tiles.in_fresh_process(tiles.read_tiles, name, tiny_files / "none", 16)
+
+
+def test_ways_are_read_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "has_tiff", lambda: False)
+    order: list[str] = []
+    monkeypatch.setattr(
+        tiles,
+        "in_fresh_process",
+        lambda _, name, *__: order.append(name) or tiles.Reading(0.1, 0),
+    )
+    readings = tiles.read_in_turn(tmp_path, 16, rounds=2)
+    names = [name for name in tiles.WAYS if name != tiles.TIFF]
+    assert order == names * 2
+    assert {name: len(taken) for name, taken in readings.items()} == dict.fromkeys(
+        names, 2
+    )
+
+
+def test_whole_ways_are_scaled_by_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "LARGE", 10 * tiles.SMALL)
+    readings = {
+        name: [tiles.Reading(cpu, 5_000_000) for cpu in (0.001, 0.002, 0.9)]
+        for name in tiles.WAYS
+    }
+    _, _, first, *_, last, goal = tiles.reading_table(readings).splitlines()
+    assert first.endswith("| 4,000 | 2.00 | 5 | about 500 |")
+    assert last.endswith("| 40,000 | 2.00 | 5 | 5 |")
+    assert goal == "| goal |  |  |  | 50 or less |"
+
+
+@pytest.fixture
+def tiny_picture(tmp_path: Path) -> Path:
+    path = tmp_path / "image.npy"
+    np.save(path, tiles.Slide().window(*tiles.PLACE, 80, 100)[0])
+    return path
+
+
+def _predict_whole(
+    network: torch.nn.Module, image: np.ndarray, tile: int, overlap: int
+) -> torch.Tensor:
+    """Stand in for MONAI with a window as large as the picture, a little off."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        return network(pixels)[0].sigmoid() - 0.01
+
+
+def test_predictions_are_compared_pixel_by_pixel(
+    tiny_picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictors = {tiles.MONAI: _predict_whole, tiles.OURS: tiles.predict_by_module}
+    monkeypatch.setattr(tiles, "PREDICTORS", predictors)
+    monkeypatch.setattr(tiles, "in_fresh_process", lambda task, *given: len(given))
+    taken = tiles.predict_in_turn(tiny_picture, 128, 8, features=16, rounds=2)
+    network, image = tiles.make_network(16), np.load(tiny_picture)
+    theirs, ours = (
+        predict(network, image, 128, 8) >= 0.5 for predict in predictors.values()
+    )
+    assert 0 < taken[tiles.OURS].unlike == int((theirs != ours).sum()) < 8000
+    assert taken[tiles.MONAI].unlike == 0
+    assert {name: len(p.costs) for name, p in taken.items()} == dict.fromkeys(
+        predictors, 2
+    )
+    assert taken[tiles.OURS].memory == [5, 5]
+
+
+def test_both_predict_the_same(tiny_picture: Path) -> None:
+    if not tiles.has_monai():
+        pytest.skip("monai is not installed (benchmarks/requirements.txt)")
+    network, image = tiles.make_network(16), tiles.open_picture(tiny_picture)
+    theirs, ours = (
+        predict(network, image, 32, 8) for predict in tiles.PREDICTORS.values()
+    )
+    assert theirs.shape == ours.shape == (1, 80, 100)
+    assert torch.allclose(theirs, ours, atol=1e-6)
+    assert torch.equal(theirs >= 0.5, ours >= 0.5)
+
+
+@LINUX
+def test_memory_of_predicting_counts_the_whole_picture(tmp_path: Path) -> None:
+    path = tmp_path / "image.npy"
+    np.save(path, np.zeros((1536, 1536, 3), np.uint8))
+    memory = tiles.predicting_memory(tiles.OURS, path, 256, 64, 16)
+    assert memory > 0.8 * 1536**2 * 4  # float32 probabilities
+
+
+def test_table_of_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "PREDICTED", 1000)  # 12 MB of floats
+    costs = {"base": [Cost(2, 2), Cost(20, 20)], "ours": [Cost(1, 1), Cost(10, 10)]}
+    predictions = {
+        tiles.MONAI: tiles.Prediction(costs["base"], [32_000_000] * 2, 0, 0.0),
+        tiles.OURS: tiles.Prediction(costs["ours"], [8_000_000] * 2, 3, 2e-7),
+    }
+    lines = tiles.predicting_table(predictions).splitlines()
+    assert lines[0].startswith("| predicting over 1000x1000 |")
+    assert lines[2].endswith("| 1.00 | 1.00 | 32 | 11.0 | 0 |")
+    assert lines[3].endswith("| 0.50 | 0.25 | 8 | 5.5 | 3 |")
+    note = tiles.predicting_note(predictions)
+    assert "12 MB of its memory" in note and "ratio is 0.40" in note
+    assert "differ by up to 2e-07." in note
+
+
+def test_full_disk_and_missing_packages_are_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ValueError, match=r"1\.0 GB free, expected 4\.2; set TMPDIR"):
+        tiles.write_pictures(tmp_path, tiles.LARGE, tiles.SMALL, tiles.TILE)
+    monkeypatch.setattr(tiles, "has_monai", lambda: False)
+    with pytest.raises(ValueError, match="needs tifffile, zarr and monai; run: pip"):
+        tiles.make_text(argparse.Namespace(rounds=1, write=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_text_leaves_no_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"LARGE": 96, "SMALL": 64, "BLOCK": 64, "TILE": 32, "PREDICTED": 64}
+    for name, value in (sizes | {"OVERLAP": 8, "FEATURES": 16}).items():
+        monkeypatch.setattr(tiles, name, value)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    predictors = {tiles.MONAI: _predict_whole, tiles.OURS: tiles.predict_by_module}
+    monkeypatch.setattr(tiles, "PREDICTORS", predictors)
+    monkeypatch.setattr(tiles, "has_monai", lambda: True)
+    answers = {"read_tiles": tiles.Reading(0.1, 5), "predicting_memory": 100_000}
+    monkeypatch.setattr(
+        tiles, "in_fresh_process", lambda task, *_: answers[task.__name__]
+    )
+    text = tiles.make_text(argparse.Namespace(rounds=1, write=False))
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line for line in lines if line.startswith("| goal |")] == [
+        "| goal |  |  |  | 50 or less |",
+        "| goal | 1.00 or less | 0.50 or less |  |  | 0 |",
+    ]
+    assert len(lines) == 8 + len(tiles.WAYS) - (not tiles.has_tiff())
+    assert list(tmp_path.iterdir()) == []
