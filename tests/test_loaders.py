@@ -1089,7 +1089,7 @@ class CountedStream(Stream):
         ({"num_workers": -1}, "num_workers -1: expected 0 or more"),
         ({"num_workers": 1.0}, "num_workers 1.0: expected a whole number"),
         ({"prefetch_batches": 0}, "prefetch_batches 0: expected 1 or more"),
-        ({"prefetch_batches": 101}, "prefetch_batches 101: expected 100 or fewer in all"),
+        ({"prefetch_batches": 101}, "prefetch_batches 101: expected 100 or fewer"),
         ({"prefetch_batches": None}, "prefetch_batches None: expected a whole"),
         ({"multiprocessing_context": "thread"}, "'thread': expected .*fork"),
     ],
