@@ -153,15 +153,16 @@ def _colours() -> np.ndarray:
 def make_tables(seed: int) -> Tables:
     """Make the textures of a seed, uint8 with their mean at 128, and the colours."""
     place = np.arange(TABLE)
-    white = [
-        place_hash(place, place[:, None], _salt(seed, Stream.TEXTURE + number)) * 255
-        for number in range(3)
-    ]
-    threads = _spread(_blur(white[0], (1, 6), (1, 5), (0, 2)), 10)
-    strands = _spread(_blur(white[1], (1, 7), (0, 3), (0, 2)), 12)
-    clump = _spread(_blur(white[1], (0, 2), (1, 2), (0, 1), (1, 1)), 3)
-    fibre = (threads + strands) / 2
-    return Tables(_to_uint8(fibre), _to_uint8(clump), _to_uint8(white[2]), _colours())
+
+    def white(number: int) -> np.ndarray:  # float64, 8 MB: none is kept for later
+        salt = _salt(seed, Stream.TEXTURE + number)
+        return place_hash(place, place[:, None], salt) * 255
+
+    fibre = _spread(_blur(white(0), (1, 6), (1, 5), (0, 2)), 10)
+    fibre += _spread(_blur(white(1), (1, 7), (0, 3), (0, 2)), 12)
+    fibre = _to_uint8(fibre / 2)
+    clump = _to_uint8(_spread(_blur(white(1), (0, 2), (1, 2), (0, 1), (1, 1)), 3))
+    return Tables(fibre, clump, _to_uint8(white(2)), _colours())
 
 
 def _wander(y: np.ndarray, x: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
