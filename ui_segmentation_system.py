@@ -4554,10 +4554,8 @@ class UISegmentationSystem(pl.LightningModule):
             size_inside = list(_height_width(self.hparams.image_size))
             tensor = v2.functional.resize(tensor, size_inside, antialias=True)
         tensor = v2.functional.to_dtype(tensor, torch.float32, scale=True)
-        was_training = self.training
-        self.eval()
-        logits = self(tensor[None].as_subclass(torch.Tensor).to(self.device))
-        self.train(was_training)
+        with _evaluating(self):
+            logits = self(tensor[None].as_subclass(torch.Tensor).to(self.device))
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
         return logits[0]
