@@ -25,7 +25,14 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
 import ui_segmentation_system as ui
-from benchmarks.measure import PICTURES, markdown_table, relative_cpu, run_command
+from benchmarks.measure import (
+    PICTURES,
+    check_rounds,
+    markdown_table,
+    relative,
+    relative_cpu,
+    run_command,
+)
 
 BATCH_SIZE = 4
 NUM_WORKERS = 2
@@ -152,8 +159,7 @@ def race(makers: Makers, dataset: Dataset, rounds: int) -> dict[str, list[Epoch]
 
     Raises ValueError without rounds.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds {rounds}: expected 1 or more")
+    check_rounds(rounds)
     epochs: dict[str, list[Epoch]] = {name: [] for name in makers}
     with tqdm(total=rounds * len(makers), desc="racing") as bar:
         for number in range(rounds):
@@ -165,13 +171,7 @@ def race(makers: Makers, dataset: Dataset, rounds: int) -> dict[str, list[Epoch]
 
 def relative_speed(epochs: Epochs, base: str) -> dict[str, float]:
     """Divide throughputs by those of `base` in the same round; median over rounds."""
-    return {
-        name: median(
-            unit.wall / epoch.wall
-            for epoch, unit in zip(taken, epochs[base], strict=True)
-        )
-        for name, taken in epochs.items()
-    }
+    return relative(epochs, base, lambda epoch, unit: unit.wall / epoch.wall)
 
 
 def rows(pictures: str, epochs: Epochs) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """What the benchmarks share: fair timing, Markdown tables, the README's block."""
 
 import argparse
+import itertools
 import os
 import re
 import time
@@ -43,8 +44,7 @@ def run_in_turn(
     warm_up: how often a task runs uncounted at the start of each of its turns, so that
     it finds memory and caches as it left them itself. Raises ValueError without rounds.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds {rounds}: expected 1 or more")
+    check_rounds(rounds)
     costs: dict[Name, list[Cost]] = {name: [] for name in tasks}
     with tqdm(total=rounds * len(tasks), desc="timing") as bar:
         for _ in range(rounds):
@@ -56,14 +56,27 @@ def run_in_turn(
     return costs
 
 
-def relative_cpu(costs: Mapping[Name, Sequence[Cost]], base: Name) -> dict[Name, float]:
-    """Divide CPU times by those of `base` in the same round; the median over rounds."""
+def check_rounds(rounds: int) -> None:
+    """Raise ValueError where nothing would be measured."""
+    if rounds < 1:
+        raise ValueError(f"rounds {rounds}: expected 1 or more")
+
+
+def relative(
+    costs: Mapping[Name, Sequence[Made]],
+    base: Name,
+    ratio: Callable[[Made, Made], float],
+) -> dict[Name, float]:
+    """Compare what was taken with `base` in the same round; the median over rounds."""
     return {
-        name: median(
-            cost.cpu / unit.cpu for cost, unit in zip(taken, costs[base], strict=True)
-        )
+        name: median(itertools.starmap(ratio, zip(taken, costs[base], strict=True)))
         for name, taken in costs.items()
     }
+
+
+def relative_cpu(costs: Mapping[Name, Sequence[Cost]], base: Name) -> dict[Name, float]:
+    """Divide CPU times by those of `base` in the same round; the median over rounds."""
+    return relative(costs, base, lambda cost, unit: cost.cpu / unit.cpu)
 
 
 def seeded(seed: int, make: Callable[[], Made]) -> Made:

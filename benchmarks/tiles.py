@@ -34,6 +34,7 @@ from tqdm import tqdm
 import ui_segmentation_system as ui
 from benchmarks.measure import (
     Cost,
+    check_rounds,
     cost_of,
     markdown_table,
     relative_cpu,
@@ -491,8 +492,7 @@ def predicting_text(rounds: int) -> str:
 
 def make_text(options: argparse.Namespace) -> str:
     """Measure reading, then predicting; what is not installed is left out."""
-    if options.rounds < 1:
-        raise ValueError(f"rounds {options.rounds}: expected 1 or more")
+    check_rounds(options.rounds)
     if options.write and not (has_tiff() and has_monai()):
         raise ValueError(
             "--write needs tifffile, zarr and monai; run: "
