@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools import road_scenes
 from tools.road_paint import shrink
 from tools.road_scenes import Scene, calibration, draw_view, main, render_scene
 from tools.road_world import (
@@ -257,5 +258,17 @@ def test_a_folder_with_files_is_left_alone(
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--count", "1"])
-    assert f"{tmp_path}: is there and not empty" in capsys.readouterr().err
+    assert f"{tmp_path}: is a folder that is not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_scenes_appear_all_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(road_scenes, "save_frame", stop)
+    with pytest.raises(KeyboardInterrupt):
+        main([str(tmp_path / "new"), "--count", "1"])
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -199,6 +200,26 @@ def test_command_writes_memory_maps_equal_to_windows(slide: Slide, tmp_path) -> 
     assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "mask.npy"]
 
 
+def test_an_interrupted_region_is_closed_and_gone(tmp_path, monkeypatch) -> None:
+    make, opened = np.lib.format.open_memmap, []
+
+    def open_memmap(*given: object) -> np.memmap:
+        pixels = make(*given)
+        opened.append(weakref.ref(pixels))
+        return pixels
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", open_memmap)
+    monkeypatch.setattr(Slide, "window", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        main(["--memmap", str(tmp_path / "region"), "--size", "9"])
+    assert stopped.tb  # holds the frames, as while the folder was removed
+    assert [pixels() is None for pixels in opened] == [True, True]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -211,8 +232,8 @@ def test_command_writes_memory_maps_equal_to_windows(slide: Slide, tmp_path) -> 
         (["a.png", "--mask", "a.png"], "need two names"),
         (["a.png", "--y", "22900"], "does not fit the slide"),
         (["--memmap", "b", "--size", "0"], "does not fit the slide"),
-        (["--memmap", "."], "not an empty folder"),
-        (["--memmap", "there.png"], "not an empty folder"),
+        (["--memmap", "."], ".: is a folder that is not empty"),
+        (["--memmap", "there.png"], "there.png: is a file; name"),
     ],
 )
 def test_command_ends_with_one_line(

@@ -8,7 +8,6 @@ each time. What stands in front of the road is taken out of the target.
 
 import argparse
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from tools.folders import new_folder
 from tools.road_paint import (
     OVERSAMPLING,
     lay,
@@ -112,35 +112,24 @@ def save_frame(training: Path, view: View, number: str) -> None:
     (training / f"calib/{category}_{number}.txt").write_text(calibration(view))
 
 
-def start_folder(out: Path) -> Path:
-    """Make the empty folders beside `out`; raises FileExistsError if it holds files."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: is there and not empty; name a new folder")
-    beside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    for folder in ("image_2", "gt_image_2", "calib"):
-        (beside / "training" / folder).mkdir(parents=True)
-    return beside
-
-
 def write_scenes(out: Path, count: int, seed: int, size: tuple[int, int]) -> None:
     """Write scenes of all categories in turn into a new folder, whole or not at all."""
     if count < 1:
         raise ValueError(f"--count {count}: expected 1 or more")
     # Refuses a bad seed or size before there is a folder.
     make_view(seed, CATEGORIES[0], 0, size)
-    beside = start_folder(out)
     drives = ["category,number,drive"]
-    for index in tqdm(range(count), unit="scene"):
-        frame, kind = divmod(index, len(CATEGORIES))
-        category, number = CATEGORIES[kind], f"{frame:06d}"
-        view = make_view(seed, category, frame, size)
-        save_frame(beside / "training", view, number)
-        drives.append(f"{category},{number},{category}_{frame // FRAMES_PER_DRIVE:02d}")
-    (beside / "drives.csv").write_text("\n".join(drives) + "\n")
-    if out.exists():
-        out.rmdir()
-    beside.rename(out)
+    with new_folder(out) as part:
+        for folder in ("image_2", "gt_image_2", "calib"):
+            (part / "training" / folder).mkdir(parents=True)
+        for index in tqdm(range(count), unit="scene"):
+            frame, kind = divmod(index, len(CATEGORIES))
+            category, number = CATEGORIES[kind], f"{frame:06d}"
+            view = make_view(seed, category, frame, size)
+            save_frame(part / "training", view, number)
+            drive = f"{category}_{frame // FRAMES_PER_DRIVE:02d}"
+            drives.append(f"{category},{number},{drive}")
+        (part / "drives.csv").write_text("\n".join(drives) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

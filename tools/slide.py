@@ -11,7 +11,6 @@ square roots are used, which every machine rounds alike.
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from tools.folders import new_folder
 from tools.noise import layered_noise, place_hash, value_noise
 
 SIZE = 23_000  # default height and width, pixels
@@ -607,26 +607,23 @@ def _fill_memmaps(
         for name, shape in (("image.npy", (size, size, 3)), ("mask.npy", (size, size)))
     )
     y, x = place
-    for top in tqdm(range(0, size, BLOCK), unit="row", disable=size <= BLOCK):
-        rows = slice(top, min(top + BLOCK, size))
-        image[rows], mask[rows] = slide.window(y + top, x, rows.stop - top, size)
-    image.flush()
-    mask.flush()
+    try:
+        for top in tqdm(range(0, size, BLOCK), unit="row", disable=size <= BLOCK):
+            rows = slice(top, min(top + BLOCK, size))
+            image[rows], mask[rows] = slide.window(y + top, x, rows.stop - top, size)
+    finally:
+        # An error would hold both open, and Windows removes no file that is open.
+        del image, mask
 
 
 def write_memmap(slide: Slide, place: tuple[int, int], size: int, folder: Path) -> None:
     """Write image.npy and mask.npy of the square at place (y, x), row by row of blocks.
 
-    Both appear in the folder only when they are whole; memory stays at one row.
+    The folder appears only when both are whole; memory stays at one row.
     """
     slide.check_window(*place, size, size)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: exists and is not an empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
-        _fill_memmaps(slide, place, size, Path(part))
-        for name in ("image.npy", "mask.npy"):
-            os.replace(Path(part, name), folder / name)
+    with new_folder(folder) as part:
+        _fill_memmaps(slide, place, size, part)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -9,15 +9,14 @@ import itertools
 import pickle
 import re
 import struct
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
+from tools.folders import new_folder
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
 from tools.tile_world import Draws
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
@@ -51,19 +50,6 @@ PARTS = (
 )
 # A tag, and its text or what is inside.
 Content = str | Sequence[tuple[str, Any]]
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill; when it is whole it is moved to `path`."""
-    if path.exists():
-        raise FileExistsError(f"{path}: is there already; name a new folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished_") as scratch:
-        part = Path(scratch) / path.name
-        part.mkdir()
-        yield part
-        part.rename(path)
 
 
 def as_python2(value: Any) -> bytes:
