@@ -4,8 +4,8 @@ python -m benchmarks.tiles             # minutes
 
 Reading: tiles of 256x256 at random places, as samples, from files of a temporary folder
 (3 GB at a picture of 23,000 x 23,000) and from the slide that is drawn on demand.
-Predicting: 4096x4096 by overlapping tiles, beside MONAI's sliding window. Memory is
-measured in fresh processes and needs Linux.
+Predicting, where MONAI is installed: 4096x4096 by overlapping tiles, beside its sliding
+window. Memory is measured in fresh processes and needs Linux.
 """
 
 import argparse
@@ -25,7 +25,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
+import tifffile
 import torch
+import zarr
 from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset, Subset
@@ -133,7 +135,6 @@ def write_tiff(path: Path, block: np.ndarray, side: int, tile: int) -> None:
 
     block: its sides are multiples of the tile's, so that few tiles need packing.
     """
-    import tifffile
 
     def packed(y: int, x: int) -> bytes:
         window = block[y : y + tile, x : x + tile]
@@ -174,12 +175,7 @@ def write_pictures(folder: Path, large: int, small: int, tile: int) -> None:
     for name, part in zip(("image", "mask"), pixels, strict=True):
         write_array(folder / f"{name}.npy", part, large)
         write_png(folder / f"{name}.png", part, small)
-        if has_tiff():
-            write_tiff(folder / f"{name}.tif", part, large, tile)
-
-
-def has_tiff() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("tifffile", "zarr"))
+        write_tiff(folder / f"{name}.tif", part, large, tile)
 
 
 def has_monai() -> bool:
@@ -239,9 +235,6 @@ def open_arrays(folder: Path, tile: int) -> ui.TileDataset:
 
 
 def open_tiffs(folder: Path, tile: int) -> ui.TileDataset:
-    import tifffile
-    import zarr
-
     stores = (
         tifffile.imread(folder / name, aszarr=True)
         for name in ("image.tif", "mask.tif")
@@ -265,12 +258,11 @@ class Way(NamedTuple):
     whole: bool = False
 
 
-TIFF = "tiled TIFF (zarr), `TileDataset`"
 WAYS = {
     "whole PNG decoded for each tile": Way(DecodedTiles, 8, whole=True),
     "whole PNG in memory, `unfold`": Way(UnfoldedTiles, 256, whole=True),
     "memory map, `TileDataset`": Way(open_arrays, 256),
-    TIFF: Way(open_tiffs, 256),
+    "tiled TIFF (zarr), `TileDataset`": Way(open_tiffs, 256),
     "slide drawn on demand, `TileDataset`": Way(open_slide, 256),
 }
 
@@ -284,10 +276,7 @@ def go_through(dataset: Tiles, num_tiles: int, seed: int) -> None:
 
 
 def memory_with_a_batch(tile: int) -> int:
-    """Import what any way needs, make a batch, and give the private memory with it."""
-    if has_tiff():
-        import tifffile  # noqa: F401
-        import zarr  # noqa: F401
+    """Make a batch as any way does, and give the private memory with it, bytes."""
     pixels = np.zeros((tile, tile, 3), np.uint8)
     dataset = Subset(tile_dataset(pixels, pixels[..., 0], tile), [0] * BATCH_SIZE)
     batch = next(iter(ui.NaiveDataLoader(dataset, BATCH_SIZE)))
@@ -312,10 +301,9 @@ def read_tiles(name: str, folder: Path, tile: int) -> Reading:
 
 def read_in_turn(folder: Path, tile: int, rounds: int) -> dict[str, list[Reading]]:
     """Run all ways A B C A B C, each time in a process of its own."""
-    names = [name for name in WAYS if name != TIFF or has_tiff()]
-    readings: dict[str, list[Reading]] = {name: [] for name in names}
-    with tqdm(total=rounds * len(names), desc="reading") as bar:
-        for name in itertools.chain.from_iterable([names] * rounds):
+    readings: dict[str, list[Reading]] = {name: [] for name in WAYS}
+    with tqdm(total=rounds * len(WAYS), desc="reading") as bar:
+        for name in itertools.chain.from_iterable([WAYS] * rounds):
             readings[name].append(in_fresh_process(read_tiles, name, folder, tile))
             bar.update()
     return readings
@@ -491,12 +479,11 @@ def predicting_text(rounds: int) -> str:
 
 
 def make_text(options: argparse.Namespace) -> str:
-    """Measure reading, then predicting; what is not installed is left out."""
+    """Measure reading, and predicting where MONAI is installed."""
     check_rounds(options.rounds)
-    if options.write and not (has_tiff() and has_monai()):
+    if options.write and not has_monai():
         raise ValueError(
-            "--write needs tifffile, zarr and monai; run: "
-            "pip install -r benchmarks/requirements.txt"
+            "--write needs monai; run: pip install -r benchmarks/requirements.txt"
         )
     parts = [reading_text(options.rounds)]
     if has_monai():

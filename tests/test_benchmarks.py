@@ -405,8 +405,6 @@ def test_pictures_are_a_block_side_by_side(tiny_files: Path) -> None:
 
 @pytest.mark.parametrize("name", tiles.WAYS)
 def test_every_way_reads_the_same_tiles(name: str, tiny_files: Path) -> None:
-    if name == tiles.TIFF and not tiles.has_tiff():
-        pytest.skip("tifffile and zarr are not installed (benchmarks/requirements.txt)")
     dataset = tiles.WAYS[name].open(tiny_files, 16)
     if "slide" in name:
         picture, mask = dataset[0]
@@ -473,7 +471,6 @@ def test_reading_is_measured_in_a_process_of_its_own(tiny_files: Path) -> None:
 
 
 def test_ways_are_read_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "has_tiff", lambda: False)
     order: list[str] = []
     monkeypatch.setattr(
         tiles,
@@ -481,10 +478,9 @@ def test_ways_are_read_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         lambda _, name, *__: order.append(name) or tiles.Reading(0.1, 0),
     )
     readings = tiles.read_in_turn(tmp_path, 16, rounds=2)
-    names = [name for name in tiles.WAYS if name != tiles.TIFF]
-    assert order == names * 2
+    assert order == [*tiles.WAYS] * 2
     assert {name: len(taken) for name, taken in readings.items()} == dict.fromkeys(
-        names, 2
+        tiles.WAYS, 2
     )
 
 
@@ -572,7 +568,7 @@ def test_table_of_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "differ by up to 2e-07." in note
 
 
-def test_full_disk_and_missing_packages_are_told_before_anything_is_written(
+def test_full_disk_and_missing_monai_are_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
@@ -580,7 +576,7 @@ def test_full_disk_and_missing_packages_are_told_before_anything_is_written(
     with pytest.raises(ValueError, match=r"1\.0 GB free, expected 4\.2; set TMPDIR"):
         tiles.write_pictures(tmp_path, tiles.LARGE, tiles.SMALL, tiles.TILE)
     monkeypatch.setattr(tiles, "has_monai", lambda: False)
-    with pytest.raises(ValueError, match="needs tifffile, zarr and monai; run: pip"):
+    with pytest.raises(ValueError, match="--write needs monai; run: pip"):
         tiles.make_text(argparse.Namespace(rounds=1, write=True))
     assert list(tmp_path.iterdir()) == []
 
@@ -605,5 +601,5 @@ def test_whole_text_leaves_no_file_behind(
         "| goal |  |  |  | 50 or less |",
         "| goal | 1.00 or less | 0.50 or less |  |  | 0 |",
     ]
-    assert len(lines) == 8 + len(tiles.WAYS) - (not tiles.has_tiff())
+    assert len(lines) == 8 + len(tiles.WAYS)
     assert list(tmp_path.iterdir()) == []
