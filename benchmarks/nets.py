@@ -80,7 +80,6 @@ TEXTBOOK = "textbook UNet"
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     TEXTBOOK: TextbookUNet,
     "`UNet()`": ui.UNet,
-    "`UNet(normalize_up=True)`": partial(ui.UNet, normalize_up=True),
     "`UNet(fast=True)`": partial(ui.UNet, fast=True),
     "MONAI BasicUNet": monai_unet,
     "MONAI BasicUNet, small": partial(monai_unet, *SMALL_MONAI),

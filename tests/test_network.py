@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ui_segmentation_system import (
     ConvBlock,
+    InstanceNorm,
     UNet,
     Up,
     bce_dice_loss,
@@ -63,8 +64,35 @@ def test_each_image_counts_for_itself(small: UNet) -> None:
 
 
 def test_training_and_evaluation_agree(small: UNet) -> None:
-    image = torch.rand(1, 3, 32, 32)
-    assert torch.equal(small.train()(image), small.eval()(image))
+    image = torch.rand(2, 3, 32, 32)
+    training, evaluation = small.train()(image), small.eval()(image)
+    torch.testing.assert_close(training, evaluation, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_instance_norm_is_that_of_torch_with_its_gradients(training: bool) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(3, 4, 5, 6) * torch.tensor([1, 10, 0.1])[:, None, None, None]
+    scale, shift, sent = torch.rand(4), torch.rand(4), torch.randn_like(image)
+    taken = []
+    for norm in (InstanceNorm(4), torch.nn.InstanceNorm2d(4, affine=True)):
+        norm.train(training)
+        norm.load_state_dict({"weight": scale, "bias": shift})
+        x = image.to(memory_format=torch.channels_last).requires_grad_()
+        y = norm(x)
+        y.backward(sent)
+        taken.append([y.detach(), x.grad, norm.weight.grad, norm.bias.grad])
+    for ours, theirs in zip(*taken, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_all_levels_but_the_first_are_normalized() -> None:
+    def channels(net: UNet) -> list[int]:
+        norms = (part for part in net.modules() if isinstance(part, torch.nn.GroupNorm))
+        return [norm.num_channels for norm in norms]
+
+    assert channels(UNet(max_features=32)) == [4, 8, 16, 32, 16, 8, 4]
+    assert channels(UNet(max_features=32, normalize=False)) == []
 
 
 def test_each_channel_of_each_image_is_normalized() -> None:
@@ -77,7 +105,7 @@ def test_each_channel_of_each_image_is_normalized() -> None:
 
 def test_both_ways_up_are_used() -> None:
     torch.manual_seed(0)
-    up = Up(4)
+    up = Up(4, normalize=False)
     x, skip = torch.rand(1, 8, 5, 6), torch.rand(1, 4, 10, 12)
     assert up(x, skip).shape == (1, 4, 10, 12)
     assert not torch.equal(up(x, skip), up(x, skip * 0))

@@ -85,9 +85,7 @@ def train(folder: Path, run: Path, epochs: int, fast: bool) -> None:
     ui.quiet_lightning()
     pl.seed_everything(SEED, workers=True, verbose=False)
     train_set, val_set, _ = open_parts(folder)
-    system = ui.UISegmentationSystem(
-        loss="bce_dice", image_size=SIZE, normalize_up=True, fast=fast
-    )
+    system = ui.UISegmentationSystem(loss="bce_dice", image_size=SIZE, fast=fast)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
