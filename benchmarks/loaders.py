@@ -29,6 +29,7 @@ from benchmarks.measure import (
     PICTURES,
     check_rounds,
     markdown_table,
+    paragraph,
     relative,
     relative_cpu,
     run_command,
@@ -200,12 +201,12 @@ def table(small: Epochs, large: Epochs) -> str:
 def note(large: Epochs) -> str:
     """Say what the columns are, and what shared memory is worth."""
     speed, cost = relative_speed(large, COPIES), relative_cpu(large, COPIES)
-    return (
+    return paragraph(
         f"Batches of {BATCH_SIZE}, {PREFETCH} of them ahead a worker, `{METHOD}`. "
-        "Throughput and CPU (of all processes): of whole\n"
+        "Throughput and CPU (of all processes): of whole "
         "epochs, relative to torch's in the same round. Seconds: until the first batch "
-        "came, and from the last\nuntil no worker was left (the longest of "
-        f"{len(large[OURS])}). Shared memory against pickled copies through the\npipe: "
+        "came, and from the last until no worker was left (the longest of "
+        f"{len(large[OURS])}). Shared memory against pickled copies through the pipe: "
         f"{speed[OURS]:.2f} times the throughput for {cost[OURS]:.2f} of the CPU."
     )
 

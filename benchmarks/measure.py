@@ -4,6 +4,7 @@ import argparse
 import itertools
 import os
 import re
+import textwrap
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -125,6 +126,11 @@ def check_block(readme: Path = README) -> str:
             "where the tables shall stand"
         )
     return page
+
+
+def paragraph(text: str) -> str:
+    """Break a note into lines as the README's are."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def start(

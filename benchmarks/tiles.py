@@ -39,6 +39,7 @@ from benchmarks.measure import (
     check_rounds,
     cost_of,
     markdown_table,
+    paragraph,
     relative_cpu,
     run_command,
     run_in_turn,
@@ -436,10 +437,10 @@ def predicting_table(predictions: Mapping[str, Prediction]) -> str:
 
 def reading_note() -> str:
     """Say what the columns of the table of reading are."""
-    return (
+    return paragraph(
         f"Tiles of {TILE}x{TILE} at random places, with their masks, as samples in "
-        f"batches of {BATCH_SIZE}. Memory: private (no\nfile stands behind it), the "
-        "most that a fresh process had beyond its imports and a batch. The first\ntwo "
+        f"batches of {BATCH_SIZE}. Memory: private (no file stands behind it), the "
+        "most that a fresh process had beyond its imports and a batch. The first two "
         "ways hold whole pictures; their memory is scaled by area. Opening counts for "
         "memory, not for CPU."
     )
@@ -451,11 +452,11 @@ def predicting_note(predictions: Mapping[str, Prediction]) -> str:
     ours, theirs = (median(predictions[name].memory) for name in (OURS, MONAI))
     largest = predictions[OURS].largest
     apart = f"differ by up to {largest:.0e}" if largest else "are equal"
-    return (
+    return paragraph(
         f"`UNet(max_features={FEATURES}, normalize=False)`, tiles of {TILE} that "
-        f"overlap by {OVERLAP}, {BATCH_SIZE} at once, equal weights, one\nthread. "
+        f"overlap by {OVERLAP}, {BATCH_SIZE} at once, equal weights, one thread. "
         "Memory: private, beyond imports and network. MONAI is given floats, "
-        f"{floats / MB:.0f} MB of its memory;\nwithout them the ratio is "
+        f"{floats / MB:.0f} MB of its memory; without them the ratio is "
         f"{ours / (theirs - floats):.2f}. Other pixels: on the other side of 0.5; the "
         f"probabilities {apart}."
     )
