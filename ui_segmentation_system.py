@@ -137,7 +137,7 @@ def _voc_colour(number: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-# Colours of classes 1, 2, ...; class 0 stays as it is.
+# Colours of classes 0, 1, 2, ...; class 0 is what is not looked for.
 PALETTE = (
     (0, 0, 0),
     (230, 25, 75),
@@ -703,8 +703,15 @@ def _palette_tensor(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     return colours.to(torch.uint8)
 
 
+def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
+    """Give class ids as a tensor, those of a picture as `load_classes` makes it too."""
+    if isinstance(classes, Image.Image):
+        classes = np.array(classes)
+    return torch.as_tensor(classes)
+
+
 def classes_to_colors(
-    classes: torch.Tensor | np.ndarray,
+    classes: torch.Tensor | np.ndarray | Image.Image,
     palette: Sequence[tuple[int, int, int]],
     ignore_index: int = IGNORE_INDEX,
     *,
@@ -714,7 +721,7 @@ def classes_to_colors(
 
     Raises ValueError for an id that the palette has no colour for. (notebook 01)
     """
-    ids = torch.as_tensor(classes).long()
+    ids = _as_ids(classes).long()
     known = ids != ignore_index
     wrong = ids[known & ((ids < 0) | (ids >= len(palette)))]
     if len(wrong):
@@ -887,7 +894,8 @@ class Sample(NamedTuple):
     """One image and the target that belongs to it: pictures, or tensors.
 
     Tensors: image float32 (3, H, W) in 0..1; target float32 (1, H, W) of 0 and 1, or
-    class ids int64 (H, W). 255 in a target means ignored.
+    (K, H, W) where classes overlap, or class ids int64 (H, W). 255 in a target means
+    ignored.
     """
 
     image: Any
@@ -2185,8 +2193,16 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(image)
-        own = (None, None, self.weight, self.bias, True, 0.0, self.eps)
-        return torch.cat([F.batch_norm(one, *own) for one in image.split(1)])
+        norm = partial(
+            F.batch_norm,
+            running_mean=None,
+            running_var=None,
+            weight=self.weight,
+            bias=self.bias,
+            training=True,
+            eps=self.eps,
+        )
+        return torch.cat([norm(one) for one in image.split(1)])
 
 
 class ConvBlock(nn.Sequential):
@@ -2542,16 +2558,17 @@ def _checked_weights(
             f"class_weights of shape {tuple(weights.shape)}: expected {num_classes}, "
             "one per class"
         )
-    if not weights.isfinite().all() or weights.min() < 0:
+    if not weights.isfinite().all() or weights.min() < 0 or weights.max() == 0:
         raise ValueError(
-            f"class_weights {weights.tolist()}: expected finite numbers from 0 up"
+            f"class_weights {weights.tolist()}: expected finite numbers from 0 up, not "
+            "all of them 0"
         )
     return weights
 
 
 def confusion_matrix(
-    prediction: torch.Tensor | np.ndarray,
-    targets: torch.Tensor | np.ndarray,
+    prediction: torch.Tensor | np.ndarray | Image.Image,
+    targets: torch.Tensor | np.ndarray | Image.Image,
     num_classes: int,
     ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
@@ -2560,7 +2577,7 @@ def confusion_matrix(
     Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
     be added. Raises ValueError for unequal shapes and for ids beyond K. (notebook 08)
     """
-    prediction, targets = map(torch.as_tensor, (prediction, targets))
+    prediction, targets = map(_as_ids, (prediction, targets))
     floating = prediction.is_floating_point() or targets.is_floating_point()
     if prediction.shape != targets.shape or floating:
         raise ValueError(
@@ -2624,6 +2641,13 @@ def to_array(picture: Any) -> np.ndarray:
     values = torch.as_tensor(picture).detach().cpu()
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
+    if values.ndim not in (2, 3) or (
+        values.ndim == 3 and values.shape[2] not in (1, 3)
+    ):
+        raise ValueError(
+            f"picture of shape {tuple(values.shape)}: expected (H, W), (H, W, 3), "
+            "(1, H, W) or (3, H, W); masks that overlap are shown one by one"
+        )
     if values.is_floating_point():
         if values.min() < -ROUNDING or values.max() > 1 + ROUNDING:
             raise ValueError(
@@ -2663,7 +2687,11 @@ def overlay(
 
 
 def _as_mask(mask: Any) -> np.ndarray:
-    """Bool (H, W) of a mask of any kind; ignored pixels are not in it."""
+    """Bool (H, W) of a mask of any kind; ignored pixels are not in it.
+
+    Raises ValueError for class ids, which half of 255 would turn to nothing.
+    """
+    is_picture = isinstance(mask, Image.Image)
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu().numpy()
     values = np.asarray(mask)
@@ -2672,7 +2700,13 @@ def _as_mask(mask: Any) -> np.ndarray:
     values = values.reshape(values.shape[-2:])
     if values.dtype == bool:
         return values
-    if (values == 1).any() and values.max() == IGNORE_INDEX:
+    between = values[(values > 1) & (values < IGNORE_INDEX)]
+    if not is_picture and len(between) and between.max() < IGNORE_GREY:
+        raise ValueError(
+            f"mask of values {_listed(values)}: expected bool, 0 and 1, or 0 and 255; "
+            "of class ids take one, as ids == 3, or paint all with classes_to_colors"
+        )
+    if not len(between) and (values == 1).any() and values.max() == IGNORE_INDEX:
         return values == 1
     return values > (0.5 if values.max() <= 1 else IGNORE_GREY)
 
@@ -2778,13 +2812,22 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
     """Stack samples of different sizes, each padded below and on the right.
 
     Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
-    (B, ..., H, W), filled with 255, which is ignored; H and W are the largest.
-    (notebook 06)
+    (B, ..., H, W), filled with 255, which is ignored; H and W are the largest. Targets
+    that are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). Raises
+    ValueError for pictures. (notebook 06)
     """
-    height = max(sample.image.shape[-2] for sample in samples)
-    width = max(sample.image.shape[-1] for sample in samples)
+    for image, _ in samples:
+        if not isinstance(image, torch.Tensor):
+            raise ValueError(
+                f"pad_collate got {type(image).__name__}: expected tensors; give the "
+                "dataset a transform that makes them"
+            )
+    height = max(image.shape[-2] for image, _ in samples)
+    width = max(image.shape[-1] for image, _ in samples)
 
-    def pad(tensor: torch.Tensor, value: int) -> torch.Tensor:
+    def pad(tensor: Any, value: int) -> Any:
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
         right, below = width - tensor.shape[-1], height - tensor.shape[-2]
         return F.pad(tensor, (0, right, 0, below), value=value)
 
@@ -3256,10 +3299,13 @@ def _voc_folder(root: Path, year: str | int) -> Path:
 def _voc_image_set(folder: Path, image_set: str) -> Path:
     """Find the list of a set's images."""
     path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+    # Beside them stand the sets of each class, as cat_train (or train_val).
+    of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
+    if image_set.startswith(of_a_class):
+        advice = "class_mapping says which classes you want"
+        _refuse(path, "the list of one class", "train, val or trainval", advice)
     if path.is_file():
         return path
-    # Beside them stand the sets of each class, as cat_train.
-    of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
     stems = [other.stem for other in sorted(path.parent.glob("[!.]*.txt"))]
     sets = [stem for stem in stems if not stem.startswith(of_a_class)]
     raise FileNotFoundError(
@@ -3808,16 +3854,27 @@ class RandomTileDataset(_Tiles):
 
 
 def split_regions(
-    height: int, width: int, val_share: float = 0.2, gap: int = 0
+    height: int,
+    width: int,
+    val_share: float = 0.2,
+    gap: int = 0,
+    *,
+    axis: int | None = None,
 ) -> tuple[Region, Region]:
-    """Split a picture across its longer side: regions to train in and to validate in.
+    """Split a picture across one side: regions to train in and to validate in.
 
     gap: pixels between them that neither sees, at least the `receptive_field`.
-    val_share: of what the gap leaves, 0..1. (notebook 09)
+    val_share: of what the gap leaves, 0..1. axis: the side that is cut, 0 the height
+    (validation is below), 1 the width (on the right); by default the longer, of a
+    square the height. (notebook 09)
     """
     _check_share("val_share", val_share)
     _need_whole("gap", gap, 0)
-    length = max(height, width) - gap
+    if axis not in (None, 0, 1):
+        raise ValueError(f"axis {axis}: expected 0 for the height or 1 for the width")
+    if axis is None:
+        axis = int(width > height)
+    length = (height, width)[axis] - gap
     val_length = round(length * val_share)
     if not 0 < val_length < length:
         raise ValueError(
@@ -3825,7 +3882,7 @@ def split_regions(
             "something left for each side; make the gap smaller"
         )
     end, start = length - val_length, length - val_length + gap
-    if height >= width:
+    if axis == 0:
         return (0, 0, end, width), (start, 0, height, width)
     return (0, 0, height, end), (0, start, height, width)
 
@@ -4244,10 +4301,8 @@ class UISegmentationData(pl.LightningDataModule):
         self.read_target = read_target
         self.num_workers = num_workers
         self.seed = seed
-        resize, to_tensor = (
-            ImageTargetResize(_height_width(image_size)),
-            ImageTargetToTensor(),
-        )
+        self.image_size = _height_width(image_size)
+        resize, to_tensor = ImageTargetResize(self.image_size), ImageTargetToTensor()
         self.transform = ImageTargetCompose([resize, to_tensor])
         self.train_transform = self.transform
         if augment is not None:
@@ -4304,7 +4359,7 @@ class UISegmentationData(pl.LightningDataModule):
         return scene
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled whole batches: (B, 3, H, W) and targets, as masks (B, 1, H, W)."""
+        """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
         return self._loader(self.train_set, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -4381,7 +4436,8 @@ class UISegmentationSystem(pl.LightningModule):
 
     learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
     after 30 % of the steps and ends at a thousandth. image_size: (height, width) to
-    predict at; by default the picture's own. network: settings of `UNet`.
+    predict at; by default that of the `UISegmentationData` it is trained with, and
+    without such data each picture's own. network: settings of `UNet`.
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W), each pixel of one class. The
@@ -4426,6 +4482,12 @@ class UISegmentationSystem(pl.LightningModule):
     def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how right logits are, 0..1, as val_iou does."""
         return self.task.score(self.task.count(logits, targets))
+
+    def on_fit_start(self) -> None:
+        """Predict, unless told otherwise, at the size that is trained at."""
+        data = self.trainer.datamodule
+        if self.hparams.image_size is None and isinstance(data, UISegmentationData):
+            self.hparams.image_size = data.image_size
 
     def on_train_start(self) -> None:
         """Start at the data's share of each class; a resumed run has learnt it."""
@@ -4674,9 +4736,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write beside and move into place. Raises OSError if that fails."""
         try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             with _beside(Path(path)) as part:
                 torch.save(checkpoint, part)
-        except RuntimeError as error:
+        except (RuntimeError, FileExistsError, NotADirectoryError) as error:
             raise OSError(f"{path}: could not be written ({error})") from error
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
@@ -4739,7 +4802,8 @@ class RunFolder(pl.Callback):
     go on from). At the end: curves.png. Each is written beside and moved into place;
     SafeCheckpointIO does that for checkpoints.
     patience: stop after that many epochs without a better val_iou; 0: never.
-    Raises ValueError when the loss is no number any more. (notebook 05)
+    Raises ValueError without validation data and when the loss is no number any more,
+    FileExistsError rather than write over another run. (notebook 05)
     """
 
     def __init__(
@@ -4765,6 +4829,17 @@ class RunFolder(pl.Callback):
         torch.set_rng_state(state["random"])
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        if not trainer.enable_validation:
+            raise ValueError(
+                "RunFolder: there is no validation data, by which it keeps the best; "
+                "give fit a second loader"
+            )
+        last = self.folder / "last.ckpt"
+        if trainer.ckpt_path is None and last.exists():
+            raise FileExistsError(
+                f"{self.folder}: holds a run already; name a new folder, or go on with "
+                f"fit(..., ckpt_path={str(last)!r})"
+            )
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._stop_without_gain(trainer)
@@ -5055,6 +5130,8 @@ def _train(options: argparse.Namespace) -> int:
     folder, settings = _continue(resume, given) if resume else (None, Settings(**given))
     if not settings.dataset:
         raise ValueError("train: which folder? give it with -d")
+    if settings.weights and not resume:
+        settings = replace(settings, **_network_of(settings.weights, given))
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     reading = _reading(settings)
@@ -5076,6 +5153,18 @@ def _train(options: argparse.Namespace) -> int:
     if is_first:
         print(_farewell(keeper))
     return 0
+
+
+def _network_of(weights: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings of a checkpoint's network; what is given must not differ."""
+    learnt = _load_binary(weights).hparams
+    own = {"max_features": learnt.max_features, "fast": learnt.get("fast", False)}
+    for name, value in own.items():
+        if given.get(name, value) != value:
+            flag = f"--{name.replace('_', '-')}"
+            expected = f"{given[name]}, as {flag} says"
+            _refuse(weights, f"{name} is {value}", expected, f"leave out {flag}")
+    return own
 
 
 def _continue(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
@@ -5123,6 +5212,11 @@ def _refuse_sick(dataset: str, reading: Mapping[str, Any]) -> None:
         print(report)
     if not report.ok:
         raise ValueError(f"{dataset}: has faults, listed above; mend them first")
+    if report.foreground_share == 0:
+        raise ValueError(
+            f"{dataset}: no mask has a pixel of foreground, so there is nothing to "
+            "learn; say with --foreground which values are meant"
+        )
 
 
 def _new_system(settings: Settings) -> UISegmentationSystem:

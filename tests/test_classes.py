@@ -425,10 +425,23 @@ def test_other_logits_and_weights_are_refused() -> None:
         ([[1, 2, 3]], r"shape \(1, 3\): expected 3"),
         ([1, 2, -1], r"\[1.0, 2.0, -1.0\]: expected finite numbers from 0 up"),
         ([1, 2, math.nan], "expected finite numbers"),
+        ([0, 0, 0], "not all of them 0"),
         ([1, 2, math.inf], "expected finite numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             ui.cross_entropy_loss(logits, IDS, weights)
+
+
+def test_a_loaded_class_map_is_counted_and_painted(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / "map.png")
+    picture = ui.load_classes(tmp_path / "map.png")
+    palette = ui.CLASS_COLOURS[:3]
+    painted = ui.classes_to_colors(picture, palette)
+    assert np.array_equal(painted, ui.classes_to_colors(ids, palette))
+    found = np.where(ids == 255, 0, ids)
+    matrix = ui.confusion_matrix(found, picture, 3)
+    assert torch.equal(matrix, torch.diag(torch.tensor([2, 1, 2])))
 
 
 def test_masks_say_where_class_ids_belong() -> None:

@@ -356,6 +356,30 @@ def test_a_flag_of_another_command_is_not_suggested(refused: Refused) -> None:
     assert "did you mean --batch-size" not in message
 
 
+def test_weights_bring_their_network(
+    make_pairs: MakePairs, tmp_path: Path, refused: Refused
+) -> None:
+    pairs, runs = make_pairs(3), tmp_path / "runs"
+    best = train(pairs, runs, "--max-epochs", 1) / "best.ckpt"
+    options = ("train", "-d", pairs, "-o", runs, "-b", 1, "--weights", best)
+    message = refused(*options, "--max-features", 32)
+    assert "max_features is 16; expected 32, as --max-features says" in message
+    assert names(runs) == ["001"]
+    words = ("--image-size", 32, "--max-epochs", 1, "--accelerator", "cpu")
+    assert run(*options, *words) == 0
+    settings = read_settings(runs / "002")
+    assert (settings["max_features"], settings["fast"]) == (16, True)
+
+
+def test_training_on_nothing_but_background_is_refused(
+    make_pairs: MakePairs, tmp_path: Path, refused: Refused
+) -> None:
+    options = ("train", "-d", make_pairs(3), "-o", tmp_path / "runs", *SMALL)
+    message = refused(*options, "--foreground", 1)
+    assert "no mask has a pixel of foreground" in message and "--foreground" in message
+    assert not (tmp_path / "runs").exists()
+
+
 def test_training_starts_from_weights(
     make_pairs: MakePairs, trained: Run, tmp_path: Path
 ) -> None:

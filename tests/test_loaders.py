@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 import ui_segmentation_system as ui
@@ -1137,6 +1138,19 @@ def test_pad_collate_keeps_targets_of_classes_and_layers_what_they_are() -> None
         assert batch.target.dtype == dtype
         assert batch.target.shape == (2, *shape, 4, 3)
         assert set(batch.target.unique().tolist()) == {1, ui.IGNORE_INDEX}
+
+
+def test_pad_collate_leaves_numbers_numbers() -> None:
+    samples = [(torch.ones(3, 2, 5), 7), (torch.ones(3, 4, 3), 0)]
+    image, target = ui.pad_collate(samples)
+    assert image.shape == (2, 3, 4, 5)
+    assert torch.equal(target, torch.tensor([7, 0]))
+
+
+def test_pad_collate_wants_tensors() -> None:
+    picture = Image.new("RGB", (4, 3))
+    with pytest.raises(ValueError, match="got Image: expected tensors; give the datas"):
+        ui.pad_collate([(torch.ones(3, 2, 5), 7), (picture, 1)])
 
 
 def test_pad_collate_in_workers() -> None:

@@ -20,6 +20,7 @@ from ui_segmentation_system import (
     overlay,
     pack_masks,
     save_gif,
+    save_mask,
     to_array,
     unpack_masks,
 )
@@ -378,6 +379,27 @@ def test_overlay_leaves_ignored_pixels_alone() -> None:
         assert tinted.tolist() == [[False, True, False]] * 2
 
 
+def test_class_ids_are_no_mask(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 1))
+    for ids in ([0, 1, 2, 8], [0, 3, 255, 255], [0, 1, 2, 255]):
+        for kind in (np.uint8, np.int64):
+            mask = np.array([ids], kind)
+            for given in (mask, torch.from_numpy(mask)):
+                with pytest.raises(ValueError, match="class ids take one, as ids == 3"):
+                    overlay(image, given)
+        with pytest.raises(ValueError, match=f"mask of values 0, {ids[1]}"):
+            save_mask(np.array([ids]), tmp_path / "mask.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_greys_of_a_jpeg_mask_are_cut_in_the_middle() -> None:
+    image = Image.new("RGB", (5, 1))
+    for mask in (np.array([[0, 1, 127, 254, 255]]), greys(0, 1, 3, 250, 255)):
+        tinted = np.array(overlay(image, mask)).any(axis=2)
+        assert tinted.tolist() == [[False, False, False, True, True]]
+    assert not np.array(overlay(image, greys(0, 1, 2, 3, 3))).any()
+
+
 def test_overlay_on_one_row() -> None:
     image = Image.new("RGB", (3, 1))
     assert overlay(image, greys(0, 255, 0)).size == (3, 1)
@@ -387,6 +409,12 @@ def test_overlay_on_one_row() -> None:
 def test_overlay_refuses_another_size() -> None:
     with pytest.raises(ValueError, match=r"mask \(2, 3\) on an image of \(3, 2\)"):
         overlay(Image.new("RGB", (2, 3)), np.zeros((2, 3), bool))
+
+
+def test_overlapping_masks_are_not_one_picture() -> None:
+    for shape in ((2, 4, 6), (4, 4, 6), (1, 1, 4, 6), (7,)):
+        with pytest.raises(ValueError, match=r"shown one by one"):
+            to_array(torch.zeros(shape, dtype=torch.bool))
 
 
 def test_display_of_every_kind() -> None:

@@ -597,9 +597,16 @@ def test_a_full_disk_costs_no_checkpoint(
 
 
 def test_a_checkpoint_goes_where_nothing_can_be_written(tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "last.ckpt"
-    with pytest.raises(OSError, match=re.escape(str(path))):
-        ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "last.ckpt", tmp_path / "file" / "a" / "b.ckpt"):
+        with pytest.raises(OSError, match=rf"^{re.escape(str(path))}: could not be"):
+            ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
+
+
+def test_a_checkpoint_makes_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
+    ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
+    assert torch.load(path, weights_only=True) == {"a": 1}
 
 
 def test_a_loss_that_is_no_number_ends_the_run(

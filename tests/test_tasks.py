@@ -409,6 +409,30 @@ def test_run_folder_draws_classes_in_their_colours(
     assert ui.load_system(tmp_path / "run/best.ckpt").hparams.task == task
 
 
+def test_run_folder_is_written_over_by_nobody(
+    make_maps: MakeMaps, train: Train, tmp_path: Path
+) -> None:
+    data, folder = data_of(make_maps("multiclass")), tmp_path / "run"
+    train(new_system("multiclass"), data, callbacks=[ui.RunFolder(folder)])
+    kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match=r"holds a run already.*ckpt_path="):
+        train(new_system("multiclass"), data, callbacks=[ui.RunFolder(folder)])
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_run_folder_needs_validation(
+    make_maps: MakeMaps, train: Train, tmp_path: Path
+) -> None:
+    data = data_of(make_maps("multiclass"))
+    data.setup()
+    loader = torch.utils.data.DataLoader(data.train_set, 2)
+    with pytest.raises(ValueError, match="RunFolder: there is no validation data"):
+        train(
+            new_system("multiclass"), loader, callbacks=[ui.RunFolder(tmp_path / "run")]
+        )
+    assert not (tmp_path / "run").exists()
+
+
 # ---- refusing
 
 

@@ -384,6 +384,12 @@ def test_tiles_without_any_foreground_end_the_search() -> None:
 # Regions
 
 
+def test_regions_are_cut_along_the_axis_asked_for() -> None:
+    assert split_regions(30, 30, 0.5, 4) == ((0, 0, 13, 30), (17, 0, 30, 30))
+    assert split_regions(30, 20, 0.5, 4, axis=1) == ((0, 0, 30, 8), (0, 12, 30, 20))
+    assert split_regions(20, 30, 0.5, 4, axis=0) == ((0, 0, 8, 30), (12, 0, 20, 30))
+
+
 def test_regions_never_touch() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -756,11 +762,13 @@ def test_refused_random_tiles(options: dict, words: str) -> None:
         ((50, 40, 1), "val_share 1"),
         ((50, 40, 0.2, -1), "gap -1"),
         ((50, 40, 0.001), "something left for each side"),
+        ((50, 400, 0.2, 50, 0), "something left for each side"),
+        ((50, 40, 0.2, 5, 2), "axis 2: expected 0 for the height"),
     ],
 )
 def test_refused_regions(arguments: tuple, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        split_regions(*arguments)
+        split_regions(*arguments[:4], axis=(*arguments[4:], None)[0])
 
 
 def locked() -> np.ndarray:

@@ -28,6 +28,7 @@ from ui_segmentation_system import (
     binary_iou,
     foreground_share,
     load_image,
+    load_system,
 )
 
 SIZE = (32, 32)
@@ -419,3 +420,19 @@ def test_predict_mask_sees_a_16_bit_picture_as_load_image_does(tmp_path: Path) -
     system = small_system()
     raw = system.predict_mask(Image.open(tmp_path / "deep.png"))
     assert np.array_equal(raw, system.predict_mask(load_image(tmp_path / "deep.png")))
+
+
+@pytest.mark.parametrize("own", [None, (16, 24)])
+def test_predicts_at_the_size_it_was_trained_at(
+    own: tuple[int, int] | None, make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    system = small_system(image_size=own)
+    data = UISegmentationData(make_pairs(3), 2, (32, 48), overfit_num=4)
+    trainer = train(system, data, max_epochs=1)
+    assert tuple(system.hparams.image_size) == (own or (32, 48))
+    trainer.save_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    again = load_system(tmp_path / "own.ckpt")
+    seen = []
+    again.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert again.predict_mask(draw_image(1, (20, 10))).shape == (10, 20)
+    assert seen[0].shape[-2:] == (own or (32, 48))

@@ -257,10 +257,20 @@ def test_only_the_first_word_of_a_line_names_an_image(
     make_tree: MakeTree, tmp_path: Path
 ) -> None:
     tree = make_tree(a=[thing("dog")], b=[thing("cat")])
-    listed = tree / "ImageSets/Main/dog_train.txt"
+    listed = tree / "ImageSets/Main/pets.txt"
     listed.write_bytes(b"\xef\xbb\xbfa  1\r\nb -1\r\n\r\n  \n")
-    dataset = ui.VOCFilteredDataset(tmp_path, "2012", "dog_train", PETS)
+    dataset = ui.VOCFilteredDataset(tmp_path, "2012", "pets", PETS)
     assert keys(dataset) == ["a", "b"]
+
+
+@pytest.mark.parametrize("image_set", ["dog_train", "train_val"])
+def test_list_of_one_class_is_refused(
+    image_set: str, make_tree: MakeTree, tmp_path: Path
+) -> None:
+    tree = make_tree(a=[thing("dog")], b=[thing("cat")])
+    (tree / f"ImageSets/Main/{image_set}.txt").write_text("a  1\nb -1\n")
+    with pytest.raises(ValueError, match=f"{image_set}.*one class.*trainval"):
+        ui.VOCFilteredDataset(tmp_path, "2012", image_set, PETS)
 
 
 def test_voc_has_twenty_classes() -> None:
