@@ -1223,6 +1223,8 @@ def check_pairs(
         problem.file for problem in problems if "say which count" in problem.mend
     }
     targets = [files.targets[key][0] for key in files.whole_keys()]
+    if {files.name(target) for target in targets} <= {p.file for p in problems}:
+        problems = [*_exchanged(files, read_target), *problems]
     problems += _values_together([t for t in targets if files.name(t) in refused])
     problems += _folder_faults(files, facts, scenes)
     problems += _class_faults(facts, _num_classes(read_target))
@@ -1307,6 +1309,22 @@ def _pair_faults(
     yield from _unequal(files, pair, image, target)
     if image.size == target.size:
         facts.append(_facts(files, pair, image, target, read_target))
+
+
+def _exchanged(files: PairFiles, read_target: ReadTarget) -> Iterator[Problem]:
+    """Where something is wrong with every target: could all images be targets?"""
+    keys = files.whole_keys()
+    try:
+        for key in keys:
+            read_target(files.inputs[key][0])
+    except (OSError, ValueError):
+        return
+    if keys:
+        yield Problem(
+            f"{len(keys)} pairs",
+            "look exchanged: every image can be read as a target",
+            "name the pictures as images and the masks as targets",
+        )
 
 
 def _laid_together(masks: torch.Tensor) -> Image.Image:

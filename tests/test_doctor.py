@@ -764,3 +764,20 @@ def test_white_that_is_frequent_is_not_called_void(tmp_path: Path) -> None:
     levels[12:16, 4:12] = 3
     message = refusal(saved(tmp_path, Image.fromarray(levels)))
     assert "ignore=" not in message and "255" in message
+
+
+def test_exchanged_folders_are_told_in_one_line(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(3):
+        draw_image(number, (96, 64)).save(tmp_path / f"masks/{number}.png")
+        Image.fromarray(box()).save(tmp_path / f"images/{number}.png")
+    first, *others = check_pairs(tmp_path).problems
+    assert (first.file, first.severity) == ("3 pairs", "error")
+    assert "look exchanged" in first.what
+    assert "exchanged" not in str(others)
+    (tmp_path / "images/1.png").write_bytes((tmp_path / "masks/2.png").read_bytes())
+    assert "exchanged" not in str(check_pairs(tmp_path).problems)
+    for number in range(3):
+        Image.fromarray(box()).save(tmp_path / f"masks/{number}.png")
+    assert "exchanged" not in str(check_pairs(tmp_path).problems)
