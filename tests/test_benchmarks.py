@@ -179,7 +179,7 @@ def test_table_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     *_, last = networks.table(OURS, costs, ious).splitlines()
     assert last.startswith("| `UNet(fast=True)` | 0.96 M |")
     assert last.endswith("| 0.20 (3) | 0.50 (3) |")
-    assert networks.note(ious).endswith("differ by up to 0.20.")
+    assert " ".join(networks.note(ious).split()).endswith("differ by up to 0.20.")
     assert "IoU" not in networks.table(OURS, costs, {}) + networks.note({})
 
 
@@ -569,7 +569,7 @@ def test_table_of_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0].startswith("| predicting over 1000x1000 |")
     assert lines[2].endswith("| 1.00 | 1.00 | 32 | 11.0 | 0 |")
     assert lines[3].endswith("| 0.50 | 0.25 | 8 | 5.5 | 3 |")
-    note = tiles.predicting_note(predictions)
+    note = " ".join(tiles.predicting_note(predictions).split())
     assert "12 MB of its memory" in note and "ratio is 0.40" in note
     assert "differ by up to 2e-07." in note
 
