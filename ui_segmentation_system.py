@@ -371,6 +371,7 @@ def _by_nearest_value(
     others = _flat_colours(pixels, SPECK)
     if not by_colour:
         _refuse_near_ids(path, _flat_colours(pixels, 5 * SPECK)[:, 0])
+        _refuse_near_ids(path, np.array([0, *(v for v in roles if 0 < v <= DRIFT)]))
     drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
     others = others[_distances(others, named).min(axis=1) > drift]
     anchors = np.concatenate([named, others])

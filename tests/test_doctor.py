@@ -260,6 +260,16 @@ def test_ids_beside_white_in_a_jpeg_are_refused(levels: tuple, tmp_path: Path) -
         assert "class ids or a trimap" in refusal(path)
 
 
+def test_an_id_beside_black_is_refused_in_a_jpeg(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(box()), "jpg", quality=95)
+    for value in (1, 2, 4):
+        words = f"ids 0 and {value} cannot be told apart"
+        with pytest.raises(ValueError, match=words):
+            load_mask(path, foreground=[value])
+    inverted = 255 - np.asarray(load_mask(path))
+    assert np.array_equal(load_mask(path, foreground=[0]), inverted)
+
+
 def test_thin_ids_are_refused(tmp_path: Path) -> None:
     values = np.zeros((60, 60), np.uint8)
     for place, level in enumerate((90, 150, 170, 200)):
