@@ -3954,7 +3954,6 @@ class _Axis(NamedTuple):
     two axes, and nothing need be divided afterwards.
     """
 
-    length: int
     tile: int
     starts: list[int]
     shares: torch.Tensor
@@ -3980,7 +3979,7 @@ def _axis(length: int, tile: int, overlap: int, weights: str) -> _Axis:
     total = np.zeros(padded)
     np.add.at(total, places, shares)
     shares = torch.from_numpy((shares / total[places]).astype(np.float32))
-    return _Axis(length, tile, starts[:, 0].tolist(), shares)
+    return _Axis(tile, starts[:, 0].tolist(), shares)
 
 
 def _activation(activation: str, model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -4754,9 +4753,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         storage_options: Any | None = None,
     ) -> None:
         """Write beside and move into place. Raises OSError if that fails."""
+        path = Path(path)
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with _beside(Path(path)) as part:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _beside(path) as part:
                 torch.save(checkpoint, part)
         except (RuntimeError, FileExistsError, NotADirectoryError) as error:
             raise OSError(f"{path}: could not be written ({error})") from error

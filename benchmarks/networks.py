@@ -193,18 +193,26 @@ def table(
     """Draw the table; without accuracies their columns are left out."""
     header = ["network", "parameters", "CPU of a step", "channels last"]
     header += [f"IoU at {rate:g}" for rate in RATES if ious]
+    seeds = by_setting(ious)
     rows = []
     for name, make in makers.items():
         row = [name, f"{count_parameters(make()) / 1e6:.2f} M"]
         row += [f"{cost:.2f}" for cost in costs[name]]
-        row += [iou_text(ious, name, rate) for rate in RATES if ious]
+        row += [iou_text(seeds[name, rate]) for rate in RATES if ious]
         rows.append(row)
     return markdown_table(header, rows)
 
 
-def iou_text(ious: Mapping[Run, float], name: str, rate: float) -> str:
-    """Write the median over the seeds of a network at a rate, and how many they are."""
-    seeds = [iou for run, iou in ious.items() if run[:2] == (name, rate)]
+def by_setting(ious: Mapping[Run, float]) -> dict[tuple[str, float], list[float]]:
+    """Put together what the seeds of a network at a rate reached."""
+    taken: dict[tuple[str, float], list[float]] = {}
+    for run, iou in ious.items():
+        taken.setdefault((run.network, run.rate), []).append(iou)
+    return taken
+
+
+def iou_text(seeds: Sequence[float]) -> str:
+    """Write the median over seeds, and how many they are."""
     return f"{median(seeds):.2f} ({len(seeds)})"
 
 
@@ -226,10 +234,7 @@ def note(ious: Mapping[Run, float]) -> str:
 
 def spread(ious: Mapping[Run, float]) -> float:
     """Find the largest difference between two seeds of one network at one rate."""
-    taken: dict[tuple[str, float], list[float]] = {}
-    for run, iou in ious.items():
-        taken.setdefault((run.network, run.rate), []).append(iou)
-    return max(max(seeds) - min(seeds) for seeds in taken.values())
+    return max(max(seeds) - min(seeds) for seeds in by_setting(ious).values())
 
 
 def _parser() -> argparse.ArgumentParser:

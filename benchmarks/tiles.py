@@ -226,13 +226,9 @@ def unfold(picture: torch.Tensor, tile: int) -> torch.Tensor:
     return windows.permute(1, 2, 0, 3, 4).reshape(-1, len(picture), tile, tile)
 
 
-def tile_dataset(image: Any, target: Any, tile: int) -> ui.TileDataset:
-    return ui.TileDataset(image, target, tile, transform=ui.ImageTargetToTensor())
-
-
 def open_arrays(folder: Path, tile: int) -> ui.TileDataset:
     names = "image.npy", "mask.npy"
-    return tile_dataset(*(np.load(folder / n, mmap_mode="r") for n in names), tile)
+    return ui.TileDataset(*(np.load(folder / n, mmap_mode="r") for n in names), tile)
 
 
 def open_tiffs(folder: Path, tile: int) -> ui.TileDataset:
@@ -240,12 +236,12 @@ def open_tiffs(folder: Path, tile: int) -> ui.TileDataset:
         tifffile.imread(folder / name, aszarr=True)
         for name in ("image.tif", "mask.tif")
     )
-    return tile_dataset(*(zarr.open(store, mode="r") for store in stores), tile)
+    return ui.TileDataset(*(zarr.open(store, mode="r") for store in stores), tile)
 
 
 def open_slide(folder: Path, tile: int) -> ui.TileDataset:
     slide = Slide()
-    return tile_dataset(slide, slide.mask, tile)
+    return ui.TileDataset(slide, slide.mask, tile)
 
 
 class Way(NamedTuple):
@@ -279,7 +275,7 @@ def go_through(dataset: Tiles, num_tiles: int, seed: int) -> None:
 def memory_with_a_batch(tile: int) -> int:
     """Make a batch as any way does, and give the private memory with it, bytes."""
     pixels = np.zeros((tile, tile, 3), np.uint8)
-    dataset = Subset(tile_dataset(pixels, pixels[..., 0], tile), [0] * BATCH_SIZE)
+    dataset = Subset(ui.TileDataset(pixels, pixels[..., 0], tile), [0] * BATCH_SIZE)
     batch = next(iter(ui.NaiveDataLoader(dataset, BATCH_SIZE)))
     memory = private_memory()
     del batch
@@ -431,8 +427,9 @@ def predicting_table(predictions: Mapping[str, Prediction]) -> str:
         "memory",
         "MB",
         "seconds",
+        "other pixels",
     ]
-    return markdown_table([*header, "other pixels"], [*rows, PREDICTING_GOALS])
+    return markdown_table(header, [*rows, PREDICTING_GOALS])
 
 
 def reading_note() -> str:
