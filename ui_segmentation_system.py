@@ -1224,7 +1224,8 @@ def check_pairs(
         problem.file for problem in problems if "say which count" in problem.mend
     }
     targets = [files.targets[key][0] for key in files.whole_keys()]
-    if {files.name(target) for target in targets} <= {p.file for p in problems}:
+    faulty = {p.file for p in problems if p.severity == "error"}
+    if {files.name(target) for target in targets} <= faulty:
         problems = [*_exchanged(files, read_target), *problems]
     problems += _values_together([t for t in targets if files.name(t) in refused])
     problems += _folder_faults(files, facts, scenes)

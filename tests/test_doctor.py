@@ -791,3 +791,13 @@ def test_exchanged_folders_are_told_in_one_line(tmp_path: Path) -> None:
     for number in range(3):
         Image.fromarray(box()).save(tmp_path / f"masks/{number}.png")
     assert "exchanged" not in str(check_pairs(tmp_path).problems)
+
+
+def test_empty_masks_of_two_level_pictures_are_not_exchanged(tmp_path: Path) -> None:
+    for name, greys in (("images", box()), ("masks", np.zeros_like(box()))):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(greys).save(tmp_path / f"{name}/{number}.png")
+    problems = check_pairs(tmp_path).problems
+    assert any("masks/0.png" in problem.file for problem in problems)
+    assert "exchanged" not in str(problems)
