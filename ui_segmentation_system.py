@@ -1130,8 +1130,9 @@ class PairReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the folder can be trained on: no errors; warnings may be there."""
-        return all(problem.severity != "error" for problem in self.problems)
+        """Whether the folder can be trained on: no errors, and something to find."""
+        sound = all(problem.severity != "error" for problem in self.problems)
+        return sound and self.foreground_share != 0
 
     def __str__(self) -> str:
         state = "ok" if self.ok else "not ok"
@@ -1224,9 +1225,7 @@ def check_pairs(
         problem.file for problem in problems if "say which count" in problem.mend
     }
     targets = [files.targets[key][0] for key in files.whole_keys()]
-    faulty = {p.file for p in problems if p.severity == "error"}
-    if {files.name(target) for target in targets} <= faulty:
-        problems = [*_exchanged(files, read_target), *problems]
+    problems = [*_exchanged(files, read_target, problems), *problems]
     problems += _values_together([t for t in targets if files.name(t) in refused])
     problems += _folder_faults(files, facts, scenes)
     problems += _class_faults(facts, _num_classes(read_target))
@@ -1313,12 +1312,20 @@ def _pair_faults(
         facts.append(_facts(files, pair, image, target, read_target))
 
 
-def _exchanged(files: PairFiles, read_target: ReadTarget) -> Iterator[Problem]:
-    """Where something is wrong with every target: could all images be targets?"""
+def _exchanged(
+    files: PairFiles, read_target: ReadTarget, problems: Sequence[Problem]
+) -> Iterator[Problem]:
+    """Say it if all targets are faulty, of many colours, and all images could be."""
     keys = files.whole_keys()
+    faulty = {problem.file for problem in problems if problem.severity == "error"}
     try:
         for key in keys:
-            read_target(files.inputs[key][0])
+            image, target = files.inputs[key][0], files.targets[key][0]
+            if files.name(target) not in faulty:
+                return
+            if len(np.unique(_codes(load_image(target)))) <= MANY_VALUES:
+                return
+            read_target(image)
     except (OSError, ValueError):
         return
     if keys:
@@ -2711,7 +2718,7 @@ def _as_mask(mask: Any) -> np.ndarray:
 
     Raises ValueError for class ids, which half of 255 would turn to nothing.
     """
-    is_picture = isinstance(mask, Image.Image)
+    is_grey = isinstance(mask, Image.Image) and mask.mode == "L"
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu().numpy()
     values = np.asarray(mask)
@@ -2721,7 +2728,8 @@ def _as_mask(mask: Any) -> np.ndarray:
     if values.dtype == bool:
         return values
     between = values[(values > 1) & (values < IGNORE_INDEX)]
-    if not is_picture and len(between) and between.max() < IGNORE_GREY:
+    noise = is_grey and values.max() <= DRIFT  # a black JPEG
+    if len(between) and between.max() < IGNORE_GREY and not noise:
         raise ValueError(
             f"mask of values {_listed(values)}: expected bool, 0 and 1, or 0 and 255; "
             "of class ids take one, as ids == 3, or paint all with classes_to_colors"
@@ -5230,13 +5238,13 @@ def _refuse_sick(dataset: str, reading: Mapping[str, Any]) -> None:
     report = check_pairs(dataset, progress=True, **reading)
     if report.problems:
         print(report)
-    if not report.ok:
-        raise ValueError(f"{dataset}: has faults, listed above; mend them first")
     if report.foreground_share == 0:
         raise ValueError(
             f"{dataset}: no mask has a pixel of foreground, so there is nothing to "
             "learn; say with --foreground which values are meant"
         )
+    if not report.ok:
+        raise ValueError(f"{dataset}: has faults, listed above; mend them first")
 
 
 def _new_system(settings: Settings) -> UISegmentationSystem:

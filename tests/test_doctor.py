@@ -801,3 +801,21 @@ def test_empty_masks_of_two_level_pictures_are_not_exchanged(tmp_path: Path) -> 
     problems = check_pairs(tmp_path).problems
     assert any("masks/0.png" in problem.file for problem in problems)
     assert "exchanged" not in str(problems)
+
+
+def test_masks_of_another_size_or_of_ids_are_not_exchanged(tmp_path: Path) -> None:
+    for masks in (Image.fromarray(box()).resize((48, 32), 0), with_levels(0, 2, 4)):
+        for name, picture in (("images", Image.fromarray(box())), ("masks", masks)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            picture.save(tmp_path / name / "1.png")
+        report = check_pairs(tmp_path)
+        assert not report.ok
+        assert "exchanged" not in str(report)
+
+
+def test_nothing_but_background_is_not_ok(make_pairs: MakePairs) -> None:
+    folder = make_pairs(2)
+    for number in (1, 2):
+        Image.new("L", (24, 20)).save(folder / f"{number}_target.png")
+    assert not check_pairs(folder).ok
+    assert ui.main(["check", str(folder)]) == 1

@@ -387,6 +387,9 @@ def test_class_ids_are_no_mask(tmp_path: Path) -> None:
             for given in (mask, torch.from_numpy(mask)):
                 with pytest.raises(ValueError, match="class ids take one, as ids == 3"):
                     overlay(image, given)
+        picture = Image.fromarray(np.array([ids], np.uint8), "P")
+        with pytest.raises(ValueError, match="class ids take one, as ids == 3"):
+            overlay(image, picture)
         with pytest.raises(ValueError, match=f"mask of values 0, {ids[1]}"):
             save_mask(np.array([ids]), tmp_path / "mask.png")
     assert not list(tmp_path.iterdir())
