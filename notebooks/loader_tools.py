@@ -67,14 +67,6 @@ def watch(num_workers: int) -> list[Entry]:
     return entries
 
 
-def most_ready(entries: Sequence[Entry]) -> int:
-    """Count the batches that were made and not handed out, when they were most."""
-    return max(
-        sum(max(later.ends) < entry.came for later in entries[place:])
-        for place, entry in enumerate(entries)
-    )
-
-
 def draw(books: Mapping[int, Sequence[Entry]]) -> None:
     """Draw entries by number of workers: who was busy when, a colour for each batch."""
     size = (7, 1.7 * len(books))

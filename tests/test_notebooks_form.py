@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from comparison import read_tags
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -169,6 +170,19 @@ def rule_every_cell_is_compared(book: Book) -> list[str]:
         return re.findall(marks, f"{cell.source} {cell.metadata.get('tags')}")
 
     return faults(book.code, hidden, "{} hides it")
+
+
+def rule_tags_say_what_is_compared(book: Book) -> list[str]:
+    def unread(cell: NotebookNode) -> Iterator[str]:
+        try:
+            read_tags(cell.metadata.get("tags", []))
+        except ValueError as error:
+            yield str(error)
+
+    tags = [tag for cell in book.code for tag in cell.metadata.get("tags", [])]
+    left_out = [tag for tag in tags if tag.startswith("left-out=")]
+    wrong = [f"leaves out {len(left_out)} outputs, at most 1"] * (len(left_out) > 1)
+    return wrong + faults(book.code, unread)
 
 
 def rule_title_and_frame(book: Book) -> list[str]:
@@ -403,6 +417,16 @@ BROKEN: list[tuple[Rule, Mutation, str]] = [
     (rule_no_trace_of_a_machine, add(3, "/tmp/x"), "cell 3: /tmp/"),
     (rule_every_cell_is_compared, add(4, "  # NBVAL_SKIP"), "cell 4: NBVAL_SKIP"),
     (rule_every_cell_is_compared, put(4, metadata={"tags": ["nbval-skip"]}), "cell 4"),
+    (
+        rule_tags_say_what_is_compared,
+        put(4, metadata={"tags": ["tolerance=2"]}),
+        "cell 4",
+    ),
+    (
+        rule_tags_say_what_is_compared,
+        put(4, metadata={"tags": ["left-out=text: a", "left-out=figure: b"]}),
+        "leaves out 2",
+    ),
     (rule_title_and_frame, put(1, source=f"# 02 - A\n\n{FRAME}"), "'# 01 - '"),
     (rule_title_and_frame, put(1, source="# 01 - A\n\n**Time**"), "Prerequisites"),
     (rule_one_title_and_no_jumps, add(3, "\n\n# More"), "2 titles"),

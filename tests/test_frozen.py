@@ -1,0 +1,239 @@
+"""What public calls give for the committed pictures, frozen before the module moved.
+
+A row changes only in the commit that mends its fault. `python tests/test_frozen.py`
+prints the rows anew.
+"""
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+import ui_segmentation_system as ui
+
+FOLDER = Path(__file__).parents[1]
+INPUTS, ROADS = FOLDER / "test_inputs", FOLDER / "test_roads"
+CLASSES = ("{key}_input.png", "classes/{key}_classes.png")
+
+
+def digest(things: Iterable[Any]) -> str:
+    """Hash pictures, arrays, tensors and texts, their shapes and types included."""
+    total = hashlib.blake2b(digest_size=8)
+    for thing in things:
+        if not isinstance(thing, str):
+            mode = thing.mode if isinstance(thing, Image.Image) else ""
+            thing = np.asarray(thing)
+            if thing.dtype.kind == "f":  # the last bits belong to the processor
+                thing = (thing * 1e4).round().astype(np.int64)
+            total.update(f"{mode}{thing.shape}{thing.dtype}".encode())
+        total.update(thing.encode() if isinstance(thing, str) else thing.tobytes())
+    return total.hexdigest()
+
+
+def numbers(*values: Any) -> str:
+    """Write numbers with so many digits as other threads and processors keep."""
+    return " ".join(f"{float(value):.4f}" for value in values)
+
+
+def pair(number: int = 1) -> tuple[Image.Image, Image.Image]:
+    image, target = (
+        INPUTS / f"{number}_{name}" for name in ("input.png", "target.jpg")
+    )
+    return ui.load_image(image), ui.load_mask(target)
+
+
+def class_pair(number: int = 1) -> tuple[Image.Image, Image.Image]:
+    path = INPUTS / "classes" / f"{number}_classes.png"
+    return ui.load_image(INPUTS / f"{number}_input.png"), ui.load_classes(path, 9)
+
+
+def transformed(transform: ui.PairTransform, seed: int = 0) -> str:
+    torch.manual_seed(seed)
+    return digest([*transform(*pair()), *transform(*class_pair())])
+
+
+def names(pairs: Iterable[tuple[Path, Path]]) -> str:
+    return digest(f"{image.name} {target.name}\n" for image, target in pairs)
+
+
+def network(**options: Any) -> ui.UNet:
+    torch.manual_seed(0)
+    return ui.UNet(max_features=32, **options).eval()
+
+
+def logits() -> torch.Tensor:
+    with torch.inference_mode():
+        return network()(tensors()[0][None])
+
+
+def tensors() -> ui.Sample:
+    return ui.ImageTargetToTensor()(*pair())
+
+
+def score_rows() -> str:
+    target = tensors().target[None]
+    ids = ui.ImageTargetToTensor()(*class_pair()).target[None]
+    torch.manual_seed(0)
+    class_logits = torch.randn(1, 9, *ids.shape[1:])
+    matrix = ui.confusion_matrix(class_logits.argmax(dim=1), ids, 9)
+    return numbers(
+        ui.bce_loss(logits(), target),
+        ui.bce_loss(logits(), target, pos_weight=3),
+        ui.bce_dice_loss(logits(), target),
+        ui.binary_iou(logits(), target),
+        ui.cross_entropy_loss(class_logits, ids),
+        ui.mean_iou(matrix),
+    )
+
+
+def batches() -> str:
+    data = ui.UISegmentationData(INPUTS, 4, (64, 64), val_share=0.9, seed=1)
+    data.setup()
+    torch.manual_seed(0)
+    return digest(part for batch in data.train_dataloader() for part in batch)
+
+
+def loaded(workers: int) -> str:
+    dataset = ui.RoadDataset(ROADS, flipped)
+    dataset.pairs = dataset.pairs[:6]
+    generator = torch.Generator().manual_seed(3)
+    loader = ui.PrefetchDataLoader(
+        dataset, 2, workers, shuffle=True, generator=generator
+    )
+    return digest(part for batch in loader for part in batch)
+
+
+def flipped(image: Image.Image, target: Image.Image) -> ui.Sample:
+    image, target = ui.ImageTargetRandomHorizontalFlip()(image, target)
+    return ui.ImageTargetToTensor()(image.resize((64, 32)), target.resize((64, 32), 0))
+
+
+def roads(target: str) -> str:
+    samples = ui.RoadDataset(ROADS, None, target)
+    return digest(part for sample in samples for part in sample)
+
+
+def tiles() -> str:
+    image, target = map(np.asarray, pair())
+    covering = ui.TileDataset(image, target, 96, 80)
+    drawn = ui.RandomTileDataset(image, target, (64, 96), 5, seed=7)
+    return digest(part for data in (covering, drawn) for s in data for part in s)
+
+
+def tiled(**options: Any) -> str:
+    image = np.asarray(pair()[0])
+    found = ui.predict_tiled(network(normalize=False), image, 96, 32, **options)
+    return numbers(*found[0, 10:220:70, 100])
+
+
+def training() -> str:
+    pl.seed_everything(0, verbose=False)
+    ui.quiet_lightning()
+    data = ui.UISegmentationData(INPUTS, 2, (64, 64), overfit_num=12)
+    system = ui.UISegmentationSystem(1e-3, 32)
+    watch = ui.Watch(data_sample(data), every_n_steps=3)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[watch],
+            default_root_dir=folder,
+        )
+        trainer.fit(system, data)
+    return " ".join(f"{loss:.3f}" for loss in watch.losses)
+
+
+def data_sample(data: ui.UISegmentationData) -> ui.Sample:
+    data.setup()
+    return data.val_set[0]
+
+
+def examined() -> str:
+    report = ui.check_pairs(INPUTS)
+    return f"{report.num_pairs} {report.ok} " + numbers(report.foreground_share)
+
+
+ROWS: dict[str, tuple[Callable[[], str], str]] = {
+    "masks": (
+        lambda: digest(ui.load_mask(p) for p in sorted(INPUTS.glob("*_target.jpg"))),
+        "291e8cd15b49216c",
+    ),
+    "images": (
+        lambda: digest(ui.load_image(p) for p in sorted(INPUTS.glob("1*_input.png"))),
+        "76b485d35e23c9b5",
+    ),
+    "class maps": (
+        lambda: digest(ui.load_classes(p) for p in sorted(INPUTS.glob("classes/*"))),
+        "915c7508b617d125",
+    ),
+    "roads": (lambda: roads("road"), "e0ed23085b06a060"),
+    "lanes": (lambda: roads("lane"), "3a0d67a029c45fc9"),
+    "pairs": (lambda: names(ui.find_pairs(INPUTS)), "73008fb3d5e04892"),
+    "pairs by patterns": (
+        lambda: names(ui.find_pairs(INPUTS, CLASSES)),
+        "47462b5a1eb015cf",
+    ),
+    "doctor": (examined, "120 True 0.3241"),
+    "to tensors": (lambda: transformed(ui.ImageTargetToTensor()), "411cdccd20a5d539"),
+    "resize": (
+        lambda: transformed(ui.ImageTargetResize((90, 100))),
+        "a8e62c1531cc393d",
+    ),
+    "crop": (
+        lambda: transformed(ui.ImageTargetRandomCrop((64, 300))),
+        "8a7292e163402991",
+    ),
+    "pad": (lambda: transformed(ui.ImageTargetPad(300)), "fb36a5fc1d4bdd05"),
+    "flip": (
+        lambda: transformed(ui.ImageTargetRandomHorizontalFlip(1)),
+        "1513f11fcc0d6634",
+    ),
+    "affine": (
+        lambda: transformed(ui.ImageTargetRandomAffine(20, (0.1, 0.1))),
+        "4910749fef12626e",
+    ),
+    "jitter": (
+        lambda: transformed(ui.ImageTargetColorJitter(0.3, 0.3, 0.3)),
+        "d2a8304d49a5604a",
+    ),
+    "batches": (batches, "f2a47c4551722a66"),
+    "loader, in the process": (lambda: loaded(0), "5a84bcb505193fa8"),
+    "loader, two workers": (lambda: loaded(2), "93e8895421972f84"),
+    "unet": (lambda: numbers(logits().mean(), logits().std()), "-0.3493 1.1678"),
+    "unet, fast": (
+        lambda: numbers(network(fast=True)(tensors()[0][None]).mean().detach()),
+        "-0.3737",
+    ),
+    "losses and scores": (score_rows, "0.8219 1.5258 1.4764 0.1842 2.6169 0.0293"),
+    "tiles": (tiles, "2a365dcc7f140e72"),
+    "predicted by tiles": (tiled, "0.5559 0.5557 0.5842"),
+    "predicted by tiles, centre": (
+        lambda: tiled(weights="centre"),
+        "0.5559 0.4830 0.5349",
+    ),
+    "overlay": (lambda: digest([ui.overlay(*pair())]), "336297781dee90e1"),
+    "training": (training, "0.779 0.761 0.734"),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_public_calls_give_what_they_gave(row: str) -> None:
+    call, frozen = ROWS[row]
+    assert call() == frozen
+
+
+if __name__ == "__main__":
+    for row, (call, _) in ROWS.items():
+        sys.stdout.write(f"{row}: {call()}\n")
