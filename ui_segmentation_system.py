@@ -1,7 +1,7 @@
 """Find the user interface in a screenshot: image segmentation in one file.
 
-Everything that the notebooks of the series build, in its finished form: masks,
-datasets, paired transforms, a UNet, losses, loaders, training. Copy it and use it.
+The finished form of what the notebooks of the series build: masks, datasets, paired
+transforms, a UNet, losses, loaders, tiles, training. Copy the file and use it.
 
     print(check_pairs("my_folder"))            # 1_input.png, 1_target.png, ...: sound?
     data = UISegmentationData("my_folder", batch_size=4)
@@ -9,7 +9,7 @@ datasets, paired transforms, a UNet, losses, loaders, training. Copy it and use 
     pl.Trainer(max_epochs=20).fit(system, data)
     mask = system.predict_mask(load_image("new.png"))      # bool (H, W)
 
-Or without Python: python ui_segmentation_system.py check | train | predict --help
+Without Python: python ui_segmentation_system.py check | train | predict --help
 Several classes: read_target=partial(load_classes, num_classes=9) for the first two, and
 UISegmentationSystem(task="multiclass", num_out_channels=9).
 
@@ -17,15 +17,19 @@ Tensors: image float32 (3, H, W) in 0..1; binary target float32 (1, H, W) of 0 a
 class target int64 (H, W); overlapping target float32 (K, H, W); 255 is ignored
 everywhere. A network gives logits; a sigmoid or softmax makes them probabilities, a
 threshold or argmax a prediction. Letters: B batch, C channels, K classes, H height, W
-width.
+width. Bad input raises ValueError, or OSError for a file that cannot be opened; the
+message says what arrived, what was expected and what to do.
 
-Contents, in the order of the notebooks; delete from the bottom what you do not need:
+Contents, in the order of reading. Sections 1 to 6 need no Lightning; each section from
+7 on can be deleted by itself, with 12, which uses them all. The settings of 12 stand
+first, in 0, so that --help need not wait for torch.
 
-    1. Pictures and masks            7. Loaders
-    2. Pairs, doctor and datasets    8. Other people's folders
-    3. Paired transforms             9. Tiles
-    4. UNet                         10. Lightning system and data module
-    5. Losses and scores            11. Command line
+    0. Settings                       7. Training
+    1. Masks                          8. Class maps and other people's folders
+    2. Pairs and datasets             9. The dataset doctor
+    3. Paired transforms             10. Loaders
+    4. UNet                          11. Tiles
+    5. Losses and scores             12. Command line
     6. Showing
 
 Notable choices:
@@ -35,7 +39,7 @@ Notable choices:
   share of foreground (https://arxiv.org/abs/1708.02002, section 4.1).
 - OneCycle learning rates (https://arxiv.org/abs/1708.07120).
 
-Version 0.1.0 of the series "ui-segmentation-system". Licence: MIT.
+Version 0.2.0 of the series "ui-segmentation-system". Licence: MIT.
 """
 
 from __future__ import annotations
@@ -43,11 +47,13 @@ from __future__ import annotations
 import argparse
 import bisect
 import contextlib
+import copy
 import csv
 import difflib
+import functools
 import glob
 import hashlib
-import io
+import importlib
 import itertools
 import json
 import logging
@@ -59,34 +65,191 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
-import weakref
-from collections import Counter, deque
-from collections.abc import (
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 from xml.etree import ElementTree
 
+# --------------------------------------------------------------------------------------
+# 0. Settings of the command line, and its parser; the commands are section 12.
+# --------------------------------------------------------------------------------------
+
+
+def _setting(default: Any, text: str, *flags: str, **options: Any) -> Any:
+    metadata = {"help": text, "flags": flags, "options": options}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of `train`, its default and its meaning; --help shows the same."""
+
+    dataset: str = _setting("", "folder of pairs; see check", "-d", metavar="FOLDER")
+    output_dir: str = _setting("runs", "folder of the runs", "-o", metavar="FOLDER")
+    batch_size: int = _setting(4, "samples a step, in each process", "-b")
+    learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
+    max_epochs: int = _setting(30, "passes over the training pictures")
+    image_size: tuple[int, ...] = _setting(
+        (256, 256), "pixels to scale pictures to: height and width, or one number"
+    )
+    overfit_num: int = _setting(0, "if above 0, samples of the first pair alone")
+    val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
+    augment: bool = _setting(True, "mirror training pictures and change their colours")
+    cache: bool = _setting(True, "keep scaled pictures in memory, without workers")
+    loss: str = _setting("bce_dice", "of masks: bce or bce_dice")
+    pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
+    fast: bool = _setting(False, "work at half the resolution inside: a third the time")
+    max_features: int = _setting(256, "channels of the network's lowest level")
+    weights: str = _setting(
+        "", "checkpoint to start from, network and all", metavar="FILE"
+    )
+    patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
+    seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
+    num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
+    patterns: tuple[str, ...] = _setting(
+        (),
+        'names of image and target: "{key}_input.*" "{key}_target.*"; in the second, '
+        "{object} for several masks of one image, {class} for a mask of each class",
+    )
+    allow_missing: bool = _setting(False, "an image without a mask file shows nothing")
+    scenes: str = _setting(
+        "", "CSV of image,scene: no scene on both sides of the split"
+    )
+    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
+    foreground: tuple[str, ...] = _setting(
+        (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
+    )
+    classes: tuple[str, ...] = _setting(
+        (),
+        "what a class map holds, background first: 0-8, or one argument a class, "
+        "sky=0 car=1,2 or road=ff00ff",
+    )
+    ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
+    accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
+    devices: str = _setting("auto", "how many of them, on each machine")
+    num_nodes: int = _setting(1, "machines")
+    strategy: str = _setting("auto", "how processes share the work, such as ddp")
+    precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return (self.image_size[0], self.image_size[-1])
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Make settings from names and values, as a run keeps them in settings.json.
+
+        Raises ValueError for an unknown name and for a value of another type.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{type(values).__name__}: expected names and values")
+        defaults = {setting.name: setting.default for setting in fields(cls)}
+        read = {}
+        for name, value in values.items():
+            if name not in defaults:
+                raise ValueError(f"setting {name!r}: unknown{_nearest(name, defaults)}")
+            kind = type(defaults[name])
+            takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
+            if not isinstance(value, takes):
+                raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
+            read[name] = kind(value)
+        return cls(**read)
+
+
+# Settings of `check` too: how the files of a folder are found and read.
+READING = (
+    *("patterns", "allow_missing", "scenes", "threshold", "foreground", "classes"),
+    "ignore",
+)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Suggest the name that was probably meant."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; settings that are not given are not in the result."""
+    parser = _Parser(
+        description="Train a network that marks what your masks mark, and use it."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="examine a folder of images and masks")
+    check.add_argument("folder", help="folder of pairs: 1_input.png, 1_target.png ...")
+    check.add_argument("--json", action="store_true", help="print it for programs")
+    check.add_argument("--strict", action="store_true", help="warnings count as well")
+    train = commands.add_parser("train", help="train on a folder of images and masks")
+    train.add_argument(
+        "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
+    )
+    every = [setting.name for setting in fields(Settings)]
+    for command, names in ((check, READING), (train, every)):
+        for setting in fields(Settings):
+            if setting.name not in names:
+                continue
+            default, kind = setting.default, type(setting.default)
+            options = {"type": kind}
+            if kind is bool:
+                options = {"action": argparse.BooleanOptionalAction}
+                default = "yes" if default else "no"
+            elif kind is tuple:
+                options = {"type": type([*default, ""][0]), "nargs": "+"}
+                default = " ".join(map(str, default))
+            default = "none" if default == "" else default
+            command.add_argument(
+                *setting.metadata["flags"],
+                f"--{setting.name.replace('_', '-')}",
+                default=argparse.SUPPRESS,
+                help=f"{setting.metadata['help']} (default: {default})",
+                **options | setting.metadata["options"],
+            )
+    predict = commands.add_parser("predict", help="write masks for new pictures")
+    predict.add_argument("pictures", nargs="+", help="files, folders or globs")
+    for *flags, text, options in (
+        ("-c", "--checkpoint", "a run's best.ckpt (default: the reference)", {}),
+        ("-o", "--output-dir", "folder of NAME_mask.png", {"default": "predictions"}),
+        ("--overlay", "write NAME_overlay.png as well", {"action": "store_true"}),
+        ("--overwrite", "replace files that are there", {"action": "store_true"}),
+        ("--threshold", "least probability, 0..1", {"type": float, "default": 0.5}),
+        ("--tiles", "keep the size of pictures", {"action": "store_true"}),
+    ):
+        predict.add_argument(*flags, help=text, **options)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = {"check": check, "train": train, "predict": predict}[options.command]
+        advice = _nearest(unknown[0], re.findall(r"--[\w-]+", command.format_help()))
+        if command is train and unknown[0][0] != "-":
+            advice = "; the folder of pairs is given with -d"
+        parser.exit(2, f"{command.prog}: {unknown[0]}: unknown{advice}\n")
+    return options
+
+
+if __name__ == "__main__":
+    _parse(sys.argv[1:])  # --help and mistakes end here; main reads it again
+
 import numpy as np
-import PIL
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import multiprocessing, nn
 from torch.utils.data import (
     BatchSampler,
@@ -97,35 +260,41 @@ from torch.utils.data import (
     SequentialSampler,
     default_collate,
 )
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
+
+class _WhenUsed:
+    """A module that is imported when it is first used: torchvision takes seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+v2 = _WhenUsed("torchvision.transforms.v2")
+tv_tensors = _WhenUsed("torchvision.tv_tensors")
+
 # --------------------------------------------------------------------------------------
-# 1. Pictures and masks: files to pictures, colours to class ids. (notebook 01)
+# 1. Masks: files to pictures, colours to class ids. (notebook 01)
 # --------------------------------------------------------------------------------------
 
 IGNORE_INDEX = 255
 # A mask picture holds 0 (background), 255 (foreground) and, where nobody knows, this.
 IGNORE_GREY = 128
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-# Colours that differ by less than this between channels are JPEG's idea of grey.
-GREY_TOLERANCE = 16
 # How a level of a mask is named: a class id (palette index or grey value), or a colour.
 MaskValue = int | tuple[int, int, int]
-# Lossy files surround a level with rings up to RING greys away, and move a whole area
-# by DRIFT at most; a value of flat areas smaller than this share is a ring.
-RING = 32
+# Four numbers to take on trust. Greys this near to 0 or 255 count as black or white: at
+# quality 30 nearly all of JPEG's rings around outlines are within it.
+NEAR = 48
+# JPEG moves the grey of a whole area by so much at most.
 DRIFT = 4
+# What fills areas of less than this share of a lossy file is noise at outlines.
 SPECK = 0.002
-# More values than lie within RING of the darkest and the brightest: a file with rings.
-MANY_VALUES = 2 * RING + 2
-# So many values can be ids, and can be the rings of a JPEG that was saved as PNG.
-FEW_VALUES = 12
-# Grey is an edge where dark and bright are no farther away than this, in pixels.
-EDGE_REACH = 7
-# In a lossy file the farthest that a channel may be from a named value.
-LOSSY_DISTANCE = 127
+# Greys that are neither make up at most this share of a mask of two levels.
+BETWEEN = 0.25
 
 
 def _voc_colour(number: int) -> tuple[int, int, int]:
@@ -139,15 +308,8 @@ def _voc_colour(number: int) -> tuple[int, int, int]:
 
 # Colours of classes 0, 1, 2, ...; class 0 is what is not looked for.
 PALETTE = (
-    (0, 0, 0),
-    (230, 25, 75),
-    (60, 180, 75),
-    (255, 225, 25),
-    (0, 130, 200),
-    (245, 130, 48),
-    (145, 30, 180),
-    (240, 50, 230),
-    (210, 245, 60),
+    *((0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200)),
+    *((245, 130, 48), (145, 30, 180), (240, 50, 230), (210, 245, 60)),
 )
 # Of 256 classes in Pascal VOC's masks; the last is the pale rim that is ignored.
 VOC_PALETTE = tuple(map(_voc_colour, range(256)))
@@ -155,69 +317,84 @@ VOC_PALETTE = tuple(map(_voc_colour, range(256)))
 CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
 
 
-def _refuse(path: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
-    raise ValueError(f"{path}: {arrived}; expected {expected}; {advice}")
+def _refuse(name: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
+    raise ValueError(f"{name}: {arrived}; expected {expected}; {advice}")
+
+
+def _check_number(
+    name: str, value: Any, least: float = 0, most: float = math.inf, whole: bool = True
+) -> None:
+    """Refuse a setting that is no number from least to most."""
+    kinds = int | np.integer if whole else int | float | np.number
+    number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
+        kind = "a whole number" if whole else "a number"
+        end = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} {value!r}: expected {kind}, {end}")
+
+
+# How files begin that are taken for pictures, and what they are.
+_OTHER_FILES = (
+    (b"version https://git-lfs", "a Git LFS pointer (run git lfs pull), no picture"),
+    (b"II*\0", "a TIFF of bands, bits or compression that Pillow cannot read"),
+    (b"MM\0*", "a TIFF of bands, bits or compression that Pillow cannot read"),
+    (b"<", "HTML or XML, perhaps of a download that failed"),
+)
 
 
 def _open_picture(path: Path | str) -> Image.Image:
-    """Open and decode a picture file whole, and turn it upright."""
+    """Open and decode a file of one picture whole, and turn it upright.
+
+    `info` tells whether it is "lossy", and the "bits" of a grey PNG of 2 or 4 bits,
+    whose values Pillow scales up to 255.
+    """
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path}: {what}; expected a picture file")
-    try:
-        # From bytes: by its name, Pillow maps a grey TIFF and forgets to turn it.
-        picture = Image.open(io.BytesIO(path.read_bytes()))
-        picture.load()
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path}: more pixels than Pillow opens ({error}); for pictures of this "
-            "size see notebook 09, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        _refuse(path, _what_it_is(path, error), "a whole picture", "save it again")
-    return _upright(picture)
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turn a picture the way its EXIF tag says; a damaged tag says nothing."""
-    try:
-        turned = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, ValueError):
-        return picture
-    turned.format = picture.format
-    return turned
-
-
-def _what_it_is(path: Path, error: Exception) -> str:
-    """Say what a file is that Pillow could not read."""
-    start = path.read_bytes()[:40]
-    if not start:
-        return "the file is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer, not the picture (run: git lfs pull)"
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return f"not a picture (it begins with {start[:12]!r})"
-    return f"damaged or cut short ({error})"
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    """Lay a picture with transparency on white."""
-    picture = picture.convert("RGBA")
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture)
-
-
-def _has_alpha(picture: Image.Image) -> bool:
-    return "A" in picture.getbands() or "transparency" in picture.info
+    with path.open("rb") as file:
+        # From an open file: of a name, Pillow maps a grey TIFF and forgets to turn it.
+        start = file.read(64)
+        try:
+            picture = Image.open(file)
+            pages = getattr(picture, "n_frames", 1)
+            picture.load()
+        except Image.DecompressionBombError as error:
+            advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
+            _refuse(path, f"too large ({error})", "fewer pixels", advice)
+        except (OSError, SyntaxError, ValueError) as error:
+            what = f"damaged or cut short ({error})"
+            if isinstance(error, UnidentifiedImageError):
+                known = (kind for head, kind in _OTHER_FILES if start.startswith(head))
+                what = next(known, f"not a picture (it begins with {start[:12]!r})")
+                if start[4:8] == b"ftyp":
+                    what = f"{start[8:12].decode()} (HEIC), which Pillow cannot read"
+            what = what if start else "the file is empty"
+            _refuse(path, what, "a whole picture", "save it again, as PNG or JPEG")
+        lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(
+            picture.info.get("compression")
+        )
+        if picture.format == "WEBP":
+            file.seek(0)
+            lossy = b"VP8L" not in file.read()
+    if picture.mode in ("I", "F"):
+        _refuse(path, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
+    if pages > 1 and picture.format != "MPO":  # which holds previews
+        _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
+    picture.info["lossy"] = lossy
+    if start[12:16] == b"IHDR" and start[24] in (2, 4) and start[25] == 0:
+        picture.info["bits"] = start[24]
+    with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def load_image(path: Path | str) -> Image.Image:
     """Read a picture as RGB, upright, transparent parts laid on white.
 
     Grey, palette, CMYK and 16-bit pictures are converted. Raises FileNotFoundError, or
-    ValueError for an empty, damaged or foreign file and for 32-bit grey values, whose
-    range nobody can guess. (notebook 01)
+    ValueError for an empty, damaged or foreign file, for several pages and for 32-bit
+    greys, whose range nobody can guess. (notebook 01)
     """
     return _to_rgb(_open_picture(path), path)
 
@@ -225,12 +402,66 @@ def load_image(path: Path | str) -> Image.Image:
 def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
     """Convert any kind of picture to RGB without losing what it shows."""
     if picture.mode in ("I", "F"):
-        _refuse(name, "32-bit grey values", "8 or 16 bits", "scale it to 0..255 first")
+        _refuse(name, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if _has_alpha(picture):
-        picture = _flatten(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
+
+
+def _is_colourful(picture: Image.Image) -> bool:
+    """Tell whether the channels of a pixel differ by more than JPEG makes them."""
+    if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16"):
+        return False
+    red, green, blue = picture.convert("RGBA").split()[:3]
+    brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    return ImageChops.subtract(brightest, darkest).getextrema()[1] > DRIFT
+
+
+def _opaque(picture: Image.Image) -> np.ndarray:
+    """Tell which pixels can be seen; bool (H, W)."""
+    if not picture.has_transparency_data:
+        return np.ones((picture.height, picture.width), bool)
+    return np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+
+
+def _greys(picture: Image.Image) -> np.ndarray:
+    """Give the grey values of a picture without colours, of 8 or 16 bits; (H, W)."""
+    deep = picture.mode.startswith("I;16")
+    return np.asarray(picture if deep else picture.convert("L"))
+
+
+def _count_values(picture: Image.Image) -> dict[MaskValue, int]:
+    """Count the pixels of each id or colour; nothing for over 256 colours."""
+    if picture.mode == "P":
+        counts = enumerate(picture.histogram())
+    elif _is_colourful(picture):
+        found = picture.convert("RGBA").convert("RGB").getcolors(256) or ()
+        counts = ((colour, count) for count, colour in found)
+    else:
+        found = np.unique(_greys(picture), return_counts=True)
+        counts = zip(*(part.tolist() for part in found), strict=True)
+    return {value: count for value, count in sorted(counts) if count}
+
+
+def _refuse_values(path: Path | str, picture: Image.Image, what: str) -> NoReturn:
+    """Refuse a mask whose values could mean several things; list them and ask."""
+    counts = _count_values(picture)
+    total = picture.width * picture.height
+    shown = [f"{value} ({count / total:.2%})" for value, count in counts.items()]
+    more = f", ... {len(counts)} in all" if len(counts) > 8 else ""
+    _refuse(
+        path,
+        f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
+        "two levels, or options that say what the values mean",
+        "name those that count, as foreground=[1, 2] or [(255, 0, 0)], and what nobody "
+        "judged, as ignore=[255] (--foreground, --ignore); several classes are read by "
+        "load_classes (--classes)",
+    )
 
 
 def load_mask(
@@ -242,189 +473,59 @@ def load_mask(
 ) -> Image.Image:
     """Read a mask as a picture of mode "L": 0, 255, and 128 for what is ignored.
 
-    Grey values from `threshold` (1..255) on become 255, so the grey rings that JPEG
-    leaves vanish; a mask of 0 and 1 is recognised. foreground: the values that count
-    instead, all else is background: class ids (palette index, else grey value), or
-    RGB colours; transparent parts have none. ignore: the values that become 128.
-    Raises ValueError, with the file and the option that helps, for what two levels
-    cannot explain: class ids, trimaps, colours, photos, a mask too dark, a mask hidden
-    in the alpha channel. (notebook 01)
+    Without options it must have two levels: 0 and 1, or one nearly black and one nearly
+    white; then what is at least `threshold` (1..255) becomes 255, also where JPEG or
+    smoothing left other greys along the outlines. Anything else is refused with the
+    values found. foreground: the values that count instead, all else is background:
+    class ids (palette index, else grey value), or RGB colours. ignore: the values that
+    become 128. What is transparent is background. (notebook 01)
     """
-    if not 1 <= threshold <= 255:
-        raise ValueError(f"threshold {threshold}: expected 1 to 255")
-    roles = _roles(foreground, ignore)
+    _check_number("threshold", threshold, 1, 255)
     picture = _open_picture(path)
-    mask = _by_value(path, picture, roles)
+    mask = np.zeros((picture.height, picture.width), np.uint8)
+    for number, where in _find_values(path, picture, foreground, ignore):
+        mask[where] = (255, IGNORE_GREY)[number]
     if not len(foreground):
         ignored = mask == IGNORE_GREY
-        mask = _by_threshold(path, picture, threshold, ignored)
-        mask[ignored] = IGNORE_GREY
+        mask[_cut(path, picture, threshold, ignored) & ~ignored] = 255
     return Image.fromarray(mask)
 
 
-def _roles(
-    foreground: Sequence[MaskValue], ignore: Sequence[MaskValue]
-) -> dict[MaskValue, int]:
-    """Check the named values and say what each becomes, 255 or 128."""
-    roles: dict[MaskValue, int] = {}
-    for name, values, grey in (
-        ("foreground", foreground, 255),
-        ("ignore", ignore, IGNORE_GREY),
-    ):
-        if isinstance(values, int | str):
-            raise ValueError(f"{name} {values!r}: expected a list, as {name}=(1,)")
-        for value in values:
-            if roles.setdefault(_checked_value(name, value), grey) != grey:
-                raise ValueError(f"value {value}: named as foreground and as ignored")
-    if len({isinstance(value, tuple) for value in roles}) > 1:
-        raise ValueError(
-            "foreground and ignore name ids and colours; expected one kind of them"
-        )
-    return roles
-
-
-def _checked_value(name: str, value: Any) -> MaskValue:
-    is_colour = isinstance(value, tuple | list)
-    numbers, most = (value, 255) if is_colour else ([value], 65535)
-    whole = all(isinstance(number, int | np.integer) for number in numbers)
-    if not whole or not all(0 <= number <= most for number in numbers):
-        raise ValueError(
-            f"{name} {value!r}: expected ids of 0 to 65535 or colours of 0 to 255"
-        )
-    if is_colour and len(value) != 3:
-        raise ValueError(f"{name} {value!r}: expected a colour of red, green and blue")
-    return tuple(map(int, value)) if is_colour else int(value)
-
-
-def _by_value(
-    path: Path | str, picture: Image.Image, roles: dict[MaskValue, int]
+def _cut(
+    path: Path | str, picture: Image.Image, threshold: int, ignored: np.ndarray
 ) -> np.ndarray:
-    """Give 255 or 128 where a named value is, else 0; uint8 (H, W)."""
-    mask = np.zeros((picture.height, picture.width), np.uint8)
-    if not roles:
-        return mask
-    _check_kind(path, picture, roles)
-    by_colour = isinstance(next(iter(roles)), tuple)
-    if _is_lossy(path, picture):
-        mask = _by_nearest_value(path, np.asarray(picture.convert("RGB")), roles)
-    else:
-        values = _codes(picture) if by_colour else _ids(path, picture)
-        for value, grey in roles.items():
-            mask[values == _code(value)] = grey
-    if _has_alpha(picture) and (by_colour or picture.mode != "P"):
-        mask[~_opaque(picture)] = 0
-    return mask
-
-
-def _check_kind(
-    path: Path | str, picture: Image.Image, roles: dict[MaskValue, int]
-) -> None:
-    """Refuse ids for a picture of colours, and colours for one that has none."""
-    named = _listed_values(list(roles))
-    if isinstance(next(iter(roles)), tuple):
-        if _is_grey(picture):
-            _refuse(
-                path,
-                f"it has grey values and no colours, but {named} was named",
-                "ids",
-                _ways_out(path, picture),
-            )
-        return
-    if picture.mode == "P":
-        _check_palette_ids(path, picture, roles)
-    elif _is_colourful(picture):
-        _refuse(
-            path,
-            f"it has colours, but the ids {named} were named",
-            "colours (a colour is a tuple inside)",
-            _ways_out(path, picture),
-        )
-    elif picture.mode == "1" and 1 in roles:
-        _refuse(path, "the id 1 was named", "0 or 255 in a mask of 1 bit", "name 255")
-
-
-def _check_palette_ids(
-    path: Path | str, picture: Image.Image, roles: dict[MaskValue, int]
-) -> None:
-    """Refuse a grey level named where a palette's indices are meant."""
-    ids = np.unique(np.asarray(picture))
-    greys = np.unique(np.asarray(picture.convert("RGB")).max(axis=2))
-    mixed = [value for value in roles if value in greys and value not in ids]
-    if mixed and not _is_colourful(picture):
-        _refuse(
-            path,
-            f"{_listed_values(mixed)} is a grey level of its palette",
-            "an index of the palette",
-            _ways_out(path, picture),
-        )
-
-
-def _by_nearest_value(
-    path: Path | str, pixels: np.ndarray, roles: dict[MaskValue, int]
-) -> np.ndarray:
-    """Match the pixels (H, W, 3) of a lossy file with the nearest value.
-
-    What fills areas and was not named is background.
-    """
-    named = np.array([_as_colour(value) for value in roles])
-    by_colour = isinstance(next(iter(roles)), tuple)
-    others = _flat_colours(pixels, SPECK)
-    if not by_colour:
-        _refuse_near_ids(path, _flat_colours(pixels, 5 * SPECK)[:, 0])
-        _refuse_near_ids(path, np.array([0, *(v for v in roles if 0 < v <= DRIFT)]))
-    drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
-    others = others[_distances(others, named).min(axis=1) > drift]
-    anchors = np.concatenate([named, others])
-    greys = np.array([*roles.values(), *[0] * (len(anchors) - len(named))], np.uint8)
-    colours, where = np.unique(_pack_rgb(pixels), return_inverse=True)
-    gaps = _distances(_unpack_rgb(colours), anchors)
-    found = np.where(gaps.min(axis=1) <= LOSSY_DISTANCE, greys[gaps.argmin(axis=1)], 0)
-    return found[where].reshape(pixels.shape[:2]).astype(np.uint8)
-
-
-def _refuse_near_ids(path: Path | str, ids: np.ndarray) -> None:
-    """Refuse class ids that are as near to each other as JPEG moves greys."""
-    near = np.flatnonzero(np.diff(np.sort(ids)) <= DRIFT)
-    if len(near):
-        one, other = np.sort(ids)[near[0] : near[0] + 2]
-        _refuse(
-            path,
-            f"a lossy file, where the ids {one} and {other} cannot be told apart",
-            "ids farther apart",
-            "save the mask again from its source as PNG",
-        )
-
-
-def _flat_colours(pixels: np.ndarray, share: float) -> np.ndarray:
-    """List the colours (N, 3) whose areas are a share of (H, W, 3), or the largest."""
-    codes = _pack_rgb(pixels)
-    flat = codes[_is_flat(codes)]
-    colours, counts = np.unique(flat if flat.size else codes, return_counts=True)
-    large = (counts > share * codes.size) | (counts == counts.max())
-    return _unpack_rgb(colours[large])
-
-
-def _distances(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Give the largest difference of a channel, (N, M), of (N, 3) and (M, 3)."""
-    gaps = np.zeros((len(colours), len(others)), int)
-    for channel in range(3):
-        gap = np.subtract.outer(colours[:, channel], others[:, channel])
-        np.maximum(gaps, np.abs(gap), out=gaps)
-    return gaps
-
-
-def _pack_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Give each colour (..., 3) one number."""
-    red, green, blue = np.moveaxis(pixels.astype(int), -1, 0)
-    return red << 16 | green << 8 | blue
-
-
-def _unpack_rgb(codes: np.ndarray) -> np.ndarray:
-    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
-
-
-def _as_colour(value: MaskValue) -> tuple[int, int, int]:
-    return value if isinstance(value, tuple) else (value, value, value)
+    """Tell foreground from background in a mask of two levels; bool (H, W)."""
+    if not _opaque(picture).all():
+        _refuse_values(path, picture, "it has transparent parts")
+    if _is_colourful(picture) and not ignored.any():
+        _refuse_values(path, picture, "it has colours")
+    greys = _greys(picture)
+    if greys.dtype != np.uint8 and greys.max() > 255:
+        greys = greys >> 8
+    levels = np.flatnonzero(np.bincount(greys[~ignored].ravel(), minlength=256))
+    if len(levels) == 0 or levels.tolist() in ([0], [0, 1]):
+        return greys == 1
+    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
+    if not picture.info["lossy"] and len(levels) <= NEAR:
+        fits = bright and len(levels) <= 1 + dark
+    elif dark and bright:
+        # The greys between the two are along the outline, so there are not more of them
+        # than it is long, and none of the others fills areas.
+        steps = [
+            np.count_nonzero(mask[:, 1:] != mask[:, :-1])
+            + np.count_nonzero(mask[1:] != mask[:-1])
+            for mask in (greys <= NEAR, greys >= 255 - NEAR)
+        ]
+        off = np.minimum(greys - levels[0], levels[-1] - greys)
+        areas = _is_flat(greys) & (off > DRIFT)
+        between = (greys > NEAR) & (greys < 255 - NEAR)
+        fits = between.sum() <= min(*steps, BETWEEN * greys.size)
+        fits = fits and areas.mean() <= SPECK
+    else:  # one level fills the picture
+        fits = levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT
+    if not fits:
+        _refuse_values(path, picture, "not a mask of two levels")
+    return greys >= threshold
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
@@ -436,225 +537,101 @@ def _is_flat(values: np.ndarray) -> np.ndarray:
     return across[:-2] & across[1:-1] & across[2:] & down[:-1] & down[1:]
 
 
-def _by_threshold(
-    path: Path | str, picture: Image.Image, threshold: int, ignored: np.ndarray
-) -> np.ndarray:
-    """Give 255 from the threshold on, else 0; refuse what two levels do not explain."""
-    numbers = _numbers(path, picture, ignored)
-    brightest = int(numbers.max())
-    if brightest <= 1:
-        return (numbers * 255).astype(np.uint8)
-    scale = 257 if brightest > 255 else 1
-    areas, is_photo = _what_is_grey(numbers, _is_lossy(path, picture))
-    if brightest < threshold * scale:
-        is_mask = not areas and not is_photo
-        _refuse_dark(path, picture, numbers, threshold, is_mask=is_mask)
-    limit = f"range({threshold * scale}, {255 * scale + 1})"
-    from_limit = f"if all from {threshold * scale} on counts: foreground={limit}"
-    num_levels = len(np.unique(numbers))
-    if areas or (is_photo and num_levels <= MANY_VALUES):
-        others = f", or {from_limit}" if num_levels > FEW_VALUES else ""
-        _refuse(
-            path,
-            f"values {_listed(_ids(path, picture))} look like class ids or a trimap",
-            "0 and 255",
-            _ways_out(path, picture) + others,
-        )
-    if is_photo:
-        _refuse(
-            path,
-            f"{num_levels} values, and most grey is not at an edge",
-            "a mask of two levels, not a photo",
-            from_limit,
-        )
-    return np.where(numbers >= threshold * scale, 255, 0).astype(np.uint8)
-
-
-def _what_is_grey(numbers: np.ndarray, is_lossy: bool) -> tuple[bool, bool]:
-    """Tell whether levels (H, W) between the two ends fill areas, and are no edges.
-
-    Class ids and trimaps fill areas. A photo is neither dark nor bright, also where no
-    edge is near.
-    """
-    counts = np.bincount(numbers.ravel())
-    levels = np.flatnonzero(counts)
-    if len(levels) <= 2:
-        return False, False
-    has_rings = is_lossy or len(levels) > MANY_VALUES
-    scale = 257 if levels[-1] > 255 else 1
-    ring, drift = (RING * scale, DRIFT * scale) if has_rings else (0, 0)
-    depth = np.minimum(levels - levels[0], levels[-1] - levels)
-    flat = np.bincount(numbers[_is_flat(numbers)], minlength=len(counts))[levels]
-    areas = (flat > 0) & (depth > ring)
-    areas |= (flat > SPECK * numbers.size) & (depth > drift)
-    dark, bright = numbers <= levels[0] + ring, numbers >= levels[-1] - ring
-    grey = ~(dark | bright)
-    off_edge = grey & ~(_widened(dark) & _widened(bright))
-    is_photo = grey.mean() > 1 / 3 or off_edge.sum() > grey.sum() / 2
-    return bool(areas.any()), bool(is_photo)
-
-
-def _widened(mask: np.ndarray) -> np.ndarray:
-    """Add to a mask, bool (H, W), all within EDGE_REACH of it."""
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(picture.filter(ImageFilter.BoxBlur(EDGE_REACH))) > 0
-
-
-def _refuse_dark(
-    path: Path | str,
-    picture: Image.Image,
-    numbers: np.ndarray,
-    threshold: int,
-    *,
-    is_mask: bool,
-) -> NoReturn:
-    brightest = int(numbers.max())
-    scale = 257 if brightest > 255 else 1
-    middle = (brightest + int(numbers.min()) + 1) // 2 // scale
-    advice = _ways_out(path, picture)
-    if is_mask and middle:
-        option = f"threshold={middle} (--threshold {middle})"
-        advice = f"for a dark mask {option}, else {advice}"
-    _refuse(
-        path,
-        f"its brightest value is {brightest}, values {_listed(_ids(path, picture))}",
-        f"some of {threshold * scale} or more",
-        advice,
-    )
-
-
-def _listed(values: np.ndarray) -> str:
-    """List the distinct values, the first eight of them."""
-    distinct = np.unique(values)
-    more = ", ..." if len(distinct) > 8 else ""
-    return ", ".join(map(str, distinct[:8].tolist())) + more
-
-
-def _listed_values(values: Sequence[MaskValue]) -> str:
-    more = ", ..." if len(values) > 4 else ""
-    return ", ".join(map(str, values[:4])) + more
-
-
-def _ways_out(path: Path | str, picture: Image.Image) -> str:
-    """Say which option reads a mask of several values, with values found in it."""
-    if picture.mode != "P" and _is_colourful(picture):
-        colours = _frequent_colours(picture)
-        brightest = max(colours, key=sum)
-        return (
-            f"most frequent are {_listed_values(colours)}: say which count, for "
-            "instance " + _option("foreground", [brightest])
-        )
-    values = _ids(path, picture)
-    if picture.mode != "P" and _has_alpha(picture) and _opaque(picture).any():
-        values = values[_opaque(picture)]
-    ids_found, counts = np.unique(values, return_counts=True)
-    ids = np.sort(ids_found[np.argsort(-counts, kind="stable")[:8]]).tolist()
-    rare = counts[ids_found == 255].sum() * 2 < counts[ids_found != 0].sum()
-    void = [number for number in ids[1:] if number == 255 and rare]
-    inner = [number for number in ids[1:] if number not in void] or ids[-1:]
-    if len(ids) == 3 and ids[2] == 255 and abs(ids[1] - IGNORE_GREY) <= RING:
-        inner, void = [255], [ids[1]]  # a trimap: unknown is between
-    options = [_option("foreground", inner[:3])]
-    if void and void != inner:
-        options.append(_option("ignore", void))
-    return "say which count, for instance " + ", ".join(options)
-
-
-def _option(name: str, values: Sequence[MaskValue]) -> str:
-    """Write an option as in Python, and as on the command line."""
-    words = [
-        bytes(value).hex() if isinstance(value, tuple) else str(value)
-        for value in values
+def _find_values(
+    path: Path | str, picture: Image.Image, *groups: Sequence[MaskValue]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Find the pixels of groups of named values: the group's number, bool (H, W)."""
+    named = [
+        tuple(map(int, value)) if isinstance(value, tuple | list) else value
+        for group in groups
+        for value in ([group] if isinstance(group, int | str) else group)
     ]
-    return f"{name}={tuple(values)} (--{name} {' '.join(words)})"
-
-
-def _frequent_colours(picture: Image.Image) -> list[tuple[int, int, int]]:
-    """List the most frequent colours of the opaque parts, four at most."""
-    codes = _codes(picture)
-    if _has_alpha(picture) and _opaque(picture).any():
-        codes = codes[_opaque(picture)]
-    distinct, counts = np.unique(codes, return_counts=True)
-    most = distinct[np.argsort(-counts, kind="stable")[:4]]
-    return [tuple(colour) for colour in _unpack_rgb(most).tolist()]
-
-
-def _is_lossy(path: Path | str, picture: Image.Image) -> bool:
-    if picture.format == "WEBP":
-        return b"VP8L" not in Path(path).read_bytes()
-    return picture.format in ("JPEG", "MPO") or "jpeg" in str(
-        picture.info.get("compression")
+    by_colour = isinstance(next(iter(named), None), tuple)
+    whole = all(
+        (len(value) == 3 and 0 <= min(value) and max(value) <= 255)
+        if isinstance(value, tuple)
+        else isinstance(value, int | np.integer) and 0 <= value <= 65535
+        for value in named
     )
-
-
-def _opaque(picture: Image.Image) -> np.ndarray:
-    """Tell which pixels can be seen; bool (H, W)."""
-    return np.asarray(picture.convert("RGBA"))[..., 3] >= 128
-
-
-def _codes(picture: Image.Image) -> np.ndarray:
-    return _pack_rgb(np.asarray(picture.convert("RGBA"))[..., :3])
-
-
-def _code(value: MaskValue) -> int:
-    return int(_pack_rgb(np.array(value))) if isinstance(value, tuple) else value
-
-
-def _is_grey(picture: Image.Image) -> bool:
-    """Tell whether a picture is of a kind that cannot hold colours."""
-    return picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I")
-
-
-def _is_colourful(picture: Image.Image) -> bool:
-    if _is_grey(picture):
-        return False
-    channels = np.asarray(picture.convert("RGBA"))[..., :3].astype(int)
-    return bool(np.ptp(channels, axis=2).max() > GREY_TOLERANCE)
+    kinds = {isinstance(value, tuple) for value in named}
+    if not whole or len(kinds) > 1 or len(set(named)) < len(named):
+        raise ValueError(
+            f"values {named[:8]}: expected lists of ids, 0 to 65535, or of colours "
+            "(red, green, blue), 0 to 255, each value once"
+        )
+    if not named:
+        return
+    if by_colour and not _is_colourful(picture) and _greys(picture).any():
+        _refuse_values(path, picture, "it has no colours, but colours were named")
+    if not by_colour and _is_colourful(picture) and picture.mode != "P":
+        _refuse_values(path, picture, "it has colours, but ids were named")
+    if by_colour:
+        pixels = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.int32)
+        values = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+        named = [red << 16 | green << 8 | blue for red, green, blue in named]
+    else:
+        values = _ids(path, picture)
+    if picture.info["lossy"]:
+        values = _nearest_values(path, values, np.array(named), by_colour)
+    opaque = _opaque(picture) if by_colour or picture.mode != "P" else True
+    numbers = [number for number, group in enumerate(groups) for _ in group]
+    for number, value in zip(numbers, named, strict=True):
+        yield number, (values == value) & opaque
 
 
 def _ids(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """Give the class ids of a picture, int (H, W): palette indices, or grey values."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _deep_values(path, picture)
-    if picture.mode == "P":
-        return np.asarray(picture).astype(int)
-    if picture.mode in ("1", "L", "LA"):
-        return np.asarray(picture.convert("LA"))[..., 0].astype(int)
-    return np.asarray(picture.convert("RGBA"))[..., :3].max(axis=2).astype(int)
+    """Give class ids, int32 (H, W): palette indices, or grey values."""
+    if picture.mode != "P":
+        ids = _greys(picture).astype(np.int32)
+        if "bits" in picture.info and set(np.unique(ids)) - {0, 255}:
+            arrived = f"greys of {picture.info['bits']} bits, which mean ids or shades"
+            _refuse(path, arrived, "8 bits", "save it as 8 bits")
+        return ids
+    colours = np.reshape(picture.getpalette("RGB"), (-1, 3))
+    used = np.flatnonzero(picture.histogram())
+    colours = colours[used]
+    other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+    if not np.ptp(colours, axis=1).any() and other.any():
+        _refuse(
+            path,
+            f"a palette of the greys {colours[:8, 0].tolist()} at the indices "
+            f"{used[:8].tolist()}; either could be the ids",
+            "one meaning",
+            "name colours, as (5, 5, 5), or save it as a grey PNG",
+        )
+    return np.asarray(picture).astype(np.int32)
 
 
-def _deep_values(path: Path | str, picture: Image.Image) -> np.ndarray:
-    values = np.asarray(picture)
-    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-        _refuse(path, f"mode {picture.mode}", "8 or 16 bits", "save it as 8 bits")
-    return values.astype(int)
+def _nearest_values(
+    path: Path | str, values: np.ndarray, named: np.ndarray, by_colour: bool
+) -> np.ndarray:
+    """Take each value of a lossy file for the nearest that is named or fills an area.
 
-
-def _numbers(path: Path | str, picture: Image.Image, ignored: np.ndarray) -> np.ndarray:
-    """Give the grey values of a mask, int (H, W), the darkest where it is ignored.
-
-    Raises ValueError for colours and for transparent parts.
+    values: ids or packed colours, int32 (H, W), and the same of `named`.
     """
-    if _has_alpha(picture) and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+
+    def gaps(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
+        parts = [(codes >> s & 255, others >> s & 255) for s in (0, 8, 16)]
+        pairs = parts if by_colour else [(codes, others)]
+        return np.abs([np.subtract.outer(*pair) for pair in pairs]).max(axis=0)
+
+    found, counts = np.unique(values[_is_flat(values)], return_counts=True)
+    levels = np.unique([0, *named, *found[counts > 5 * SPECK * values.size]])
+    near = np.flatnonzero(np.diff(levels) <= DRIFT)
+    if not by_colour and len(near):
         _refuse(
             path,
-            "it has transparent parts",
-            "an opaque mask",
-            "save its alpha channel as a grey PNG, or " + _ways_out(path, picture),
+            f"a lossy file, where the ids {levels[near[0]]} and {levels[near[0] + 1]} "
+            "cannot be told apart",
+            "ids farther apart",
+            "save the mask again from its source as PNG",
         )
-    plain = picture.convert("RGB") if picture.mode == "P" else picture
-    if _is_colourful(plain) and ignored.any():
-        plain = Image.fromarray(np.where(ignored[..., None], 0, plain.convert("RGB")))
-    if _is_colourful(plain):
-        _refuse(
-            path,
-            f"it has {len(np.unique(_codes(plain)))} colours",
-            "a grey mask",
-            _ways_out(path, picture),
-        )
-    numbers = _ids(path, plain)
-    rest = numbers[~ignored]
-    return np.where(ignored, rest.min() if rest.size else 0, numbers)
+    areas = found[counts > SPECK * values.size]
+    drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
+    others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
+    anchors = np.concatenate([named, others])
+    distinct, where = np.unique(values, return_inverse=True)
+    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(values.shape)
 
 
 def colors_to_classes(
@@ -671,44 +648,31 @@ def colors_to_classes(
     is at most `max_distance` away (0..442, straight through the RGB cube), else
     `ignore_index`: count those, they are what your palette lacks. (notebook 01)
     """
-    pixels = torch.as_tensor(np.array(_as_rgb(mask))).reshape(-1, 3)
-    colours, where = torch.unique(pixels, dim=0, return_inverse=True)
-    distances = torch.cdist(colours.float(), _palette_tensor(palette).float())
-    nearest, ids = distances.min(dim=1)
+    pixels = np.array(mask.convert("RGB") if isinstance(mask, Image.Image) else mask)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"mask of shape {pixels.shape}: expected (H, W, 3)")
+    colours, where = (
+        torch.from_numpy(pixels).reshape(-1, 3).unique(dim=0, return_inverse=True)
+    )
+    nearest, ids = torch.cdist(colours.float(), _palette_table(palette).float()).min(1)
     ids[nearest > max_distance] = ignore_index
-    height, width = np.asarray(mask).shape[:2]
-    return ids[where].reshape(height, width)
+    return ids[where].reshape(pixels.shape[:2])
 
 
-def _as_rgb(mask: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
-    if isinstance(mask, Image.Image):
-        return mask.convert("RGB")
-    if mask.ndim != 3 or mask.shape[2] != 3:
-        raise ValueError(f"mask of shape {mask.shape}: expected (H, W, 3)")
-    return mask
-
-
-def _palette_tensor(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
-    """Check a palette; uint8 (K, 3)."""
+def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+    """Check a palette: uint8 (K, 3)."""
     colours = torch.as_tensor(palette)
-    if colours.ndim != 2 or colours.shape[1] != 3:
-        raise ValueError(f"palette of shape {tuple(colours.shape)}: expected (K, 3)")
     whole = not colours.is_floating_point() and not colours.is_complex()
-    if not whole or colours.min() < 0 or colours.max() > 255:
+    fits = colours.ndim == 2 and colours.shape[1] == 3 and whole
+    if fits:
+        once = len(torch.unique(colours, dim=0)) == len(colours)
+        fits = colours.min() >= 0 and colours.max() <= 255 and once
+    if not fits:
         raise ValueError(
-            f"palette of values {_listed(colours.numpy())}: expected whole numbers, "
-            "0 to 255"
+            f"palette {palette}: expected another colour for each class, of red, green "
+            "and blue, whole numbers 0 to 255"
         )
-    if len(torch.unique(colours, dim=0)) < len(colours):
-        raise ValueError("palette: two classes have the same colour")
     return colours.to(torch.uint8)
-
-
-def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
-    """Give class ids as a tensor, those of a picture as `load_classes` makes it too."""
-    if isinstance(classes, Image.Image):
-        classes = np.array(classes)
-    return torch.as_tensor(classes)
 
 
 def classes_to_colors(
@@ -723,29 +687,47 @@ def classes_to_colors(
     Raises ValueError for an id that the palette has no colour for. (notebook 01)
     """
     ids = _as_ids(classes).long()
-    known = ids != ignore_index
-    wrong = ids[known & ((ids < 0) | (ids >= len(palette)))]
-    if len(wrong):
-        raise ValueError(
-            f"class id {int(wrong[0])}: expected 0 to {len(palette) - 1}, the palette "
-            f"has {len(palette)} colours, or {ignore_index} for ignored"
-        )
-    table = torch.cat([_palette_tensor(palette), torch.tensor([ignore_color])])
-    ids = torch.where(known, ids, len(palette))
+    _check_class_ids("classes", ids, len(palette), ignore_index)
+    table = torch.cat([_palette_table(palette), torch.tensor([ignore_color])])
+    ids = torch.where(ids != ignore_index, ids, len(palette))
     return Image.fromarray(table[ids].to(torch.uint8).numpy())
+
+
+def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
+    """Give class ids as a tensor, those of a picture of `load_classes` too."""
+    picture = isinstance(classes, Image.Image)
+    return torch.as_tensor(np.array(classes) if picture else classes)
+
+
+def _check_class_ids(
+    name: str, ids: torch.Tensor, num_classes: int, ignore_index: int | None = None
+) -> None:
+    """Refuse ids that are none of the classes."""
+    wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
+    if wrong.any():
+        found = torch.unique(ids[wrong])[:8].tolist()
+        or_ignored = "" if ignore_index is None else f", or {ignore_index} for ignored"
+        _refuse(
+            name,
+            f"class ids {', '.join(map(str, found))} in {int(wrong.sum())} of "
+            f"{wrong.numel()} pixels",
+            f"0 to {num_classes - 1}{or_ignored}",
+            "count all classes, background too, or name what is ignored",
+        )
 
 
 def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Pack overlapping masks, 0 or 1 of shape (K, H, W), into the bits of (H, W).
 
-    Mask k becomes bit k. Gives uint8 up to 8 masks, else int64; at most 63. (notebook
-    01)
+    Mask k becomes bit k. uint8 up to 8 masks, else int64; at most 63. (notebook 01)
     """
     masks = torch.as_tensor(masks)
-    if masks.ndim != 3 or not 1 <= len(masks) <= 63:
-        raise ValueError(f"masks of shape {tuple(masks.shape)}: expected (1..63, H, W)")
-    if not ((masks == 0) | (masks == 1)).all():
-        raise ValueError("masks: expected only 0 and 1 (divide masks of 0/255 by 255)")
+    fits = masks.ndim == 3 and 1 <= len(masks) <= 63
+    if not fits or not ((masks == 0) | (masks == 1)).all():
+        raise ValueError(
+            f"masks of shape {tuple(masks.shape)}, up to {masks.max()}: expected "
+            "(1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
+        )
     bits = 2 ** torch.arange(len(masks)).view(-1, 1, 1)
     packed = (masks.long() * bits).sum(dim=0)
     return packed.to(torch.uint8) if len(masks) <= 8 else packed
@@ -754,141 +736,19 @@ def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
 def unpack_masks(packed: torch.Tensor | np.ndarray, num_classes: int) -> torch.Tensor:
     """Unpack bits (H, W) into masks, float32 (num_classes, H, W) of 0 and 1."""
     packed = torch.as_tensor(packed).long()
-    if int(packed.max()) >= 2**num_classes:
-        raise ValueError(
-            f"packed value {int(packed.max())} has more bits than {num_classes} classes"
-        )
+    _check_number("packed value", int(packed.max()), 0, 2**num_classes - 1)
     bits = torch.arange(num_classes).view(-1, 1, 1)
     return ((packed >> bits) & 1).float()
 
 
-def load_classes(
-    path: Path | str,
-    num_classes: int | None = None,
-    *,
-    palette: Sequence[tuple[int, int, int]] | None = None,
-    max_distance: float = 0,
-) -> Image.Image:
-    """Read a class map as a picture of mode "P": its values are class ids, 255 ignored.
-
-    Ids are palette indices or grey values, of 8 bits; with a palette, one colour per
-    class, they come from the colours, as in `colors_to_classes`. What is transparent
-    is ignored. The picture gets the colours of our figures, whatever the file's were.
-    num_classes: ids from there on are refused. Raises ValueError also for colours
-    without a palette, for a palette that explains no pixel, for ids that a lossy file
-    has blurred and for deeper greys. (notebook 08)
-    """
-    if num_classes is not None and not 1 <= num_classes <= IGNORE_INDEX:
-        raise ValueError(f"num_classes {num_classes}: expected 1 to {IGNORE_INDEX}")
-    picture = _open_picture(path)
-    if palette is None:
-        ids = _plain_ids(path, picture)
-    else:
-        ids = _ids_by_colour(path, picture, palette, max_distance)
-    if _has_alpha(picture) and (palette is not None or picture.mode != "P"):
-        ids[~_opaque(picture)] = IGNORE_INDEX
-    if num_classes is not None:
-        _refuse_classes_beyond(path, ids, num_classes)
-    return _class_picture(ids)
-
-
-def _class_picture(ids: np.ndarray) -> Image.Image:
-    """Make class ids, uint8 (H, W), a picture of mode "P" in our colours."""
-    classes = Image.fromarray(ids)
-    classes.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
-    return classes
-
-
-def _plain_ids(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """Give palette indices or grey values, uint8 (H, W), refusing what hides none."""
-    if picture.mode.startswith("I") or picture.mode in ("1", "F"):
-        kind = "1 bit" if picture.mode == "1" else f"16 or 32 bits ({picture.mode})"
-        _refuse(
-            path,
-            f"values of {kind}",
-            "class ids of 8 bits",
-            "save the ids 0 to 254 as a grey PNG; a mask of two levels is for "
-            "load_mask",
-        )
-    if picture.mode not in ("P", "L", "LA") and _colour_range(picture):
-        colours = _listed_values(_frequent_colours(picture))
-        _refuse(
-            path,
-            f"it has colours, most frequent are {colours}",
-            "class ids, or a palette",
-            "say which colour is which class: palette=[(0, 0, 0), ...], in the order "
-            "of the ids",
-        )
-    if _is_lossy(path, picture):
-        _refuse(
-            path,
-            "a lossy file, where the ids at edges are blurred into others",
-            "class ids as they were",
-            "save them again from their source as PNG",
-        )
-    return _ids(path, picture).astype(np.uint8)
-
-
-def _colour_range(picture: Image.Image) -> int:
-    """Give the largest difference between the channels of a pixel."""
-    return int(np.ptp(np.asarray(picture.convert("RGBA"))[..., :3], axis=2).max())
-
-
-def _ids_by_colour(
-    path: Path | str,
-    picture: Image.Image,
-    palette: Sequence[tuple[int, int, int]],
-    max_distance: float,
-) -> np.ndarray:
-    """Give the ids of a mask of colours, uint8 (H, W), refusing a foreign palette."""
-    opaque = Image.fromarray(np.asarray(picture.convert("RGBA"))[..., :3].copy())
-    ids = colors_to_classes(opaque, palette, max_distance=max_distance).numpy()
-    if (ids == IGNORE_INDEX).all():
-        _refuse(
-            path,
-            "no pixel has a colour of the palette, most frequent are "
-            + _listed_values(_frequent_colours(picture)),
-            "some of " + _listed_values([*map(tuple, np.asarray(palette).tolist())]),
-            "give the palette that it was painted with, or a max_distance",
-        )
-    return ids.astype(np.uint8)
-
-
-def _refuse_classes_beyond(path: Path | str, ids: np.ndarray, num_classes: int) -> None:
-    beyond = ids[(ids >= num_classes) & (ids != IGNORE_INDEX)]
-    if beyond.size:
-        _refuse(
-            path,
-            f"class ids {_listed(beyond)} in {beyond.size} of {ids.size} pixels",
-            f"0 to {num_classes - 1}, or {IGNORE_INDEX} for ignored",
-            "count all classes in num_classes, background too, or mend the file",
-        )
-
-
-def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
-    """Read overlapping masks that `pack_masks` packed, saved as a grey or palette PNG.
-
-    Gives float32 (num_classes, H, W) of 0 and 1; at most 8. Raises ValueError for more
-    bits in the file and for what `load_classes` refuses. (notebook 08)
-    """
-    if not 1 <= num_classes <= 8:
-        raise ValueError(
-            f"num_classes {num_classes}: expected 1 to 8, the bits of a pixel"
-        )
-    packed = _plain_ids(path, _open_picture(path))
-    if packed.max() >= 2**num_classes:
-        _refuse(
-            path,
-            f"values {_listed(packed)}",
-            f"at most {2**num_classes - 1}, the bits of {num_classes} masks",
-            "count all masks in num_classes; a mask of 0 and 255 is for load_mask",
-        )
-    return unpack_masks(packed, num_classes)
-
-
 # --------------------------------------------------------------------------------------
-# 2. Pairs, the dataset doctor and datasets: from a folder to samples. (notebook 02)
+# 2. Pairs and datasets: from a folder to samples. (notebook 02)
 # --------------------------------------------------------------------------------------
+
+PICTURE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".webp", ".avif", ".jp2", ".pbm", ".pgm", ".ppm", ".pnm", ".tga"),
+}
 
 
 class Sample(NamedTuple):
@@ -903,10 +763,19 @@ class Sample(NamedTuple):
     target: Any
 
 
-Pair = tuple[Path, Path]
+# What belongs to an image: its mask; several masks of objects, to be united; a mask
+# for each class by name; or nothing at all, which means nothing is there.
+Target = Path | tuple[Path, ...] | dict[str, Path | None] | None
+Pair = tuple[Path, Target]
 PairTransform = Callable[[Any, Any], tuple[Any, Any]]
 # As `load_mask` and `load_classes`, pictures of mode "L" and "P", or `load_masks`.
 ReadTarget = Callable[[Path], Image.Image | torch.Tensor]
+Patterns = tuple[str, str]
+# How images and targets are named where nobody says it, in this order.
+LAYOUTS: tuple[Patterns, ...] = (
+    ("{key}_input.*", "{key}_target.*"),
+    ("images/{key}.*", "masks/{key}.*"),
+)
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
@@ -915,877 +784,212 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-Patterns = tuple[str, str]
-Key = tuple[str, ...]
-FilesByKey = dict[Key, list[Path]]
+@dataclass
+class PairFiles:
+    """The files of a folder, and its pictures by key: the values of patterns' fields.
 
-PATTERNS: Patterns = ("{key}_input.*", "{key}_target.*")
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input", "JPEGImages")
-MASK_FOLDERS = (
-    *("masks", "mask", "labels", "targets", "target", "annotations", "gt"),
-    "SegmentationClass",
-)
-# What is tried, in this order, when no patterns are given.
-LAYOUTS: tuple[Patterns, ...] = (
-    PATTERNS,
-    *(
-        (f"{images}/{{key}}.*", f"{masks}/{{key}}.*")
-        for images, masks in itertools.product(IMAGE_FOLDERS, MASK_FOLDERS)
-    ),
-)
-
-
-class PairFiles(NamedTuple):
-    """The pictures of a folder by key: the values of the patterns' fields."""
+    Each target stands under the value of {object} or {class}, if its pattern has one.
+    """
 
     folder: Path
     patterns: Patterns
-    inputs: FilesByKey
-    targets: FilesByKey
+    names: list[str]  # of all files below the folder, in natural order
+    inputs: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)
+    targets: dict[tuple[str, ...], list[tuple[str, Path]]] = field(default_factory=dict)
 
     def name(self, path: Path) -> str:
         """Give a file's name as seen from the folder."""
         return path.relative_to(self.folder).as_posix()
 
-    def whole_keys(self) -> list[Key]:
-        """List the keys with an image and a target, in natural order."""
-        keys = self.inputs.keys() & self.targets.keys()
-        return sorted(keys, key=_natural_keys)
+    def pairs(self) -> list[Pair]:
+        """Put together what belongs together, in natural order."""
+        values = {value for found in self.targets.values() for value, _ in found}
+        classes = dict.fromkeys(sorted(values, key=natural_key))
+        pairs: list[Pair] = []
+        for key, (image, *_) in self.inputs.items():
+            found = self.targets.get(key, [])
+            target: Target = found[0][1] if found else None
+            if "{class}" in self.patterns[1]:
+                target = classes | dict(found)
+            elif found and "{object}" in self.patterns[1]:
+                target = tuple(path for _, path in found)
+            pairs.append((image, target))
+        return pairs
+
+    def faults(self, allow_missing: bool = False) -> list[tuple[str, str, str]]:
+        """List what has no partner or too many: the file, what is wrong, what helps."""
+        faults = []
+        several = re.search(r"\{(object|class)\}", self.patterns[1])
+        targets = {key: [p for _, p in found] for key, found in self.targets.items()}
+        for found, others, pattern in (
+            (self.inputs, targets, self.patterns[1]),
+            (targets, self.inputs, self.patterns[0]),
+        ):
+            for key, paths in found.items():
+                name = self.name(paths[0])
+                if key not in others and not (allow_missing and found is self.inputs):
+                    values = iter(key)
+                    known: dict[str, str] = {"object": "*", "class": "*"}
+                    for one in re.findall(r"\{(\w+)\}", self.patterns[0]):
+                        known.setdefault(one, next(values, ""))
+                    wanted = pattern.format(**known)
+                    what = f"no file is named {wanted}"
+                    stem = wanted.removesuffix("*")
+                    near = next((n for n in self.names if n.startswith(stem)), "")
+                    if near:
+                        what += f"; {near} is of no kind that is read"
+                    mend = "add it, or take this one away"
+                    if found is self.inputs:
+                        mend += ", or say that nothing is there (allow_missing)"
+                    faults.append((name, what, mend))
+                if len(paths) > 1 and not (several and found is targets):
+                    what = f"the same key as {', '.join(map(self.name, paths[1:]))}"
+                    mend = "keep one, or name {object} or {class} in the pattern"
+                    faults.append((name, what, mend))
+        return faults
 
 
-def _natural_keys(key: Key) -> list[list[tuple[int, int | str]]]:
-    return [natural_key(value) for value in key]
-
-
-def find_pairs(data_dir: Path | str, patterns: Patterns | None = None) -> list[Pair]:
+def find_pairs(
+    data_dir: Path | str,
+    patterns: Patterns | None = None,
+    *,
+    allow_missing: bool = False,
+) -> list[Pair]:
     """List the pairs (image path, target path) of a folder in natural order.
 
     patterns: how images and targets are named below the folder, with fields in braces
     and `*`; files whose fields agree are a pair, as with
     ("image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"). A file that
-    both match belongs to the one with more letters. Without patterns, `KEY_input.*`
-    belongs to `KEY_target.*`, else `images/KEY.*` to `masks/KEY.*` (see LAYOUTS).
-    Hidden files and those that are no pictures are passed over. Raises
-    FileNotFoundError or NotADirectoryError for the folder, ValueError for patterns
-    without common fields, for a folder without pairs, for an image without a target, a
-    target without an image, and two files for one key. (notebook 02)
+    both match belongs to the one with more letters. The second may have one field more:
+    {object}, and an image has a tuple of masks that are united, or {class}, and it has
+    a mask for each class, a dictionary by name. Without patterns: LAYOUTS.
+    allow_missing: an image without a target has None, which means nothing is there.
+
+    Raises ValueError for a folder without pairs, with the patterns that would find
+    some, for an image without a target or the reverse and two files for one key.
     """
     files = _find_files(Path(data_dir), patterns)
-    faults = [fault.line() for fault in _key_faults(files)]
+    faults = [f"\n  {a}: {b}; {c}" for a, b, c in files.faults(allow_missing)]
     if faults:
-        raise ValueError(f"{data_dir}: {len(faults)} faults\n  " + "\n  ".join(faults))
-    return [(files.inputs[key][0], files.targets[key][0]) for key in files.whole_keys()]
+        raise ValueError(f"{data_dir}: {len(faults)} faults{''.join(faults)}")
+    return files.pairs()
 
 
 def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
-    """Sort the pictures of a folder into inputs and targets by key."""
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder}: there is no such folder")
+    """Sort the pictures of a folder into inputs and targets."""
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder}: is a file; expected a folder of pairs")
-    if patterns is not None:
-        _check_patterns(patterns)
-        files = _sort_files(folder, patterns)
-        if files.inputs or files.targets:
+        what = "is a file" if folder.exists() else "there is no such folder"
+        kind = NotADirectoryError if folder.exists() else FileNotFoundError
+        raise kind(f"{folder}: {what}; expected a folder of pairs")
+    names = []
+    for place, folders, found in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        below = Path(place).relative_to(folder)
+        names += [(below / name).as_posix() for name in found if name[0] != "."]
+    names.sort(key=natural_key)
+    layouts = LAYOUTS if patterns is None else [patterns]
+    sorted_files = [_sort_files(folder, names, layout) for layout in layouts]
+    for files in sorted_files:
+        if files.inputs.keys() & files.targets.keys():
             return files
-        _refuse_no_pairs(folder, f"files named like {patterns[0]} and {patterns[1]}")
-    for layout in LAYOUTS:
-        files = _sort_files(folder, layout)
-        if files.inputs and files.targets:
-            return files
-        if layout == PATTERNS and (files.inputs or files.targets):
-            return files
-    _refuse_no_pairs(
-        folder,
-        "files named like 1_input.png and 1_target.png, or images/1.png and "
-        "masks/1.png",
-    )
+    expected = " or ".join(f'("{a}", "{b}")' for a, b in layouts)
+    advice = "name them so, or say with patterns how they are named (--patterns)"
+    proposal = _propose_patterns(names)
+    if proposal is None:
+        for files in sorted_files:
+            if files.inputs or files.targets:
+                return files
+    else:
+        one, other = proposal
+        advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
+    kinds = Counter(Path(name).suffix.lower() for name in names)
+    holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
+    if kinds.keys() & {".json", ".xml", ".txt"}:
+        advice += "; JSON, XML and text hold polygons or boxes, to be drawn as masks "
+        advice += "first (notebook 12)"
+    _refuse(folder, f"no pairs in {holds or 'no files'}", expected, advice)
 
 
-def _refuse_no_pairs(folder: Path, expected: str) -> NoReturn:
-    others = [path for path in sorted(folder.rglob("*")) if _is_picture_file(path)]
-    arrived = "holds no pairs"
-    if others:
-        first = others[0].relative_to(folder).as_posix()
-        arrived += f", but {len(others)} other pictures, as {first}"
-    one, other = PATTERNS
-    _refuse(
-        folder,
-        arrived,
-        expected,
-        f'for other names say which: patterns=("{one}", "{other}") (--patterns)',
-    )
-
-
-def _check_patterns(patterns: Patterns) -> None:
-    """Refuse patterns that cannot say what belongs together."""
-    example = 'such as ("images/{key}.*", "masks/{key}_mask.*")'
-    if isinstance(patterns, str) or len(patterns) != 2:
-        raise ValueError(f"patterns {patterns!r}: expected two of them, {example}")
-    for pattern in patterns:
-        parts = pattern.split("/")
-        if "" in parts or ".." in parts or re.search(r"\{(?!\w+\})|(?<!\w)\}", pattern):
-            raise ValueError(
-                f"pattern {pattern!r}: expected a path below the folder with fields "
-                f"in braces, {example}"
-            )
-    first, second = map(_fields, patterns)
-    if not first or set(first) != set(second):
+def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles:
+    """Match the names of pictures with both patterns; the more literal goes first."""
+    fits = not isinstance(patterns, str) and len(patterns) == 2
+    if fits:
+        keys, fields = (re.findall(r"\{(\w+)\}", pattern) for pattern in patterns)
+        extra = set(fields) - set(keys)
+        odd = any(re.search(r"\{(?!\w+\})|^/|//|\.\./", one) for one in patterns)
+        fits = bool(keys) and set(keys) <= set(fields) and patterns[0] != patterns[1]
+        fits = fits and not odd and extra in (set(), {"object"}, {"class"})
+    if not fits:
         raise ValueError(
-            f"patterns {patterns[0]!r} and {patterns[1]!r}: expected the same fields "
-            f"in both, at least one, {example}"
+            f"patterns {patterns!r}: expected two paths below the folder with the same "
+            "fields in braces, the second with {object} or {class} as well if there "
+            'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    if first and patterns[0] == patterns[1]:
-        raise ValueError(f"patterns: both are {patterns[0]!r}; expected two, {example}")
-
-
-def _fields(pattern: str) -> list[str]:
-    """List the fields of a pattern, each once, in their order."""
-    return list(dict.fromkeys(re.findall(r"\{(\w+)\}", pattern)))
-
-
-def _sort_files(folder: Path, patterns: Patterns) -> PairFiles:
-    """Match the files with both patterns; the more literal one goes first."""
+    files = PairFiles(folder, patterns, names)
+    pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
     letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
-    found: list[FilesByKey] = [{}, {}]
-    taken: set[Path] = set()
-    fields = _fields(patterns[0])
     for role in sorted((0, 1), key=lambda role: -letters[role]):
-        regex = _regex(patterns[role])
-        parts = [_regex(part, loose=True) for part in patterns[role].split("/")]
-        for path in _matching_files(folder, parts):
-            match = regex.fullmatch(path.relative_to(folder).as_posix())
-            if match and path not in taken:
-                taken.add(path)
-                key = tuple(match[field] for field in fields)
-                found[role].setdefault(key, []).append(path)
-    return PairFiles(folder, patterns, *found)
+        seen: set[str] = set()
+
+        def group(match: re.Match[str], seen: set[str] = seen) -> str:
+            again = match[1] in seen
+            seen.add(match[1])
+            return f"(?P={match[1]})" if again else f"(?P<{match[1]}>[^/]+?)"
+
+        text = re.sub(r"\\\{(\w+)\\\}", group, re.escape(patterns[role]))
+        text = re.sub(r"\\\.\\\*$", r"(?:\\.ome)?\\.[^./]*", text)
+        regex = re.compile(text.replace(r"\*", "[^/]*"), re.IGNORECASE)
+        rest = []
+        for name in pictures:
+            match = regex.fullmatch(name)
+            if match is None:
+                rest.append(name)
+                continue
+            key = tuple(match[one] for one in dict.fromkeys(keys))
+            if role:
+                value = "".join(match[one] for one in extra)
+                files.targets.setdefault(key, []).append((value, folder / name))
+            else:
+                files.inputs.setdefault(key, []).append(folder / name)
+        pictures = rest
+    return files
 
 
-def _regex(pattern: str, *, loose: bool = False) -> re.Pattern[str]:
-    """Turn a pattern into an expression; loose: fields need not agree."""
-    text, seen = "", set()
-    for piece in re.split(r"(\{\w+\}|\.\*$|\*)", pattern):
-        field = piece[1:-1]
-        if piece == ".*":
-            text += r"\.[^./]*"
-        elif piece == "*":
-            text += "[^/]*"
-        elif not piece.startswith("{"):
-            text += f"(?i:{re.escape(piece)})"
-        elif loose:
-            text += "[^/]+"
-        else:
-            text += f"(?P={field})" if field in seen else f"(?P<{field}>[^/]+)"
-            seen.add(field)
-    return re.compile(text)
-
-
-def _matching_files(folder: Path, parts: Sequence[re.Pattern[str]]) -> Iterator[Path]:
-    """Walk down a folder, one expression for each part of a path."""
-    for path in sorted(folder.iterdir()):
-        if not parts[0].fullmatch(path.name):
+def _propose_patterns(names: Sequence[str]) -> Patterns | None:
+    """Find the two patterns that pair most pictures, from their folders and names."""
+    groups: dict[tuple[str, str, str], set[str]] = {}
+    for path in map(Path, names):
+        if path.suffix.lower() not in PICTURE_SUFFIXES or "{" in str(path):
             continue
-        if len(parts) == 1 and _is_picture_file(path):
-            yield path
-        elif len(parts) > 1 and path.is_dir() and not path.name.startswith("."):
-            yield from _matching_files(path, parts[1:])
-
-
-def _is_picture_file(path: Path) -> bool:
-    picture = path.suffix.lower() in PICTURE_SUFFIXES
-    return picture and not path.name.startswith(".") and path.is_file()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding of the doctor: which file, what is wrong, how to mend it."""
-
-    file: str
-    what: str
-    mend: str
-    severity: str = "error"  # or "warning": worth a look, harmless to train on
-
-    def line(self) -> str:
-        """Put it in one line."""
-        return f"{self.file}: {self.what}; {self.mend}"
-
-
-@dataclass(frozen=True)
-class PairReport:
-    """What the doctor found in a folder; prints as a table.
-
-    The shares of foreground, 0..1, in all masks together and in the masks with least
-    and most of it, are None where no mask could be read. For class maps class_shares
-    stands instead: the share of each class id, 0 to the highest that was found.
-    """
-
-    folder: str
-    num_pairs: int
-    problems: tuple[Problem, ...]
-    foreground_share: float | None = None
-    least_share: float | None = None
-    most_share: float | None = None
-    class_shares: tuple[float, ...] | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the folder can be trained on: no errors, and something to find."""
-        sound = all(problem.severity != "error" for problem in self.problems)
-        return sound and self.foreground_share != 0
-
-    def __str__(self) -> str:
-        state = "ok" if self.ok else "not ok"
-        lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
-        if self.foreground_share is not None:
-            lines.append(
-                f"  foreground: {self.foreground_share:.1%} of the pixels, "
-                f"{self.least_share:.1%} to {self.most_share:.1%} in a mask"
-            )
-        if self.class_shares is not None:
-            shares = enumerate(self.class_shares)
-            listed = ", ".join(f"{number} {share:.2%}" for number, share in shares)
-            lines.append(f"  shares of the classes: {listed}")
-        width = max((len(problem.file) for problem in self.problems), default=0)
-        for problem in sorted(self.problems, key=lambda problem: problem.severity):
-            lines.append(
-                f"  {problem.severity:7}  {problem.file:{width}}  {problem.what}"
-            )
-            lines.append(f"  {'':7}  {'':{width}}  -> {problem.mend}")
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """Write the report for programs."""
-        return json.dumps(asdict(self) | {"ok": self.ok}, indent=1, ensure_ascii=False)
-
-
-# The doctor looks at pictures shrunk to this side, in pixels, ...
-THUMBNAIL = 32
-# ... calls two the same scene from this correlation on, ...
-LIKENESS = 0.97
-# ... judges what is usual from this number of masks on, ...
-MANY_MASKS = 5
-# ... a level unusual that differs by more than this, ...
-LEVEL_GAP = 16
-# ... and names no more files than this of one kind.
-NAMED_FILES = 5
-ORIENTATION_TAG = 0x0112
-
-
-class PairFacts(NamedTuple):
-    """What the doctor remembers of a pair whose two files could be read."""
-
-    image: str
-    target: str
-    image_hash: bytes
-    target_hash: bytes
-    image_thumbnail: np.ndarray  # float32 (THUMBNAIL ** 2,), mean 0, length 1 or 0
-    mask_thumbnail: np.ndarray  # uint8 (THUMBNAIL ** 2,), 255: all is foreground
-    num_foreground: int
-    num_known: int
-    brightest: int | None
-    unnamed: tuple[MaskValue, ...]  # in the mask, but named neither way
-    class_pixels: np.ndarray | None  # int (256,) of a class map: pixels of each id
-
-    @property
-    def share(self) -> float:
-        """The share of foreground among the pixels that are not ignored, 0..1."""
-        return self.num_foreground / max(self.num_known, 1)
-
-
-def check_pairs(
-    data_dir: Path | str,
-    patterns: Patterns | None = None,
-    *,
-    read_target: ReadTarget = load_mask,
-    scenes: Mapping[str, str] | None = None,
-    progress: bool = False,
-) -> PairReport:
-    """Examine every pair of a folder and report all that is wrong, not just the first.
-
-    Looks at names (orphans, doubles, strangers), at files (unreadable, turned by EXIF,
-    of another size, JPEG masks) and at what they show: masks in another encoding,
-    empty, full, inverted; pictures that are there twice or nearly so; the balance. With
-    `load_classes` to read the targets: ids that are too high, classes that are nowhere.
-    scenes: of each image's name, as `read_scenes` gives them; then only likeness
-    across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
-    for the folder itself and for the patterns, never for content. (notebook 01)
-    """
-    files = _find_files(Path(data_dir), patterns)
-    problems = list(_key_faults(files))
-    facts: list[PairFacts] = []
-    num_whole = 0
-    for key in tqdm(files.whole_keys(), "check", unit="pair", disable=not progress):
-        paths = files.inputs[key][0], files.targets[key][0]
-        found = list(_pair_faults(files, paths, read_target, facts))
-        problems += found
-        single = len(files.inputs[key]) == len(files.targets[key]) == 1
-        num_whole += single and all(p.severity != "error" for p in found)
-    refused = {
-        problem.file for problem in problems if "say which count" in problem.mend
-    }
-    targets = [files.targets[key][0] for key in files.whole_keys()]
-    problems = [*_exchanged(files, read_target, problems), *problems]
-    problems += _values_together([t for t in targets if files.name(t) in refused])
-    problems += _folder_faults(files, facts, scenes)
-    problems += _class_faults(facts, _num_classes(read_target))
-    masks = _two_level(facts)
-    shares = [fact.share for fact in masks if fact.num_known]
-    return PairReport(
-        str(data_dir),
-        num_whole,
-        tuple(problems),
-        _overall_share(masks),
-        min(shares, default=None),
-        max(shares, default=None),
-        _overall_class_shares(facts),
-    )
-
-
-def _two_level(facts: Sequence[PairFacts]) -> list[PairFacts]:
-    """Leave out class maps."""
-    return [fact for fact in facts if fact.class_pixels is None]
-
-
-def _overall_class_shares(facts: Sequence[PairFacts]) -> tuple[float, ...] | None:
-    counts = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
-    pixels = np.sum(counts, axis=0)[:IGNORE_INDEX] if counts else np.zeros(1)
-    if not pixels.any():
+        folder = "" if path.parent == Path() else f"{path.parent.as_posix()}/"
+        # A word at the beginning or the end may say what the file is.
+        first = re.match(r"[^\d_.-]+[_.-]", path.stem)
+        last = re.search(r"[_.-][^\d_.-]+$", path.stem)
+        ends = [("", ""), (first and first[0], ""), ("", last and last[0])]
+        for before, after in ends:
+            if before is None or after is None:
+                continue
+            key = path.stem.removeprefix(before).removesuffix(after)
+            groups.setdefault((folder, before, after), set()).add(key)
+    largest = sorted(groups, key=lambda group: -len(groups[group]))[:16]
+    couples = list(itertools.combinations(largest, 2))
+    common = [len(groups[one] & groups[other]) for one, other in couples]
+    if not any(common):
         return None
-    last = np.flatnonzero(pixels)[-1]
-    return tuple((pixels[: last + 1] / pixels.sum()).tolist())
-
-
-def _overall_share(facts: Sequence[PairFacts]) -> float | None:
-    known = sum(fact.num_known for fact in facts)
-    return sum(fact.num_foreground for fact in facts) / known if known else None
-
-
-def _key_faults(files: PairFiles) -> Iterator[Problem]:
-    """Find keys that do not have exactly one image and one target."""
-    for found, others, wanted in (
-        (files.inputs, files.targets, files.patterns[1]),
-        (files.targets, files.inputs, files.patterns[0]),
-    ):
-        for key in sorted(found, key=_natural_keys):
-            names = [files.name(path) for path in found[key]]
-            if key not in others:
-                yield Problem(
-                    names[0],
-                    f"no file is named {_fill(wanted, files, key)}",
-                    "add it, or take this one away",
-                )
-            if len(names) > 1:
-                yield Problem(
-                    names[0],
-                    f"{len(names)} files have the same key: {', '.join(names)}",
-                    "keep one of them",
-                )
-
-
-def _fill(pattern: str, files: PairFiles, key: Key) -> str:
-    """Put the values of a key into a pattern."""
-    values = dict(zip(_fields(files.patterns[0]), key, strict=True))
-    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], pattern)
-
-
-def _pair_faults(
-    files: PairFiles,
-    pair: Pair,
-    read_target: ReadTarget,
-    facts: list[PairFacts],
-) -> Iterator[Problem]:
-    """Find what is wrong inside the two files of a pair; add its facts if it is sound.
-
-    facts: what is known of the pairs before, longer afterwards.
-    """
-    image = yield from _try_to_read(load_image, pair[0], files)
-    target = yield from _try_to_read(read_target, pair[1], files)
-    if isinstance(target, torch.Tensor):
-        target = _laid_together(target)
-    if target is not None:
-        yield from _empty_or_full(files.name(pair[1]), target)
-    if image is None or target is None:
-        return
-    yield from _unequal(files, pair, image, target)
-    if image.size == target.size:
-        facts.append(_facts(files, pair, image, target, read_target))
-
-
-def _exchanged(
-    files: PairFiles, read_target: ReadTarget, problems: Sequence[Problem]
-) -> Iterator[Problem]:
-    """Say it if all targets are faulty, of many colours, and all images could be."""
-    keys = files.whole_keys()
-    faulty = {problem.file for problem in problems if problem.severity == "error"}
-    try:
-        for key in keys:
-            image, target = files.inputs[key][0], files.targets[key][0]
-            if files.name(target) not in faulty:
-                return
-            if len(np.unique(_codes(load_image(target)))) <= MANY_VALUES:
-                return
-            read_target(image)
-    except (OSError, ValueError):
-        return
-    if keys:
-        yield Problem(
-            f"{len(keys)} pairs",
-            "look exchanged: every image can be read as a target",
-            "name the pictures as images and the masks as targets",
+    hint = re.compile("mask|label|target|truth|gt|anno|seg", re.IGNORECASE)
+    best = couples[common.index(max(common))]
+    first, second = (
+        f"{folder}{before}{{key}}{after}.*"
+        for folder, before, after in sorted(
+            best, key=lambda group: bool(hint.search("".join(group)))
         )
-
-
-def _laid_together(masks: torch.Tensor) -> Image.Image:
-    """Make one mask, 255 where any is, of overlapping ones (K, H, W)."""
-    greys = torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_GREY, 0)
-    greys[(masks == 1).any(dim=0)] = 255
-    return Image.fromarray(greys.to(torch.uint8).numpy())
-
-
-def _try_to_read(
-    read: ReadTarget, path: Path, files: PairFiles
-) -> Generator[Problem, None, Image.Image | torch.Tensor | None]:
-    try:
-        return read(path)
-    except (OSError, ValueError) as error:
-        what, _, mend = str(error).removeprefix(f"{path}: ").rpartition("; ")
-        yield Problem(files.name(path), what, mend)
-        return None
-
-
-def _empty_or_full(name: str, target: Image.Image) -> Iterator[Problem]:
-    foreground, known = _foreground(target)
-    if not known.any():
-        what = "all is ignored: nothing can be learnt"
-    elif target.mode == "P":
-        classes = np.unique(np.asarray(target)[known])
-        if len(classes) > 1:
-            return
-        what = f"all is class {classes[0]}"
-    elif not foreground.any():
-        what = "all black: nothing is foreground"
-    elif foreground.sum() == known.sum():
-        what = "all white: everything is foreground"
-    else:
-        return
-    yield Problem(name, what, "look whether that is meant", "warning")
-
-
-def _foreground(target: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which pixels of a target are foreground, and which known; bool (H, W)."""
-    if target.mode not in ("L", "P"):
-        target = target.convert("L")
-    values = np.asarray(target)
-    known = values != (IGNORE_INDEX if target.mode == "P" else IGNORE_GREY)
-    return known & (values > 0), known
-
-
-def _unequal(
-    files: PairFiles, pair: Pair, image: Image.Image, target: Image.Image
-) -> Iterator[Problem]:
-    """Find a mask of another size, or one that EXIF turns unlike its image."""
-    names = files.name(pair[0]), files.name(pair[1])
-    tags = _orientation(pair[0]), _orientation(pair[1])
-    swapped = target.size == image.size[::-1]
-    if image.size == target.size:
-        size_tells = not swapped and min(tags) == 1 and max(tags) > 4
-        if tags[0] != tags[1] and not size_tells:
-            yield Problem(
-                names[0],
-                f"EXIF turns it (tag {tags[0]}) unlike {names[1]} (tag {tags[1]})",
-                "look whether the mask fits; save both without the tag",
-                "warning",
-            )
-    elif swapped and tags[0] != tags[1]:
-        yield Problem(
-            names[0],
-            f"EXIF turns it (tag {tags[0]}) unlike {names[1]} (tag {tags[1]}), which "
-            "fits it unturned",
-            "turn the mask too, or save the picture without the tag",
-        )
-    else:
-        yield Problem(
-            names[1],
-            f"{_size(target)}, but {names[0]} is {_size(image)}",
-            "cut or turn the mask as the picture was, or scale it without smoothing",
-        )
-
-
-def _orientation(path: Path) -> int:
-    """Give the orientation of a picture's EXIF tag, 1 (upright) to 8."""
-    try:
-        with Image.open(path) as picture:
-            tag = picture.getexif().get(ORIENTATION_TAG, 1)
-    except (OSError, SyntaxError, ValueError):
-        return 1
-    return tag if tag in range(1, 9) else 1
-
-
-def _facts(
-    files: PairFiles,
-    pair: Pair,
-    image: Image.Image,
-    target: Image.Image,
-    read_target: ReadTarget,
-) -> PairFacts:
-    foreground, known = _foreground(target)
-    return PairFacts(
-        files.name(pair[0]),
-        files.name(pair[1]),
-        _hash(image),
-        _hash(target),
-        _standardised(_thumbnail(image.convert("L"))),
-        _thumbnail(Image.fromarray(foreground.astype(np.uint8) * 255)),
-        int(foreground.sum()),
-        int(known.sum()),
-        _brightest(pair[1]) if _is_by_threshold(read_target) else None,
-        _unnamed(pair[1], _named(read_target)),
-        np.array(target.histogram()) if target.mode == "P" else None,
     )
-
-
-def _hash(picture: Image.Image) -> bytes:
-    size = np.array(picture.size).tobytes()
-    return hashlib.blake2b(size + picture.tobytes(), digest_size=16).digest()
-
-
-def _thumbnail(grey: Image.Image) -> np.ndarray:
-    small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return np.asarray(small).ravel()
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    """Bring values to mean 0 and length 1; what is nearly constant to length 0."""
-    values = values - values.mean(dtype=np.float32)
-    length = np.linalg.norm(values)
-    return values / length if values.std() >= 1 else values * 0
-
-
-def _is_by_threshold(read_target: ReadTarget) -> bool:
-    """Tell whether this is `load_mask` without named foreground, or a partial of it."""
-    function = getattr(read_target, "func", read_target)
-    return function is load_mask and not _named(read_target)
-
-
-def _named(read_target: ReadTarget) -> set[MaskValue]:
-    """Give the values that a partial of `load_mask` names, if any are foreground."""
-    options = getattr(read_target, "keywords", {})
-    foreground = options.get("foreground", ())
-    return {*foreground, *options.get("ignore", ())} if len(foreground) else set()
-
-
-def _unnamed(path: Path, named: set[MaskValue]) -> tuple[MaskValue, ...]:
-    """List the values of a mask that were not named; 0 and black are background.
-
-    Nothing for a lossy file, whose values are many, and for a mask of hundreds.
-    """
-    if not named:
-        return ()
-    picture = _open_picture(path)
-    if _is_lossy(path, picture):
-        return ()
-    if isinstance(next(iter(named)), tuple):
-        codes = np.unique(_codes(picture))
-        values = [tuple(colour) for colour in _unpack_rgb(codes).tolist()]
-    else:
-        values = np.unique(_ids(path, picture)).tolist()
-    rest = [value for value in values if value not in {*named, 0, (0, 0, 0)}]
-    return tuple(rest) if len(rest) <= MANY_VALUES else ()
-
-
-def _brightest(path: Path) -> int:
-    picture = _open_picture(path)
-    plain = picture.convert("RGB") if picture.mode == "P" else picture
-    return int(_ids(path, plain).max())
-
-
-def _folder_faults(
-    files: PairFiles, facts: Sequence[PairFacts], scenes: Mapping[str, str] | None
-) -> Iterator[Problem]:
-    """Find what only the whole folder shows."""
-    masks = _two_level(facts)
-    yield from _strangers(files)
-    yield from _lossy_targets(files, of_colours=len(masks) < len(facts))
-    yield from _without_scene(files, scenes)
-    yield from _duplicates(facts)
-    yield from _near_duplicates(facts, scenes)
-    yield from _odd_levels(facts)
-    yield from _unnamed_values(facts)
-    yield from _inverted(masks)
-    yield from _imbalance(masks)
-
-
-def _strangers(files: PairFiles) -> Iterator[Problem]:
-    """Find pictures beside the pairs that no pattern matches.
-
-    What is named `KEY_target.*` is known also where other targets were asked for.
-    """
-    groups = itertools.chain(files.inputs.values(), files.targets.values())
-    known = set(itertools.chain.from_iterable(groups))
-    folders = sorted({path.parent for path in known})
-    of_others = _regex(PATTERNS[1])
-    others = [
-        path
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if path not in known
-        and _is_picture_file(path)
-        and not of_others.fullmatch(path.name)
-    ]
-    if others:
-        yield Problem(
-            files.name(others[0]),
-            f"is named as neither image nor target ({len(others)} such pictures)",
-            "they are not used: rename them, or give other patterns (--patterns)",
-            "warning",
-        )
-
-
-def _lossy_targets(files: PairFiles, *, of_colours: bool) -> Iterator[Problem]:
-    targets = [files.targets[key][0] for key in files.whole_keys()]
-    num_lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in targets)
-    if num_lossy and of_colours:
-        what = "are JPEG, which blurs colours"
-        mend = "raise max_distance, or more than the edges is ignored; better: PNG"
-    else:
-        what = "are JPEG, which blurs edges into grey"
-        mend = "read with a threshold they are fine; save new ones as PNG"
-    if num_lossy:
-        yield Problem(f"{num_lossy} targets", what, mend, "warning")
-
-
-def _without_scene(
-    files: PairFiles, scenes: Mapping[str, str] | None
-) -> Iterator[Problem]:
-    if scenes is None:
-        return
-    names = [files.name(files.inputs[key][0]) for key in files.whole_keys()]
-    missing = [name for name in names if _scene_of(name, scenes) is None]
-    for name in missing[:NAMED_FILES]:
-        yield Problem(name, "has no scene", "add it to the table of scenes")
-    yield from _more(len(missing), "pictures have no scene", "add them", "error")
+    return first, second
 
 
 def _scene_of(name: str, scenes: Mapping[str, str]) -> str | None:
+    """Look up an image by its name below the folder, or by its file name."""
     return scenes.get(name, scenes.get(name.rpartition("/")[2]))
-
-
-def _more(total: int, what: str, mend: str, severity: str) -> Iterator[Problem]:
-    """Count what was not named, if anything."""
-    if total > NAMED_FILES:
-        yield Problem(f"{total - NAMED_FILES} more", what, mend, severity)
-
-
-def _duplicates(facts: Sequence[PairFacts]) -> Iterator[Problem]:
-    """Find pictures that are there twice, pixel by pixel."""
-    first: dict[bytes, PairFacts] = {}
-    equal: list[Problem] = []
-    for fact in facts:
-        twin = first.setdefault(fact.image_hash, fact)
-        if twin.target_hash != fact.target_hash:
-            yield Problem(
-                fact.image,
-                f"the same picture as {twin.image}, with another mask",
-                "keep the pair that is right",
-            )
-        elif twin is not fact:
-            what = f"the same picture and mask as {twin.image}"
-            equal.append(Problem(fact.image, what, "keep one of them", "warning"))
-    yield from equal[:NAMED_FILES]
-    yield from _more(len(equal), "pairs are there twice", "keep one of each", "warning")
-
-
-def _near_duplicates(
-    facts: Sequence[PairFacts], scenes: Mapping[str, str] | None
-) -> Iterator[Problem]:
-    """Find pictures that show nearly the same: a split may not part them."""
-    first: dict[bytes, PairFacts] = {}
-    for fact in facts:
-        first.setdefault(fact.image_hash, fact)
-    names = [fact.image for fact in first.values()]
-    groups = [_scene_of(name, scenes or {}) or name for name in names]
-    pairs, total = _alike([fact.image_thumbnail for fact in first.values()], groups)
-    mend = "put them in one scene" if scenes else "keep them on one side of the split"
-    for one, other in pairs:
-        what = f"looks nearly like {names[one]}"
-        yield Problem(names[other], what, mend, "warning")
-    yield from _more(total, "pairs of pictures look nearly alike", mend, "warning")
-
-
-def _alike(
-    thumbnails: Sequence[np.ndarray], groups: Sequence[str], rows: int = 512
-) -> tuple[list[tuple[int, int]], int]:
-    """Compare all thumbnails of different groups; the first alike, and their number."""
-    found: list[tuple[int, int]] = []
-    total = 0
-    everything = np.array(thumbnails)
-    group = np.unique(groups, return_inverse=True)[1]
-    for start in range(0, len(everything), rows):
-        likeness = everything[start : start + rows] @ everything.T
-        alike = np.triu(likeness >= LIKENESS, k=start + 1)
-        alike &= group[start : start + rows, None] != group
-        total += int(alike.sum())
-        if len(found) < NAMED_FILES:
-            found += [(start + one, other) for one, other in np.argwhere(alike)]
-    return found[:NAMED_FILES], total
-
-
-def _odd_levels(facts: Sequence[PairFacts]) -> Iterator[Problem]:
-    """Find masks whose brightest level is not that of most masks."""
-    names: dict[int, list[str]] = {}
-    for fact in facts:
-        if fact.brightest is not None and fact.num_foreground:
-            names.setdefault(fact.brightest, []).append(fact.target)
-    usual = max(names, key=lambda level: len(names[level]), default=0)
-    for level, odd in names.items():
-        if abs(level - usual) > LEVEL_GAP:
-            yield Problem(
-                odd[0],
-                f"its brightest level is {level}, that of most masks {usual} "
-                f"({len(odd)} such masks)",
-                "look whether it means the same; write all masks as 0 and 255",
-                "warning",
-            )
-
-
-def _unnamed_values(facts: Sequence[PairFacts]) -> Iterator[Problem]:
-    """Find values that were not named and so became background."""
-    found = Counter(value for fact in facts for value in fact.unnamed)
-    if found:
-        listed = ", ".join(
-            f"{value} (in {count})" for value, count in found.most_common(NAMED_FILES)
-        )
-        more = ", ..." if len(found) > NAMED_FILES else ""
-        yield Problem(
-            f"{sum(bool(fact.unnamed) for fact in facts)} targets",
-            f"hold values that were not named: {listed}{more}",
-            "right if they are background; else name them too",
-            "warning",
-        )
-
-
-def _values_together(paths: Sequence[Path]) -> Iterator[Problem]:
-    """Say which class ids all refused masks hold together, to name them at once."""
-    found: Counter[int] = Counter()
-    for path in paths:
-        try:
-            picture = _open_picture(path)
-            if not _is_lossy(path, picture) and (
-                picture.mode == "P" or not _is_colourful(picture)
-            ):
-                found.update(np.unique(_ids(path, picture)).tolist())
-        except (OSError, ValueError):
-            continue
-    if len(paths) > 2 and 1 < len(found) <= MANY_VALUES:
-        listed = ", ".join(f"{value} (in {found[value]})" for value in sorted(found))
-        yield Problem(
-            f"{len(paths)} targets",
-            f"were refused; together they hold {listed}",
-            "name all that count at once, as foreground=(...) (--foreground ...)",
-        )
-
-
-def _inverted(facts: Sequence[PairFacts]) -> Iterator[Problem]:
-    """Find masks, or a folder of them, that look as if black and white were swapped."""
-    masks = [fact for fact in facts if 0 < fact.share < 1]
-    if len(masks) < MANY_MASKS:
-        return
-    mend = "look whether white is what you want to find; else foreground=(0,) "
-    mend += "(--foreground 0) swaps them"
-    num_large = sum(fact.share > 0.5 for fact in masks)
-    if num_large > len(masks) / 2:
-        what = "are more than half foreground; inverted?"
-        yield Problem(f"{num_large} targets", what, mend, "warning")
-        return
-    total = np.sum([fact.mask_thumbnail for fact in masks], axis=0)
-    for fact in masks:
-        mask = fact.mask_thumbnail.astype(float)
-        usual = (total - mask) / (len(masks) - 1)
-        misfit, misfit_swapped = np.abs([mask - usual, 255 - mask - usual]).mean(axis=1)
-        if misfit > 2 * misfit_swapped:
-            what = "looks inverted: its background is where others have foreground"
-            yield Problem(fact.target, what, "swap its black and white", "warning")
-
-
-def _imbalance(facts: Sequence[PairFacts]) -> Iterator[Problem]:
-    share = _overall_share(facts)
-    if share is not None and not 0.01 <= share <= 0.99:
-        yield Problem(
-            f"{len(facts)} targets",
-            f"{share:.2%} of their pixels are foreground",
-            "look whether they were read rightly; weigh the rare class (pos_weight)",
-            "warning",
-        )
-
-
-def _num_classes(read_target: ReadTarget) -> int | None:
-    """Give how many classes a partial of `load_classes` expects, if it says so."""
-    options = getattr(read_target, "keywords", {})
-    palette = options.get("palette")
-    named = None if palette is None else min(len(palette), IGNORE_INDEX)
-    return options.get("num_classes", named)
-
-
-def _class_faults(
-    facts: Sequence[PairFacts], num_classes: int | None
-) -> Iterator[Problem]:
-    """Find classes that are nowhere, and class maps that are masks of 0 and 255."""
-    counts = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
-    if not counts:
-        return
-    found = set(np.flatnonzero(np.sum(counts, axis=0)).tolist())
-    expected = range(num_classes or max(found - {IGNORE_INDEX}, default=0))
-    missing = [number for number in expected if number not in found]
-    if found == {0, IGNORE_INDEX}:
-        yield Problem(
-            f"{len(counts)} targets",
-            "hold nothing but 0 and 255, and 255 is ignored",
-            "masks of 0 and 255 are read by load_mask",
-        )
-    elif missing:
-        yield Problem(
-            f"{len(counts)} targets",
-            f"have no pixel of class {_listed_values(missing)}",
-            "look whether the ids are right; what is not there cannot be learnt",
-            "warning",
-        )
-
-
-def read_scenes(path: Path | str) -> dict[str, str]:
-    """Read which scene each image belongs to, from a CSV table `image,scene`.
-
-    Gives scene by file name of the image. Raises FileNotFoundError, or ValueError with
-    the line for a missing column or value and for an image named twice. (notebook 05)
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _scenes_of_rows(path, csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        _refuse(path, f"not a CSV table ({error})", "UTF-8 text", "save it as such")
-
-
-def _scenes_of_rows(path: Path, rows: csv.DictReader) -> dict[str, str]:
-    columns = rows.fieldnames or []
-    if not {"image", "scene"} <= set(columns):
-        arrived = f"line 1 has the columns {', '.join(columns) or 'of an empty file'}"
-        _refuse(path, arrived, "image,scene", "name them in the first line")
-    scenes: dict[str, str] = {}
-    for row in rows:
-        image, scene = ((row[name] or "").strip() for name in ("image", "scene"))
-        line = f"line {rows.line_num}"
-        if not image or not scene:
-            lacking = "scene" if image else "image"
-            _refuse(path, f"{line} has no {lacking}", "image,scene", "fill it in")
-        if image in scenes:
-            _refuse(path, f"{line} names {image} again", "each once", "keep one line")
-        scenes[image] = scene
-    if not scenes:
-        _refuse(path, "no lines after the first", "one for each image", "add them")
-    return scenes
 
 
 def group_split(
@@ -1796,29 +1000,28 @@ def group_split(
     groups: the group of each sample, as its scene or map. Whole groups go to
     validation, in an order drawn by `seed`, while they fit into `val_share` of the
     samples; the first that is drawn goes if none fits. Gives sorted indices. Raises
-    ValueError for fewer than two groups. (notebook 05)
+    ValueError for fewer than two groups. (notebook 06)
     """
     _check_share("val_share", val_share)
     names = sorted(set(groups))
     if len(names) < 2:
         raise ValueError(
             f"{len(names)} groups in {len(groups)} samples: expected at least 2, one "
-            "to train on and one to validate; add pictures of another scene, or split "
-            "by picture"
+            "to train on and one to validate; add pictures of another scene"
         )
-    order = np.random.default_rng(seed).permutation(names).tolist()
     room = min(max(round(val_share * len(groups)), 1), len(groups) - 1)
     sizes = Counter(groups)
+    order = np.random.default_rng(seed).permutation(names).tolist()
     chosen: set[str] = set()
     for name in order:
         if sizes[name] <= room:
             chosen.add(name)
             room -= sizes[name]
     chosen = chosen or set(order[:1])
-    return (
-        [i for i, group in enumerate(groups) if group not in chosen],
-        [i for i, group in enumerate(groups) if group in chosen],
-    )
+    parts: tuple[list[int], list[int]] = ([], [])
+    for index, group in enumerate(groups):
+        parts[group in chosen].append(index)
+    return parts
 
 
 def _check_share(name: str, value: float) -> None:
@@ -1826,20 +1029,13 @@ def _check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} {value}: expected more than 0, less than 1")
 
 
-def _size(picture: Image.Image | torch.Tensor) -> str:
-    """Name the size of a picture, or of masks (K, H, W)."""
-    if isinstance(picture, torch.Tensor):
-        return f"{picture.shape[-1]}x{picture.shape[-2]}"
-    return f"{picture.width}x{picture.height}"
-
-
 class PairDataset(Dataset[Sample]):
     """Samples of a list of pairs, map-style: `len(dataset)` and `dataset[i]`.
 
-    Each sample goes through `transform(image, target)`; without one it holds pictures.
-    read_target: how a target's file is read. cache: keep decoded pictures (uint8,
-    H * W * 4 bytes a pair) so that each is read once; with worker processes each worker
-    keeps its own. (notebook 02)
+    Each sample goes through `prepare(image, target)`, which must give the same each
+    time, and `transform(image, target)`; without both it holds pictures. read_target:
+    how a target's file is read. cache: keep what `prepare` gives, so that each file is
+    read once; with worker processes each keeps its own, for an epoch. (notebook 02)
     """
 
     def __init__(
@@ -1848,48 +1044,88 @@ class PairDataset(Dataset[Sample]):
         transform: PairTransform | None = None,
         *,
         read_target: ReadTarget = load_mask,
+        prepare: PairTransform | None = None,
         cache: bool = False,
     ) -> None:
+        if isinstance(pairs, str | Path):
+            advice = "a folder is for UIImageMaskDataset"
+            _refuse(f"pairs {str(pairs)!r}", "a name", "a list of find_pairs", advice)
         self.pairs = list(pairs)
-        self.transform = transform
+        self.transform, self.prepare = transform, prepare
         self.read_target = read_target
-        self._cache: dict[Pair, Sample] | None = {} if cache else None
+        self._cache: dict[Path, Sample] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self._read(self.pairs[index])
+        path, target = self.pairs[index]
+        sample = None if self._cache is None else self._cache.get(path)
+        if sample is None:
+            image = load_image(path)
+            sample = Sample(image, self.read(target, image.size))
+            if _size_of(sample.target) != image.size:
+                raise ValueError(
+                    f"{target}: {_size_of(sample.target)} (W, H), but {path} is "
+                    f"{image.size}; expected equal sizes; see check_pairs"
+                )
+            if self.prepare is not None:
+                sample = Sample(*self.prepare(*sample))
+            if self._cache is not None:
+                self._cache[path] = sample
         if self.transform is not None:
             return Sample(*self.transform(*sample))
-        if self._cache is not None:  # the caller may draw on what it gets
-            return Sample(sample.image.copy(), _copied(sample.target))
-        return sample
+        return sample if self._cache is None else copy.deepcopy(sample)
 
-    def _read(self, pair: Pair) -> Sample:
-        if self._cache is not None and pair in self._cache:
-            return self._cache[pair]
-        image_path, target_path = pair
-        sample = Sample(load_image(image_path), self.read_target(target_path))
-        if _size(sample.image) != _size(sample.target):
-            raise ValueError(
-                f"{target_path}: {_size(sample.target)}, but {image_path} is "
-                f"{_size(sample.image)}; expected equal sizes; see check_pairs"
-            )
-        if self._cache is not None:
-            self._cache[pair] = sample
-        return sample
+    def read(self, target: Target, size: tuple[int, int]) -> Any:
+        """Read one mask, unite several, or stack those of classes; size: (W, H)."""
+        if isinstance(target, Path):
+            return self.read_target(target)
+        if isinstance(target, dict):
+            layers = [self.read(path, size) for path in target.values()]
+            return torch.from_numpy(np.stack([_mask_ids(layer) for layer in layers]))
+        if target is not None:
+            masks = [self.read_target(path) for path in target]
+            if len({(mask.mode, mask.size) for mask in masks} | {("L", size)}) > 1:
+                _refuse(target[0], "masks to be united", f"all L of {size}", "mend it")
+            return functools.reduce(ImageChops.lighter, masks)
+        # Nothing is there: empty in the way of the targets that are.
+        given = (one for _, one in self.pairs if isinstance(one, Path | tuple))
+        like = next((self.read(one, size) for one in given), Image.new("L", size))
+        if isinstance(like, torch.Tensor):
+            return torch.zeros(len(like), *size[::-1], dtype=like.dtype)
+        empty = Image.new(like.mode, size)
+        if like.mode == "P":
+            empty.putpalette(like.getpalette() or [])
+        return empty
 
 
-def _copied(target: Image.Image | torch.Tensor) -> Image.Image | torch.Tensor:
-    return target.clone() if isinstance(target, torch.Tensor) else target.copy()
+def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
+    """Give (width, height) of a picture, or of masks (K, H, W)."""
+    if isinstance(picture, torch.Tensor):
+        return picture.shape[-1], picture.shape[-2]
+    return picture.size
+
+
+def _mask_ids(mask: Image.Image) -> np.ndarray:
+    """Turn a mask picture's 0, 255 and 128 into 0, 1 and 255, uint8 (H, W)."""
+    greys = np.asarray(mask)
+    foreground, unknown = greys == 255, greys == IGNORE_GREY
+    if mask.mode != "L" or not (foreground | unknown | (greys == 0)).all():
+        raise ValueError(
+            f"mask of mode {mask.mode} and values {np.unique(greys)[:8].tolist()}: "
+            f"expected mode L of 0, 255 and {IGNORE_GREY} for ignored, as load_mask gives"
+        )
+    ids = foreground.view(np.uint8)
+    ids[unknown] = IGNORE_INDEX
+    return ids
 
 
 class UIImageMaskDataset(PairDataset):
     """The pairs of a folder, as `find_pairs` lists them.
 
     overfit_num: with n > 0, n samples of the first pair alone, for overfitting on
-    purpose. (notebook 02)
+    purpose. patterns, allow_missing: see `find_pairs`. (notebook 02)
     """
 
     def __init__(
@@ -1899,21 +1135,17 @@ class UIImageMaskDataset(PairDataset):
         overfit_num: int = 0,
         *,
         patterns: Patterns | None = None,
-        read_target: ReadTarget = load_mask,
-        cache: bool = False,
+        allow_missing: bool = False,
+        **options: Any,
     ) -> None:
-        _need_at_least("overfit_num", overfit_num, 0)
-        pairs = find_pairs(data_dir, patterns)
-        if overfit_num:
-            pairs = pairs[:1] * overfit_num
-        super().__init__(pairs, transform, read_target=read_target, cache=cache)
+        _check_number("overfit_num", overfit_num)
+        pairs = find_pairs(data_dir, patterns, allow_missing=allow_missing)
+        pairs = pairs[:1] * overfit_num if overfit_num else pairs
+        super().__init__(pairs, transform, **options)
 
 
 class OverfitDataset(PairDataset):
-    """One pair, `number_of_samples` times; the two files are read once.
-
-    (notebook 02)
-    """
+    """One pair, `number_of_samples` times; its two files are read once, here."""
 
     def __init__(
         self,
@@ -1922,15 +1154,11 @@ class OverfitDataset(PairDataset):
         number_of_samples: int = 2000,
         transform: PairTransform | None = None,
     ) -> None:
-        _need_at_least("number_of_samples", number_of_samples, 1)
+        _check_number("number_of_samples", number_of_samples, 1)
         pair = (Path(input_file), Path(target_file))
-        super().__init__([pair] * number_of_samples, transform, cache=True)
-        self._read(pair)
-
-
-def _need_at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise ValueError(f"{name} {value}: expected {least} or more")
+        super().__init__([pair] * number_of_samples, cache=True)
+        self[0]  # fills the cache
+        self.transform = transform
 
 
 # --------------------------------------------------------------------------------------
@@ -1939,101 +1167,114 @@ def _need_at_least(name: str, value: float, least: float) -> None:
 
 # By this much scaling and turning may push a value out of 0..1.
 ROUNDING = 1e-4
-# What is padded: black in an image, ignored in a target.
-_FILL = {tv_tensors.Mask: IGNORE_INDEX, "others": 0}
+# Stands in every pixel of a target before a transform; what is padded lacks it.
+_KNOWN = 77
 
 
 class PairedTransform:
     """One torchvision v2 transform applied to image and target with the same draw.
 
-    A thin layer: the target is wrapped as `tv_tensors.Mask`, so v2 moves it without
-    mixing values (nearest), pads it with 255 (ignored; 128 in a mask picture) and
-    leaves it alone when only colours change. Both come back as what they were: PIL
-    picture or tensor. Raises ValueError when their sizes differ. (notebook 03)
+    A thin layer: v2 moves the target as a `tv_tensors.Mask`, without mixing values
+    (nearest), and leaves it alone when only colours change. Whatever a transform pads
+    is ignored in the target: 255, or 128 in a mask picture; so bool targets come back
+    as uint8. Each comes back as what it was: PIL picture, tensor or tv_tensor. Raises
+    ValueError when their sizes differ. (notebook 03)
     """
 
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        wrapped_image = image if _is_picture(image) else tv_tensors.Image(image)
-        wrapped_target = _wrap_target(target)
-        _check_equal_size(wrapped_image, wrapped_target)
-        new_image, new_target = self.transform(wrapped_image, wrapped_target)
-        if not _is_picture(image):
+        _check_equal_size(image, target)
+        ids = _target_ids(target)
+        layers = ids if ids.ndim > 2 else ids[None]
+        known = torch.full_like(layers[:1], _KNOWN)
+        mask = _exact_mask()(torch.cat([layers, known]))
+        picture = isinstance(image, Image.Image)
+        new_image, mask = self.transform(
+            image if picture else tv_tensors.Image(image), mask
+        )
+        *layers, known = mask.as_subclass(torch.Tensor)
+        new = torch.where(known == _KNOWN, torch.stack(layers), IGNORE_INDEX)
+        new = new if ids.ndim > 2 else new[0]
+        if not isinstance(image, Image.Image | tv_tensors.Image):
             new_image = new_image.as_subclass(torch.Tensor)
-        return Sample(new_image, _unwrap_target(new_target, target))
+        return Sample(new_image, _target_like(new, target))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.transform.extra_repr()})"
+        return f"{type(self).__name__}({self.transform})"
 
 
-def _is_picture(thing: Any) -> bool:
-    return isinstance(thing, Image.Image)
+@functools.cache
+def _exact_mask() -> type[tv_tensors.Mask]:
+    """Make the masks that scaling samples where it samples the image.
+
+    v2's own take the first pixel of an area where the image has the mean around its
+    centre: half a pixel of the new size apart (pytorch#34808).
+    """
+
+    class ExactMask(tv_tensors.Mask):
+        pass
+
+    def scale(mask: ExactMask, size: list[int], *_: Any, **options: Any) -> ExactMask:
+        exact = v2.InterpolationMode.NEAREST_EXACT
+        plain, limit = mask.as_subclass(torch.Tensor), options.get("max_size")
+        return ExactMask(v2.functional.resize_mask(plain, size, exact, limit))
+
+    def crop(mask: ExactMask, *box: int, size: list[int], **_: Any) -> ExactMask:
+        return scale(v2.functional.crop(mask, *box), size)
+
+    v2.functional.register_kernel(v2.functional.resize, ExactMask)(scale)
+    v2.functional.register_kernel(v2.functional.resized_crop, ExactMask)(crop)
+    return ExactMask
 
 
-def _wrap_target(target: Any) -> tv_tensors.Mask:
-    """Give a target as a Mask: ids uint8 (1, H, W) of a picture, a tensor as it is."""
-    if not _is_picture(target):
-        return tv_tensors.Mask(target)
-    if target.mode not in ("L", "P"):
+def _target_ids(target: Any) -> torch.Tensor:
+    """Give a target as a tensor: ids uint8 (H, W) of a picture, a tensor as it is."""
+    if isinstance(target, torch.Tensor):
+        plain = target.as_subclass(torch.Tensor)
+        return plain.to(torch.uint8) if plain.dtype == torch.bool else plain
+    if target.mode == "P":
+        return torch.from_numpy(np.array(target))
+    if target.mode != "L":
         raise ValueError(
             f"target picture of mode {target.mode}: expected L (0, 255 and "
             f"{IGNORE_GREY} for ignored) or P (class ids); see load_mask"
         )
-    values = np.array(target)
-    if target.mode == "L":
-        values = _greys_to_ids(values)
-    return tv_tensors.Mask(torch.from_numpy(values)[None])
+    return torch.from_numpy(_mask_ids(target))
 
 
-def _greys_to_ids(greys: np.ndarray) -> np.ndarray:
-    """Turn a mask picture's 0, 255 and 128 into 0, 1 and 255, uint8 (H, W)."""
-    foreground, unknown = greys == 255, greys == IGNORE_GREY
-    if not (foreground | unknown | (greys == 0)).all():
-        raise ValueError(
-            f"target picture with values {_listed(greys)}: expected only 0, 255 and "
-            f"{IGNORE_GREY}; threshold it first, see load_mask"
-        )
-    ids = foreground.view(np.uint8)
-    ids[unknown] = IGNORE_INDEX
-    return ids
-
-
-def _unwrap_target(target: tv_tensors.Mask, like: Any) -> Any:
-    if not _is_picture(like):
-        return target.as_subclass(torch.Tensor)
-    values = target[0].numpy()
+def _target_like(ids: torch.Tensor, like: Any) -> Any:
+    """Turn ids back into the kind of target that they came from."""
+    if isinstance(like, torch.Tensor):
+        return tv_tensors.Mask(ids) if isinstance(like, tv_tensors.Mask) else ids
+    values = ids.numpy()
     if like.mode == "L":
-        greys = np.where(values == 1, 255, np.where(values == 0, 0, IGNORE_GREY))
-        return Image.fromarray(greys.astype(np.uint8))
+        values = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)[values]
     picture = Image.fromarray(values)
-    picture.putpalette(like.getpalette() or [])
+    if like.mode == "P":
+        picture.putpalette(like.getpalette() or [])
     return picture
 
 
-def _check_equal_size(image: Any, target: torch.Tensor) -> None:
-    size = tuple(v2.functional.get_size(image))
-    if size != tuple(target.shape[-2:]):
+def _check_equal_size(image: Any, target: Any) -> None:
+    sizes = [_size_of(thing) for thing in (image, target)]
+    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"image of {size} and target of {tuple(target.shape[-2:])} (H, W): "
-            "expected equal sizes"
+            f"image of {sizes[0]} and target of {sizes[1]} (W, H): expected equal sizes"
         )
 
 
-def _height_width(size: int | Sequence[int]) -> Sequence[int]:
-    """Read one number as both sides of a square."""
-    return (size, size) if isinstance(size, int) else size
-
-
-def _check_size(name: str, size: int | Sequence[int]) -> None:
-    numbers = _height_width(size)
-    pair = isinstance(numbers, Sequence) and len(numbers) == 2
-    if not pair or not all(isinstance(n, int) and n > 0 for n in numbers):
+def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Read one number as both sides of a square; (height, width) in pixels."""
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or not all(
+        isinstance(side, int | np.integer) and side > 0 for side in sides
+    ):
         raise ValueError(
-            f"{name}: size {size}; expected a positive number of pixels or a pair of "
-            "them (height, width)"
+            f"{name} {size!r}: expected one whole number of pixels, or (height, width)"
         )
+    return int(sides[0]), int(sides[1])
 
 
 class ImageTargetCompose:
@@ -2055,19 +1296,22 @@ class ImageTargetToTensor:
     """Turn pictures into tensors.
 
     image: float32 (3, H, W) in 0..1. target: float32 (1, H, W) of 0 and 1 from a mask
-    (mode "L"), int64 (H, W) from class ids (mode "P"); 255 where ignored.
+    (mode "L"), int64 (H, W) from class ids (mode "P"), float32 from masks uint8
+    (K, H, W); 255 where ignored.
     """
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        if _is_picture(image):
-            pixels = torch.from_numpy(np.array(image.convert("RGB")))  # (H, W, 3)
+        _check_equal_size(image, target)
+        if isinstance(image, Image.Image):
+            pixels = torch.from_numpy(np.array(_to_rgb(image, "image")))  # (H, W, 3)
             image = pixels.permute(2, 0, 1).float().div_(255)
         else:
             image = v2.functional.to_dtype(image, torch.float32, scale=True)
-        if _is_picture(target):
-            ids = _wrap_target(target).as_subclass(torch.Tensor)
-            target = ids.float() if target.mode == "L" else ids[0].long()
-        _check_equal_size(image, target)
+        if isinstance(target, Image.Image):
+            ids = _target_ids(target)
+            target = ids[None].float() if target.mode == "L" else ids.long()
+        elif target.ndim == 3 and not target.is_floating_point():
+            target = target.float()
         return Sample(image, target)
 
     def __repr__(self) -> str:
@@ -2075,44 +1319,38 @@ class ImageTargetToTensor:
 
 
 class ImageTargetResize(PairedTransform):
-    """Scale to a size: an int is the shorter side, a pair is (height, width)."""
+    """Scale to a size: an int is the shorter side, a pair is (height, width).
+
+    The image is antialiased; the target is sampled at the same places.
+    """
 
     def __init__(self, size: int | Sequence[int]) -> None:
-        _check_size(type(self).__name__, size)
-        super().__init__(v2.Resize(size, antialias=True))
+        sides = _check_size("size", size)
+        pair = isinstance(size, tuple | list)
+        super().__init__(v2.Resize(sides if pair else sides[0], antialias=True))
 
 
 class ImageTargetPad(PairedTransform):
     """Pad to at least (height, width) at the right and the foot; target: ignored."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
-        _check_size(type(self).__name__, size)
-        super().__init__(_PadTo(size))
+        self.size = _check_size("size", size)
+        super().__init__(self._pad)
 
+    def _pad(self, *things: Any) -> list[Any]:
+        height, width = v2.functional.get_size(things[0])
+        margins = [max(self.size[1] - width, 0), max(self.size[0] - height, 0)]
+        return [v2.functional.pad(thing, [0, 0, *margins]) for thing in things]
 
-class _PadTo(v2.Transform):
-    """Pad only what is missing, which v2.Pad cannot know beforehand."""
-
-    def __init__(self, size: int | Sequence[int]) -> None:
-        super().__init__()
-        self.height, self.width = _height_width(size)
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = v2.functional.get_size(flat_inputs[0])
-        right, foot = max(self.width - width, 0), max(self.height - height, 0)
-        return {"padding": [0, 0, right, foot]}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        fill = _FILL.get(type(inpt), _FILL["others"])
-        return self._call_kernel(v2.functional.pad, inpt, fill=fill, **params)
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.size})"
 
 
 class ImageTargetRandomCrop(PairedTransform):
     """Cut the same random window out of both; what is too small is padded first."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
-        _check_size(type(self).__name__, size)
-        super().__init__(v2.RandomCrop(size, pad_if_needed=True, fill=_FILL))
+        super().__init__(v2.RandomCrop(_check_size("size", size), pad_if_needed=True))
 
 
 class ImageTargetRandomHorizontalFlip(PairedTransform):
@@ -2137,9 +1375,7 @@ class ImageTargetRandomAffine(PairedTransform):
         shear: float | Sequence[float] | None = None,
     ) -> None:
         bilinear = v2.InterpolationMode.BILINEAR
-        super().__init__(
-            v2.RandomAffine(degrees, translate, scale, shear, bilinear, fill=_FILL)
-        )
+        super().__init__(v2.RandomAffine(degrees, translate, scale, shear, bilinear))
 
 
 class ImageTargetColorJitter(PairedTransform):
@@ -2174,7 +1410,7 @@ class ImageTargetNormalize:
         self.mean, self.std = list(mean), list(std)
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        if _is_picture(image) or not image.is_floating_point():
+        if isinstance(image, Image.Image) or not image.is_floating_point():
             raise ValueError(
                 "Normalize got a picture or whole numbers: expected a float tensor in "
                 "0..1; put ImageTargetToTensor before it"
@@ -2194,11 +1430,8 @@ def denormalize(
     image: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
     """Undo ImageTargetNormalize for display: float (..., 3, H, W), clamped to 0..1."""
-    mean_tensor, std_tensor = (
-        torch.as_tensor(values, dtype=image.dtype, device=image.device).view(-1, 1, 1)
-        for values in (mean, std)
-    )
-    return (image * std_tensor + mean_tensor).clamp(0, 1)
+    shift, scale = (image.new_tensor(values).view(-1, 1, 1) for values in (mean, std))
+    return (image * scale + shift).clamp(0, 1)
 
 
 # --------------------------------------------------------------------------------------
@@ -2274,8 +1507,8 @@ class UNet(nn.Module):
 
     Five levels, `max_features` channels on the lowest (a multiple of 16; 256 gives 1 M
     parameters). All levels but the first are normalised, each image for itself;
-    normalize=False makes a pixel depend on its neighbourhood alone, which tiles need
-    (notebook 09). fast: work at half the resolution inside; coarser on fine lines.
+    normalize=False makes a pixel depend on its neighbourhood alone (notebook 11).
+    fast: work at half the resolution inside; coarser on fine lines.
 
     forward raises ValueError for another number of channels, whole numbers, an empty
     batch. Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
@@ -2291,8 +1524,8 @@ class UNet(nn.Module):
         fast: bool = False,
     ) -> None:
         super().__init__()
-        _need_at_least("num_in_channels", num_in_channels, 1)
-        _need_at_least("num_out_channels", num_out_channels, 1)
+        _check_number("num_in_channels", num_in_channels, 1)
+        _check_number("num_out_channels", num_out_channels, 1)
         if max_features < 16 or max_features % 16:
             raise ValueError(f"max_features {max_features}: expected a multiple of 16")
         self.num_in_channels = num_in_channels
@@ -2309,13 +1542,25 @@ class UNet(nn.Module):
         )
         self.head = nn.Conv2d(first, num_out_channels * cell, 1)
         self.to_pixels = nn.PixelShuffle(2) if fast else nn.Identity()
-        self.apply(_kaiming)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         self._check(image)
         height, width = image.shape[-2:]
-        x = self.to_cells((self._pad(image) - 0.5) * 4)  # -2..2
+        # Repeat the last row and column until four halvings come out even; the lowest
+        # level keeps at least 2x2 cells, since one alone has no deviation. No branch
+        # where this is exported, which would be the branch of one size.
+        step = 16 * self.shrink
+        foot, right = (
+            torch.sym_max(-side % step, 2 * step - side) for side in (height, width)
+        )
+        if torch.compiler.is_exporting() or foot or right:
+            image = F.pad(image, (0, right, 0, foot), mode="replicate")
+        x = self.to_cells((image - 0.5) * 4)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
             skips.append(down(skips[-1]))
@@ -2324,89 +1569,79 @@ class UNet(nn.Module):
             x = up(x, skips.pop())
         return self.to_pixels(self.head(x))[..., :height, :width]
 
-    def set_foreground_share(self, share: float | Sequence[float]) -> None:
-        """Start at the prior: the head's bias becomes log(p / (1 - p)).
-
-        share: of foreground pixels in the training data, 0..1, or one share for each of
-        several masks; kept off both ends.
-        """
-        one = np.ndim(share) == 0
-        shares = [share] * self.num_out_channels if one else share
-        limited = [min(max(float(p), 1e-3), 1 - 1e-3) for p in shares]
-        self._set_bias([math.log(p / (1 - p)) for p in limited])
-
-    def set_class_shares(self, shares: Sequence[float]) -> None:
-        """Start at the prior of classes that exclude each other: log(p), for softmax.
-
-        shares: of each class in the training data, 0..1; kept off 0.
-        """
-        self._set_bias([math.log(max(float(p), 1e-3)) for p in shares])
-
-    def _set_bias(self, values: Sequence[float]) -> None:
-        """Give each class its bias, the same in all pixels of a cell."""
-        if len(values) != self.num_out_channels:
-            raise ValueError(
-                f"{len(values)} shares: expected {self.num_out_channels}, one per class"
-            )
-        bias = torch.tensor(values).repeat_interleave(self.shrink**2)
-        with torch.no_grad():
-            self.head.bias.copy_(bias)
-
     def _check(self, image: torch.Tensor) -> None:
-        if image.ndim != 4 or image.shape[1] != self.num_in_channels:
+        channels = self.num_in_channels
+        fits = image.ndim == 4 and image.shape[1] == channels and 0 not in image.shape
+        if not fits or image.dtype != self.head.weight.dtype:
             raise ValueError(
-                f"UNet got {tuple(image.shape)}: expected (B, {self.num_in_channels}, "
-                "H, W); a single image needs [None], other channels num_in_channels"
+                f"UNet got {image.dtype} {tuple(image.shape)}: expected "
+                f"{self.head.weight.dtype} (B, {channels}, H, W) in 0..1; a single image "
+                "needs [None], other channels num_in_channels, whole numbers / 255"
             )
-        if not image.is_floating_point() or image.dtype == torch.float64:
-            raise ValueError(
-                f"UNet got {image.dtype}: expected floats in 0..1, such as float32"
-            )
-        if 0 in image.shape:
-            raise ValueError(f"UNet got an empty batch {tuple(image.shape)}")
 
-    def _pad(self, image: torch.Tensor) -> torch.Tensor:
-        """Repeat the last row and column until four halvings come out even.
+    def set_prior(self, shares: Sequence[float], *, exclusive: bool = False) -> None:
+        """Start at the prior: the head's bias gives each class its share of the pixels.
 
-        The lowest level keeps at least 2x2 cells: one alone has no deviation.
+        shares: of each class in the training data, 0..1, kept off both ends. They are
+        probabilities of a sigmoid, log(p / (1 - p)); exclusive: of a softmax, log(p).
         """
-        step = 16 * self.shrink
-        height, width = image.shape[-2:]
-        foot, right = (max(-side % step, 2 * step - side) for side in (height, width))
-        if not foot + right:
-            return image
-        return F.pad(image, (0, right, 0, foot), mode="replicate")
+        if len(shares) != self.num_out_channels:
+            raise ValueError(
+                f"{len(shares)} shares: expected {self.num_out_channels}, one per class"
+            )
+        p = torch.as_tensor(shares, dtype=torch.float64).clamp(1e-3, 1 - 1e-3)
+        bias = (p.log() if exclusive else p.logit()).float()
+        with torch.no_grad():  # the same in all pixels of a cell
+            self.head.bias.copy_(bias.repeat_interleave(self.shrink**2))
 
 
-def _kaiming(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.zeros_(module.bias)
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Put a model into evaluation; afterwards each part is as it was."""
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    were_training = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in zip(parts, were_training, strict=True):
+            part.training = training
 
 
 # --------------------------------------------------------------------------------------
-# 5. Losses and scores: how wrong, how right. (notebook 04)
+# 5. Losses and scores: how wrong, how right. (notebooks 04 and 10)
 # --------------------------------------------------------------------------------------
 
 
 def bce_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    pos_weight: float | None = None,
+    pos_weight: float | Sequence[float] | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
-    """Mean binary cross entropy of logits, from float32, ignored pixels left out.
+    """Mean binary cross entropy of logits, in float32, ignored pixels left out.
 
     logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`. pos_weight counts a
-    foreground pixel that many times. With nothing but ignored pixels the loss is 0.
-    Raises ValueError for unequal shapes and for targets of other values.
+    foreground pixel that many times, one number or one for each of K. With nothing but
+    ignored pixels the loss is 0. Raises ValueError for unequal shapes and for targets
+    of other values.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
     weight = None
     if pos_weight is not None:
-        weight = torch.tensor(pos_weight, dtype=torch.float32, device=logits.device)
+        weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
+        if weight.numel() not in (1, logits.shape[1]) or not (weight > 0).all():
+            raise ValueError(
+                f"pos_weight {pos_weight}: expected a number above 0, or one for each "
+                f"of {logits.shape[1]} classes"
+            )
+        weight = weight.view(-1, 1, 1)
     losses = F.binary_cross_entropy_with_logits(
-        logits.float(), targets.float() * valid, pos_weight=weight, reduction="none"
+        torch.where(valid, logits.float(), 0),
+        torch.where(valid, targets.float(), 0),
+        pos_weight=weight,
+        reduction="none",
     )
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
@@ -2420,7 +1655,7 @@ def dice_loss(
     and below, so that nothing found where nothing is costs nothing.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
-    probabilities = logits.float().sigmoid() * valid
+    probabilities = torch.where(valid, logits.float(), 0).sigmoid() * valid
     wanted = targets.float() * valid
     both = (probabilities * wanted).sum(dim=(-2, -1))
     either = probabilities.sum(dim=(-2, -1)) + wanted.sum(dim=(-2, -1))
@@ -2430,7 +1665,7 @@ def dice_loss(
 def bce_dice_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    pos_weight: float | None = None,
+    pos_weight: float | Sequence[float] | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Add `bce_loss` and `dice_loss`: every pixel counts, and so does every region."""
@@ -2444,12 +1679,10 @@ def _valid_pixels(
 ) -> torch.Tensor:
     """Check logits and targets against each other; bool like targets: not ignored."""
     if logits.shape != targets.shape:
-        advice = "the logits come first"
-        if targets.ndim == logits.ndim - 1 and not targets.is_floating_point():
-            advice = 'class ids are for cross_entropy_loss, task="multiclass"'
         raise ValueError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: "
-            f"expected equal shapes (B, K, H, W); {advice}"
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: expected "
+            "equal shapes (B, K, H, W), the logits first; class ids are for "
+            'cross_entropy_loss, task="multiclass"'
         )
     valid = targets != ignore_index
     if not ((targets == 0) | (targets == 1) | ~valid).all():
@@ -2460,6 +1693,51 @@ def _valid_pixels(
     return valid
 
 
+def cross_entropy_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: Sequence[float] | torch.Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> torch.Tensor:
+    """Mean cross entropy of classes that exclude each other, ignored pixels left out.
+
+    logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
+    or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
+    weighted too. With nothing but ignored pixels the loss is 0. Raises ValueError for
+    other shapes and types, for ids beyond K and for other weights. (notebook 10)
+    """
+    batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
+    fits = num_classes > 1 and targets.shape == (batch, *size)
+    if not fits or targets.dtype != torch.int64:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and targets {targets.dtype} "
+            f"{tuple(targets.shape)}: expected logits (B, K, H, W) of at least 2 classes "
+            "and class ids, int64 (B, H, W); argmax(dim=1) makes ids of one-hot targets, "
+            "[:, 0] takes a channel away"
+        )
+    _check_class_ids("targets", targets, num_classes, ignore_index)
+    if class_weights is None:
+        class_weights = [1.0] * num_classes
+    weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
+    right = weights.shape == (num_classes,) and weights.isfinite().all()
+    if not right or weights.min() < 0 or weights.max() == 0:
+        raise ValueError(
+            f"class_weights {weights.tolist()}: expected {num_classes} finite numbers, "
+            "one per class, from 0 up, not all of them 0"
+        )
+    known = targets != ignore_index
+    total = F.cross_entropy(
+        torch.where(known[:, None], logits.float(), 0),
+        targets,
+        weights,
+        ignore_index=ignore_index,
+        reduction="sum",
+    )
+    counts = torch.bincount(targets[known], minlength=num_classes)
+    mass = (counts * weights).sum()
+    return total / torch.where(mass > 0, mass, 1)
+
+
 def iou_counts(
     prediction: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX
 ) -> torch.Tensor:
@@ -2467,16 +1745,14 @@ def iou_counts(
 
     prediction: bool, of the targets' shape; ignored pixels count in neither.
     """
-    valid = targets != ignore_index
-    wanted = (targets == 1) & valid
-    found = prediction & valid
+    wanted, found = targets == 1, prediction & (targets != ignore_index)
     return torch.stack([(found & wanted).sum(), (found | wanted).sum()])
 
 
 def iou_of(counts: torch.Tensor) -> torch.Tensor:
     """Divide intersection by union; 1 where nothing was to be found and nothing was."""
-    both, either = counts.double()
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0).float()
+    both, either = counts
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def binary_iou(
@@ -2499,100 +1775,6 @@ def binary_iou(
     return iou_of(iou_counts(prediction, targets, ignore_index))
 
 
-def foreground_share(targets: Iterable[torch.Tensor]) -> float:
-    """Count the share of foreground, 0..1, among the pixels that are not ignored."""
-    foreground = known = 0
-    for target in targets:
-        foreground += int((target == 1).sum())
-        known += int((target != IGNORE_INDEX).sum())
-    return foreground / max(known, 1)
-
-
-def cross_entropy_loss(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    class_weights: Sequence[float] | torch.Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
-) -> torch.Tensor:
-    """Mean cross entropy of classes that exclude each other, ignored pixels left out.
-
-    logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
-    or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
-    weighted too. With nothing but ignored pixels the loss is 0. Raises ValueError for
-    other shapes and types, for ids beyond K and for other weights. (notebook 08)
-    """
-    _check_class_targets(logits, targets, ignore_index)
-    weights = torch.ones(logits.shape[1], device=logits.device)
-    if class_weights is not None:
-        weights = _checked_weights(class_weights, logits)
-    total = F.cross_entropy(
-        logits.float(), targets, weights, ignore_index=ignore_index, reduction="sum"
-    )
-    counts = torch.bincount(targets[targets != ignore_index], minlength=len(weights))
-    mass = (counts * weights).sum()
-    return total / torch.where(mass > 0, mass, 1)
-
-
-def _check_class_targets(
-    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int
-) -> None:
-    """Refuse targets that are no class ids (B, H, W) for logits (B, K, H, W)."""
-    if logits.ndim != 4 or logits.shape[1] < 2:
-        raise ValueError(
-            f"logits {tuple(logits.shape)}: expected (B, K, H, W) with at least 2 "
-            "classes, background too; one class alone is for bce_loss"
-        )
-    batch, _, *size = logits.shape
-    if targets.shape != (batch, *size):
-        advice = "the logits come first"
-        if targets.shape == logits.shape:
-            advice = "targets.argmax(dim=1) makes class ids of one-hot targets"
-        elif targets.shape == (batch, 1, *size):
-            advice = "targets[:, 0] takes the channel away, if they are class ids"
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: "
-            f"expected class ids {(batch, *size)}; {advice}"
-        )
-    if targets.dtype != torch.int64:
-        raise ValueError(
-            f"targets of {targets.dtype}: expected class ids, int64; see load_classes"
-        )
-    _check_class_ids("targets", targets, logits.shape[1], ignore_index)
-
-
-def _check_class_ids(
-    name: str, ids: torch.Tensor, num_classes: int, ignore_index: int | None = None
-) -> None:
-    wrong = (ids < 0) | (ids >= num_classes)
-    if ignore_index is not None:
-        wrong &= ids != ignore_index
-    if wrong.any():
-        or_ignored = "" if ignore_index is None else f" or {ignore_index} for ignored"
-        raise ValueError(
-            f"{name} with class id {int(ids[wrong][0])}: expected 0 to "
-            f"{num_classes - 1}{or_ignored}"
-        )
-
-
-def _checked_weights(
-    class_weights: Sequence[float] | torch.Tensor, logits: torch.Tensor
-) -> torch.Tensor:
-    """Check weights of classes; float32 (K,) beside the logits."""
-    weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
-    num_classes = logits.shape[1]
-    if weights.shape != (num_classes,):
-        raise ValueError(
-            f"class_weights of shape {tuple(weights.shape)}: expected {num_classes}, "
-            "one per class"
-        )
-    if not weights.isfinite().all() or weights.min() < 0 or weights.max() == 0:
-        raise ValueError(
-            f"class_weights {weights.tolist()}: expected finite numbers from 0 up, not "
-            "all of them 0"
-        )
-    return weights
-
-
 def confusion_matrix(
     prediction: torch.Tensor | np.ndarray | Image.Image,
     targets: torch.Tensor | np.ndarray | Image.Image,
@@ -2602,7 +1784,7 @@ def confusion_matrix(
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
     Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
-    be added. Raises ValueError for unequal shapes and for ids beyond K. (notebook 08)
+    be added. Raises ValueError for unequal shapes and for ids beyond K. (notebook 10)
     """
     prediction, targets = map(_as_ids, (prediction, targets))
     floating = prediction.is_floating_point() or targets.is_floating_point()
@@ -2623,17 +1805,25 @@ def confusion_matrix(
 def class_iou(matrix: torch.Tensor) -> torch.Tensor:
     """Give the IoU of each class, float32 (K,); NaN for a class that is nowhere.
 
-    matrix: of `confusion_matrix`. (notebook 08)
+    matrix: of `confusion_matrix`. (notebook 10)
     """
     both = matrix.diagonal()
     either = matrix.sum(dim=0) + matrix.sum(dim=1) - both
-    return both / either  # 0 / 0 is NaN; never float64, which Apple's GPUs lack
+    return both / either
 
 
 def mean_iou(matrix: torch.Tensor) -> torch.Tensor:
     """Average the IoU of the classes that occur or were predicted; 1 if none is."""
-    scores = class_iou(matrix)
-    return scores.nanmean() if (scores >= 0).any() else torch.ones_like(scores[0])
+    return class_iou(matrix).nanmean().nan_to_num(1.0)
+
+
+def foreground_share(targets: Iterable[torch.Tensor]) -> float:
+    """Count the share of foreground, 0..1, among the pixels that are not ignored."""
+    foreground = known = 0
+    for target in targets:
+        foreground += int((target == 1).sum())
+        known += int((target != IGNORE_INDEX).sum())
+    return foreground / max(known, 1)
 
 
 def shares_of_classes(
@@ -2648,7 +1838,7 @@ def shares_of_classes(
         _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
         known = ids[ids != IGNORE_INDEX].long()
         counts += torch.bincount(known, minlength=num_classes)
-    return (counts.double() / counts.sum().clamp(min=1)).float()
+    return counts / counts.sum().clamp(min=1)
 
 
 # --------------------------------------------------------------------------------------
@@ -2668,9 +1858,9 @@ def to_array(picture: Any) -> np.ndarray:
     values = torch.as_tensor(picture).detach().cpu()
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
-    if values.ndim not in (2, 3) or (
-        values.ndim == 3 and values.shape[2] not in (1, 3)
-    ):
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3):
         raise ValueError(
             f"picture of shape {tuple(values.shape)}: expected (H, W), (H, W, 3), "
             "(1, H, W) or (3, H, W); masks that overlap are shown one by one"
@@ -2684,10 +1874,9 @@ def to_array(picture: Any) -> np.ndarray:
         values = (values.clamp(0, 1) * 255).round()
     elif values.dtype == torch.bool:
         values = values * 255
-    elif values.ndim == 2:
-        return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
-    if values.ndim == 2:
-        values = values[..., None]
+    elif values.shape[2] == 1 and np.ndim(picture) == 2:
+        colours = CLASS_COLOURS[:IGNORE_INDEX]
+        return np.array(classes_to_colors(values[..., 0], colours))
     return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
 
 
@@ -2697,15 +1886,14 @@ def overlay(
     color: tuple[int, int, int] = (255, 0, 80),
     alpha: float = 0.55,
 ) -> Image.Image:
-    """Tint a mask's pixels in an image. mask: whatever is above its half is tinted.
+    """Tint a mask's pixels in an image.
 
-    image: as in `to_array`; mask: a mask picture or (H, W) of 0..1, bool, or 0 and 255.
-    Raises ValueError when their sizes differ.
+    image: as in `to_array`; mask: a mask picture or (H, W) of bool, 0 and 1, 0 and 255,
+    or probabilities, of which those above 0.5 are tinted. Raises ValueError when their
+    sizes differ.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha {alpha}: expected 0 (nothing seen) to 1 (opaque)")
-    pixels = to_array(image)
-    where = _as_mask(mask)
+    _check_number("alpha", alpha, 0, 1, whole=False)
+    pixels, where = to_array(image), _as_bool(mask)
     if where.shape != pixels.shape[:2]:
         raise ValueError(f"mask {where.shape} on an image of {pixels.shape[:2]} (H, W)")
     painted = pixels[where] * (1 - alpha) + np.array(color) * alpha
@@ -2713,30 +1901,26 @@ def overlay(
     return Image.fromarray(pixels)
 
 
-def _as_mask(mask: Any) -> np.ndarray:
-    """Bool (H, W) of a mask of any kind; ignored pixels are not in it.
-
-    Raises ValueError for class ids, which half of 255 would turn to nothing.
-    """
-    is_grey = isinstance(mask, Image.Image) and mask.mode == "L"
+def _as_bool(mask: Any) -> np.ndarray:
+    """Give a mask of any kind as bool (H, W); ignored pixels are not in it."""
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu().numpy()
     values = np.asarray(mask)
     if values.ndim < 2 or any(side != 1 for side in values.shape[:-2]):
         raise ValueError(f"mask of shape {values.shape}: expected (H, W) or (1, H, W)")
     values = values.reshape(values.shape[-2:])
-    if values.dtype == bool:
-        return values
-    between = values[(values > 1) & (values < IGNORE_INDEX)]
-    noise = is_grey and values.max() <= DRIFT  # a black JPEG
-    if len(between) and between.max() < IGNORE_GREY and not noise:
-        raise ValueError(
-            f"mask of values {_listed(values)}: expected bool, 0 and 1, or 0 and 255; "
-            "of class ids take one, as ids == 3, or paint all with classes_to_colors"
-        )
-    if not len(between) and (values == 1).any() and values.max() == IGNORE_INDEX:
+    found = set(np.unique(values).tolist())
+    if values.dtype == bool or found <= {0, 1, IGNORE_INDEX} and 1 in found:
         return values == 1
-    return values > (0.5 if values.max() <= 1 else IGNORE_GREY)
+    if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+        return values > 0.5
+    if not found <= {0, IGNORE_GREY, 255}:
+        raise ValueError(
+            f"mask of values {sorted(found)[:8]}: expected bool, 0 and 1, 0 and 255, or "
+            "probabilities; greys are cut by load_mask, of class ids take one, as "
+            "ids == 3, or paint all with classes_to_colors"
+        )
+    return values == 255
 
 
 def show(
@@ -2775,7 +1959,7 @@ def show(
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _atomic_write(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to; what is whole is moved into place."""
     part = path.with_name(f".{path.name}.part")
     try:
@@ -2795,460 +1979,885 @@ def save_mask(mask: Any, path: Path | str) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name ending in .png, to keep it exact")
-    picture = Image.fromarray(_as_mask(mask).astype(np.uint8) * 255)
-    with _beside(path) as part:
+    picture = Image.fromarray(_as_bool(mask).astype(np.uint8) * 255)
+    with _atomic_write(path) as part:
         picture.save(part, format="PNG")
 
 
 def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> None:
     """Write pictures, each as in `to_array`, as an endless GIF; duration in ms a frame.
 
-    Written beside and moved into place, so there is never half a file.
+    Raises ValueError for no frames, several sizes, another suffix, less than 10 ms.
     """
     import imageio.v3 as iio
 
-    if not frames:
-        raise ValueError(f"{path}: no frames to write")
     path = Path(path)
     pictures = [to_array(frame) for frame in frames]
-    if len({picture.shape for picture in pictures}) != 1:
-        sizes = {picture.shape for picture in pictures}
-        raise ValueError(f"{path}: frames of sizes {sizes}; expected one size")
-    if path.suffix.lower() != ".gif" or duration < 10:
+    sizes = {picture.shape[:2] for picture in pictures}
+    if len(sizes) != 1 or path.suffix.lower() != ".gif" or duration < 10:
         raise ValueError(
-            f"{path}, {duration} ms a frame: expected a name ending in .gif and 10 ms "
-            "or more"
+            f"{path}: {len(pictures)} frames of sizes {sorted(sizes)}, {duration} ms "
+            "each; expected frames of one size, a name ending in .gif, 10 ms or more"
         )
-    with _beside(path) as part:
+    with _atomic_write(path) as part:
         iio.imwrite(part, pictures, extension=".gif", duration=duration, loop=0)
 
 
 # --------------------------------------------------------------------------------------
-# 7. Loaders: batches made here, or ahead by worker processes. (notebook 06)
+# 7. Training: the Lightning system, its data, what a run keeps. (notebooks 05 and 06)
 # --------------------------------------------------------------------------------------
 
-Collate = Callable[[list[Any]], Any]
-# Bytes of a message at most: it goes into a pipe in one piece, so that nobody reads
-# half of it, and beside a hundred others, so that nobody waits to get rid of it.
-WHOLE_MESSAGE = 500
-MOST_AHEAD = 100
-# Seconds that workers get to end by themselves, before they are ended.
-GRACE = 1.0
+if __name__ == "__main__" and sys.argv[1] != "train":
+    # `check` and `predict` train nothing, and Lightning takes seconds to import.
+    pl = SimpleNamespace(
+        LightningModule=nn.Module, LightningDataModule=object, Callback=object
+    )
+    TorchCheckpointIO = object
+else:
+    import pytorch_lightning as pl
+    from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+LOSSES = {"bce": bce_loss, "bce_dice": bce_dice_loss}
+# What targets are, and what predicts them.
+TASKS = {
+    "binary": "predict_mask",
+    "multilabel": "predict_masks",
+    "multiclass": "predict_classes",
+}
 
 
-def pad_collate(samples: Sequence[Sample]) -> Sample:
-    """Stack samples of different sizes, each padded below and on the right.
-
-    Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
-    (B, ..., H, W), filled with 255, which is ignored; H and W are the largest. Targets
-    that are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). Raises
-    ValueError for pictures. (notebook 06)
-    """
-    for image, _ in samples:
-        if not isinstance(image, torch.Tensor):
-            raise ValueError(
-                f"pad_collate got {type(image).__name__}: expected tensors; give the "
-                "dataset a transform that makes them"
-            )
-    height = max(image.shape[-2] for image, _ in samples)
-    width = max(image.shape[-1] for image, _ in samples)
-
-    def pad(tensor: Any, value: int) -> Any:
-        if not isinstance(tensor, torch.Tensor):
-            return tensor
-        right, below = width - tensor.shape[-1], height - tensor.shape[-2]
-        return F.pad(tensor, (0, right, 0, below), value=value)
-
-    padded = [
-        Sample(pad(image, 0), pad(target, IGNORE_INDEX)) for image, target in samples
-    ]
-    return default_collate(padded)
+# What of a system's arguments is no setting of its checkpoint.
+_NOT_KEPT = {"self", "unet", "__class__"}
 
 
-def _make_batch(dataset: Any, collate_fn: Collate, indices: Sequence[int]) -> Any:
-    return collate_fn([dataset[index] for index in indices])
+def quiet_lightning() -> None:
+    """Silence what Lightning says about the machine and about small data."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
 
 
-class NaiveDataLoader:
-    """Make each batch when it is asked for, in this process.
+class _WithoutRepeats(DistributedSampler):
+    """Every sample in one process each, where torch repeats some to fill all up."""
 
-    Iterates as torch's DataLoader does: each `iter` is an epoch of its own, and the
-    same random numbers give the same order. `dataset` has `__len__` and `__getitem__`;
-    `collate_fn` makes a batch of a list of samples (None: torch's default_collate);
-    `shuffle` draws from `generator` (None: torch's own). Raises ValueError where not
-    one batch would come. (notebook 06)
-    """
-
-    def __init__(
-        self,
-        dataset: Any,
-        batch_size: int = 64,
-        collate_fn: Collate | None = None,
-        *,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        _check_dataset(dataset, batch_size, drop_last)
-        self.dataset = dataset
-        self.collate_fn = collate_fn or default_collate
-        self.generator = generator
-        order = (
-            RandomSampler(dataset, generator=generator)
-            if shuffle
-            else SequentialSampler(dataset)
-        )
-        self.batch_sampler = BatchSampler(order, batch_size, drop_last)
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))
 
     def __len__(self) -> int:
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[Any]:
-        _, batches = self._start_epoch()
-        return (
-            _make_batch(self.dataset, self.collate_fn, indices) for indices in batches
-        )
-
-    def _start_epoch(self) -> tuple[int, Iterator[list[int]]]:
-        """Draw the seed of the epoch's workers; the order of its samples follows.
-
-        In this turn, and also where no worker will use the seed, because torch does so.
-        """
-        seed = torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return int(seed), iter(self.batch_sampler)
+        return len(range(self.rank, len(self.dataset), self.num_replicas))
 
 
-def _check_dataset(dataset: Any, batch_size: int, drop_last: bool) -> None:
-    by_number = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    if not by_number or isinstance(dataset, IterableDataset):
-        raise ValueError(
-            f"dataset of type {type(dataset).__name__}: expected one with __len__ and "
-            "__getitem__; for samples without numbers use torch's DataLoader"
-        )
-    _need_whole("batch_size", batch_size, 1)
-    needed = batch_size if drop_last else 1
-    if len(dataset) < needed:
-        raise ValueError(
-            f"batch_size {batch_size}, drop_last {drop_last}: the dataset has "
-            f"{len(dataset)} samples, so not one batch; expected {needed} or more"
-        )
+class UISegmentationData(pl.LightningDataModule):
+    """The pairs of a folder as batches, for training and for validation.
 
-
-def _need_whole(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} {value!r}: expected a whole number")
-    _need_at_least(name, value, least)
-
-
-class PrefetchDataLoader(NaiveDataLoader):
-    """Have the batches made ahead by worker processes; hand them out in order.
-
-    Workers start with `iter` and end with the epoch, or when its iterator goes. At most
-    `num_workers * prefetch_batches` batches (100 or fewer) are asked for and not yet
-    handed out. Batch i is made by worker i % num_workers, whose random numbers start
-    from the epoch's seed + its own number; torch's and Python's are those of torch's
-    DataLoader, so that with the same seed both give equal batches. num_workers=0 makes
-    them in this process.
-
-    `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
-    prefers). What a sample or `collate_fn` raises is raised here, with the worker's
-    traceback as a note; RuntimeError where a worker dies. (notebook 06)
+    image_size: (height, width), or one number for both, that all are scaled to.
+    overfit_num: train on that many samples of the first pair, and validate on the same
+    pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
+    drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
+    name) shows, and no scene is then on both sides. augment: a paired transform for the
+    scaled training pictures. patterns, allow_missing, read_target: see `find_pairs`,
+    `PairDataset`; `load_classes` as read_target gives class ids, `load_masks`
+    overlapping masks. cache: keep the scaled pictures, H * W * 4 bytes a pair; worker
+    processes keep them for an epoch only. (notebooks 05, 06)
     """
 
     def __init__(
         self,
-        dataset: Any,
-        batch_size: int = 64,
-        num_workers: int = 1,
-        prefetch_batches: int = 2,
-        collate_fn: Collate | None = None,
+        data_dir: Path | str,
+        batch_size: int = 4,
+        image_size: int | tuple[int, int] = (256, 256),
+        overfit_num: int = 0,
         *,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        generator: torch.Generator | None = None,
-        multiprocessing_context: str | None = None,
+        val_share: float = 0.2,
+        scenes: Mapping[str, str] | None = None,
+        augment: PairTransform | None = None,
+        patterns: Patterns | None = None,
+        allow_missing: bool = False,
+        read_target: ReadTarget = load_mask,
+        num_workers: int = 0,
+        cache: bool = True,
+        seed: int = 0,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size,
-            collate_fn,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            generator=generator,
+        super().__init__()
+        _check_number("batch_size", batch_size, 1)
+        _check_number("overfit_num", overfit_num, 0)
+        _check_number("num_workers", num_workers, 0)
+        _check_share("val_share", val_share)
+        self.data_dir = Path(data_dir)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
+        self.scenes = scenes
+        self.patterns, self.allow_missing = patterns, allow_missing
+        self.read_target, self.cache = read_target, cache
+        self.image_size = _check_size("image_size", image_size)
+        self.augment = augment
+        self.resize = ImageTargetResize(self.image_size)
+        self.to_tensor = ImageTargetToTensor()
+        self.transform = ImageTargetCompose([self.resize, self.to_tensor])
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the two parts; runs in every process."""
+        parts = self.split(self.trainer.world_size if self.trainer else 1)
+        make = partial(
+            PairDataset,
+            read_target=self.read_target,
+            prepare=self.resize,
+            cache=self.cache,
         )
-        _need_whole("num_workers", num_workers, 0)
-        _need_whole("prefetch_batches", prefetch_batches, 1)
-        if num_workers * prefetch_batches > MOST_AHEAD:
-            raise ValueError(
-                f"num_workers {num_workers} * prefetch_batches {prefetch_batches}: "
-                f"expected {MOST_AHEAD} or fewer in all; what is ahead fills the memory"
+        augment = [] if self.augment is None else [self.augment]
+        transform = ImageTargetCompose([*augment, self.to_tensor])
+        self.train_set, self.val_set = make(parts[0], transform), make(parts[1])
+        self.val_set.transform = self.to_tensor
+
+    def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
+        """List the pairs to train and to validate on.
+
+        Raises ValueError if a process would not get one whole batch.
+        """
+        pairs = find_pairs(
+            self.data_dir, self.patterns, allow_missing=self.allow_missing
+        )
+        if self.overfit_num:
+            train, val = pairs[:1] * self.overfit_num, pairs[:1]
+        else:
+            groups = []
+            for image, _ in pairs:
+                name = image.relative_to(self.data_dir).as_posix()
+                group = name if self.scenes is None else _scene_of(name, self.scenes)
+                if group is None:
+                    raise ValueError(f"{image}: expected a scene for every image")
+                groups.append(group)
+            train, val = (
+                [pairs[i] for i in part]
+                for part in group_split(groups, self.val_share, self.seed)
             )
-        methods = multiprocessing.get_all_start_methods()
-        if multiprocessing_context not in (None, *methods):
+        if len(train) < self.batch_size * num_processes:
             raise ValueError(
-                f"multiprocessing_context {multiprocessing_context!r}: expected None "
-                f"or one of {', '.join(methods)}"
+                f"batch_size {self.batch_size} in {num_processes} processes: there are "
+                f"only {len(train)} training samples, so not one whole batch for each; "
+                "expected a smaller batch or more data"
             )
-        self.num_workers = num_workers
-        self.prefetch_batches = prefetch_batches
-        self.multiprocessing_context = multiprocessing_context
+        return train, val
 
-    def __iter__(self) -> Iterator[Any]:
-        return _Epoch(self) if self.num_workers else super().__iter__()
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
+        return DataLoader(
+            self.train_set,
+            self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.num_workers,  # new ones each epoch, so a resume repeats
+        )
 
-
-class _Epoch(Iterator[Any]):
-    """One pass through the data: ask ahead, put in order, hand out."""
-
-    def __init__(self, loader: PrefetchDataLoader) -> None:
-        seed, batches = loader._start_epoch()
-        self._requests = enumerate(batches)
-        self._num_asked = self._num_given = 0
-        self._early: dict[int, Any] = {}
-        self._crew = _Crew(loader, seed)
-        try:
-            for _ in range(loader.num_workers * loader.prefetch_batches):
-                self._ask()
-        except BaseException:
-            self._crew.end()
-            raise
-
-    def __next__(self) -> Any:
-        if self._num_given == self._num_asked:
-            self._crew.end()
-            raise StopIteration
-        try:
-            batch = self._wait_for(self._num_given)
-        except BaseException:
-            self._num_given = self._num_asked  # nothing comes after an error
-            self._crew.end()
-            raise
-        self._num_given += 1
-        self._ask()
-        return batch
-
-    def _ask(self) -> None:
-        for number, indices in itertools.islice(self._requests, 1):
-            self._crew.ask(number, indices)
-            self._num_asked += 1
-
-    def _wait_for(self, number: int) -> Any:
-        while number not in self._early:
-            arrived, outcome = self._crew.receive()
-            self._early[arrived] = outcome
-        outcome = self._early.pop(number)
-        if isinstance(outcome, _Failure):
-            outcome.error.add_note(outcome.note)
-            raise outcome.error
-        return outcome
+    def val_dataloader(self) -> DataLoader:
+        """All of the validation set, in order, each sample in one process."""
+        processes = self.trainer.world_size if self.trainer else 1
+        sampler = None
+        if 1 < processes <= len(self.val_set):
+            rank = self.trainer.global_rank
+            sampler = _WithoutRepeats(self.val_set, processes, rank, shuffle=False)
+        return DataLoader(
+            self.val_set, self.batch_size, sampler=sampler, num_workers=self.num_workers
+        )
 
 
-class _Failure(NamedTuple):
-    """What a worker sends in place of a batch; pickling may cost an error its notes."""
+class UISegmentationSystem(pl.LightningModule):
+    """A network and how it is trained: loss, scores, optimiser and schedule.
 
-    error: Exception
-    note: str
+    learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
+    after 30 % of the steps and ends at a thousandth. image_size: (height, width) to
+    predict at; by default that of the `UISegmentationData` it is trained with, and
+    without such data each picture's own. unet: settings of `UNet`. network: any module
+    from (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with them as
+    "out", in place of a UNet.
 
-
-class _Crew:
-    """Worker processes, with a queue of requests to each and one of results from all.
-
-    The queues are bare pipes, so that every wait is for "a result, or somebody's end".
+    task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
+    overlap, (K, H, W). "multiclass": class ids (H, W), each pixel of one class. The
+    network then needs num_out_channels=K. loss: "bce" or "bce_dice", and pos_weight,
+    are for masks; classes have cross entropy, with class_weights. Logs train_loss,
+    val_loss, over all pixels that count, and val_iou: of all pixels and masks together,
+    or the mean over classes; and with more than one class val_iou_NAME of each, by
+    class_names. class_values: what each is in a file, an id or a colour, for `predict`.
+    (notebooks 05, 10)
     """
 
-    def __init__(self, loader: PrefetchDataLoader, seed: int) -> None:
-        context = multiprocessing.get_context(loader.multiprocessing_context)
-        if context.get_start_method() != "fork":
-            _refuse_of_cell(loader.dataset, loader.collate_fn)
-        ends = self._results, results = context.Pipe(duplex=False)
-        self._queues: list[Connection] = []
-        self._workers: list[Any] = []
-        lock = context.Lock()
-        work = partial(_work, loader.collate_fn, ends, lock)
-        # `work` stays until the end: a spawned worker looks the lock up by its name.
-        self.end = weakref.finalize(
-            self, _end, os.getpid(), self._workers, self._queues, self._results, work
-        )
-        try:
-            num_workers = min(loader.num_workers, len(loader))
-            for number in range(num_workers):
-                info = SimpleNamespace(
-                    id=number,
-                    num_workers=num_workers,
-                    seed=seed + number,
-                    dataset=loader.dataset,
-                )
-                self._hire(context, work, info)
-        except (AttributeError, TypeError, pickle.PicklingError) as error:
-            self.end()
-            raise TypeError(
-                f"dataset or collate_fn cannot be sent to a worker process ({error}); "
-                "expected classes and functions of a module, no lambda or local one"
-            ) from error
-        except BaseException:
-            self.end()
-            raise
-        results.close()
-
-    def _hire(self, context: Any, work: Any, info: SimpleNamespace) -> None:
-        requests, queue = context.Pipe(duplex=False)
-        self._queues.append(queue)
-        worker = context.Process(target=work, args=(requests, info), daemon=True)
-        with _interrupts_held_back():
-            worker.start()
-            self._workers.append(worker)
-        requests.close()
-
-    def ask(self, number: int, indices: list[int]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # `receive` tells of the dead
-            queue = self._queues[number % len(self._queues)]
-            queue.send_bytes(_dumps((number, indices)))
-
-    def receive(self) -> tuple[int, Any]:
-        """Block until a result is there, whosoever it is, or a worker has died."""
-        ends = [worker.sentinel for worker in self._workers]
-        if self._results not in wait_for_any([self._results, *ends]):
-            raise self._obituary()
-        try:
-            return _loads(self._results.recv_bytes())
-        except (EOFError, OSError):
-            # Perhaps the sender died before it had handed all over.
-            if wait_for_any(ends, timeout=1):
-                raise self._obituary() from None
-            raise
-
-    def _obituary(self) -> RuntimeError:
-        ends = [worker.sentinel for worker in self._workers]
-        number = ends.index(wait_for_any(ends)[0])
-        self._workers[number].join(GRACE)  # how it died is known a little later
-        code = self._workers[number].exitcode
-        how = "vanished" if code is None else f"ended with code {code}"
-        if code is not None and code < 0:
-            how = f"was killed by signal {-code}"
-        return RuntimeError(
-            f"worker {number} of the loader {how} during an epoch; expected it to live "
-            "to the end. If killed: try fewer workers or smaller batches, memory may "
-            "have run out. Otherwise read its last words in the terminal: a class or "
-            "function of a notebook cell is not found by a new process, one of a "
-            "module is"
+    def __init__(
+        self,
+        learning_rate: float = 3e-3,
+        max_features: int = 256,
+        *,
+        task: str = "binary",
+        loss: str = "bce",
+        pos_weight: float | Sequence[float] | None = None,
+        class_weights: Sequence[float] | None = None,
+        class_names: Sequence[str] = (),
+        class_values: Sequence[MaskValue] = (),
+        image_size: int | tuple[int, int] | None = None,
+        num_out_channels: int = 1,
+        network: nn.Module | None = None,
+        **unet: Any,
+    ) -> None:
+        # What a checkpoint keeps to make the system again, plain values all of them.
+        given = dict(locals(), **unet)
+        settings = {name: given[name] for name in given if name not in _NOT_KEPT}
+        for name in ("class_names", "class_values", "class_weights"):
+            if settings[name] is not None:
+                settings[name] = np.asarray(settings[name], object).tolist()
+        settings["network"] = network and type(network).__qualname__
+        super().__init__()
+        if task not in TASKS or loss not in LOSSES:
+            raise ValueError(
+                f"task {task!r}, loss {loss!r}: expected one of {', '.join(TASKS)} and "
+                f"one of {', '.join(LOSSES)}"
+            )
+        least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
+        name = f'num_out_channels with task "{task}"'
+        _check_number(name, num_out_channels, least, most)
+        of_masks, of_classes = loss != "bce" or pos_weight is not None, class_weights
+        if of_masks if task == "multiclass" else of_classes is not None:
+            raise ValueError(
+                f'task "{task}" with loss {loss!r}, pos_weight {pos_weight} and '
+                f"class_weights {class_weights}: expected the first two for masks, the "
+                'last for "multiclass", whose loss is cross entropy'
+            )
+        if len(class_names) not in (0, num_out_channels):
+            raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
+        self.settings = settings
+        self.network = network or UNet(
+            num_out_channels=num_out_channels, max_features=max_features, **unet
         )
 
+    @property
+    def task(self) -> str:
+        """What targets are: "binary", "multilabel" or "multiclass"."""
+        return self.settings["task"]
 
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Keep Ctrl+C waiting; a process started meanwhile is born deaf to it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["hyper_parameters"] = dict(self.settings)
 
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
+        logits = self.network(image)
+        logits = logits["out"] if isinstance(logits, dict) else logits
+        expected = (len(image), self.settings["num_out_channels"], *image.shape[-2:])
+        if not isinstance(logits, torch.Tensor) or logits.shape != expected:
+            what = tuple(getattr(logits, "shape", [type(logits).__name__]))
+            raise ValueError(
+                f"the network gave {what} for {tuple(image.shape)}: expected logits "
+                f"{expected}"
+            )
+        return logits
 
-def _refuse_of_cell(*things: Any) -> None:
-    """Refuse what a process that starts anew cannot import: it has no notebook."""
-    of_cell = [t for t in things if getattr(t, "__module__", None) == "__main__"]
-    if of_cell and not hasattr(sys.modules["__main__"], "__file__"):
-        name = getattr(of_cell[0], "__name__", type(of_cell[0]).__name__)
-        raise TypeError(
-            f"{name} is defined in a notebook cell, where a worker process that is not "
-            "forked cannot find it; expected a class or function of a module: move it "
-            "into a file and import it"
-        )
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
+        if self.task == "multiclass":
+            weights = self.settings["class_weights"]
+            return cross_entropy_loss(logits, targets, weights)
+        loss = LOSSES[self.settings["loss"]]
+        return loss(logits, targets, self.settings["pos_weight"])
 
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Turn logits (B, K, H, W) into probabilities, 0..1."""
+        if self.task == "multiclass":
+            return logits.softmax(dim=1)
+        return logits.sigmoid()
 
-def _end(
-    pid: int, workers: list[Any], queues: list[Connection], results: Connection, _: Any
-) -> None:
-    """Tell the workers to stop; end those that don't, and wait for all."""
-    if os.getpid() != pid:  # a forked child inherits this call, not the workers
-        return
-    for queue in queues:
-        with contextlib.suppress(OSError):
-            queue.send_bytes(_dumps(None))
-    deadline = time.monotonic() + GRACE
-    for worker in workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
-    for end in ("terminate", "kill"):
-        for worker in (worker for worker in workers if worker.is_alive()):
-            getattr(worker, end)()
-            worker.join(GRACE)
-    for pipe in (*queues, results):
-        pipe.close()
+    def count(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Count what `score_of` needs; the counts of batches can be added.
 
+        A confusion matrix (K, K), or intersection and union of each mask, (2, K).
+        """
+        if self.task == "multiclass":
+            return confusion_matrix(logits.argmax(dim=1), targets, logits.shape[1])
+        pairs = zip(logits.unbind(1), targets.unbind(1), strict=True)
+        return torch.stack([iou_counts(one > 0, target) for one, target in pairs], 1)
 
-def _work(
-    collate_fn: Collate,
-    ends: tuple[Connection, Connection],
-    lock: Any,
-    requests: Connection,
-    info: SimpleNamespace,
-) -> None:
-    """Live as a worker: make what is asked for, until told to stop or left alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl+C ends
-    torch.set_num_threads(1)
-    random.seed(info.seed)
-    torch.manual_seed(info.seed)
-    np.random.seed(info.seed % 2**32)
-    # What torch's get_worker_info tells; default_collate then stacks where all can see.
-    torch.utils.data._utils.worker._worker_info = info
-    reader, results = ends
-    reader.close()  # else a write to a parent that is gone would wait for ever
-    parent = multiprocessing.parent_process().sentinel
-    waiting: deque[tuple[int, list[int]]] = deque()
-    while True:
-        while not waiting or requests.poll():  # a None overtakes what waits
-            if parent in wait_for_any([requests, parent]):
-                return
-            request = _loads(requests.recv_bytes())
-            if request is None:
-                return
-            waiting.append(request)
-        message = _message(info.dataset, collate_fn, *waiting.popleft())
-        try:
-            with lock:
-                results.send_bytes(message)
-        except BrokenPipeError:
+    def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Measure how right logits are, 0..1, as val_iou does."""
+        return self.score_of(self.count(logits, targets))
+
+    def score_of(self, counts: torch.Tensor) -> torch.Tensor:
+        """Give val_iou of counts: of all masks together, or the mean over classes."""
+        if self.task == "multiclass":
+            return mean_iou(counts)
+        return iou_of(counts.sum(dim=1))
+
+    def on_fit_start(self) -> None:
+        """Predict, unless told otherwise, at the size that is trained at."""
+        data = self.trainer.datamodule
+        if self.settings["image_size"] is None and isinstance(data, UISegmentationData):
+            self.settings["image_size"] = data.image_size
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Draw other augmentations in each further process."""
+        if self.global_rank:
+            epoch = self.trainer.current_epoch
+            torch.manual_seed(hash((torch.initial_seed(), epoch, self.global_rank)))
+
+    def on_train_start(self) -> None:
+        """Check what there is to learn, and start at the data's shares of the classes.
+
+        A schedule that was made for other steps cannot be stretched: OneCycle ends at
+        its last step.
+        """
+        steps = int(self.trainer.estimated_stepping_batches)
+        planned = getattr(self.lr_schedulers(), "total_steps", steps)
+        if planned != steps:
+            raise ValueError(
+                f"the checkpoint was to train for {planned} steps, the Trainer for "
+                f"{steps}; expected the same max_epochs, data, batch size and devices; "
+                "for more training, start a new run from its weights"
+            )
+        if self.trainer.ckpt_path is not None or self.trainer.global_step:
             return
+        samples = iter(self.trainer.train_dataloader.dataset)
+        seen = list(itertools.islice(samples, 100))
+        image, target = seen[0] if seen else (None, None)
+        classes, exclusive = (
+            self.settings["num_out_channels"],
+            self.task == "multiclass",
+        )
+        right = isinstance(image, torch.Tensor) and isinstance(target, torch.Tensor)
+        if right and exclusive:
+            right = target.ndim == 2 and target.dtype == torch.int64
+        elif right:
+            right = target.ndim == 3 and len(target) == classes
+        if not right or image.max() > 16:
+            shown = [str(getattr(one, "shape", type(one).__name__)) for one in seen[0]]
+            expected = "class ids, int64 (H, W)" if exclusive else f"({classes}, H, W)"
+            raise ValueError(
+                f"training sample of {' and '.join(shown)}: expected tensors, an image "
+                f"(3, H, W) in 0..1 and for task {self.task!r} {expected}; add "
+                "ImageTargetToTensor"
+            )
+        # Where the first show nothing, go on until something is there to be learnt.
+        every = itertools.chain(seen, samples)
+        if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
+            raise ValueError(
+                "no training target has a pixel of 1, or a class but 0; masks of 0/255 "
+                "must be divided by 255, as load_mask and ImageTargetToTensor do"
+            )
+        if isinstance(self.network, UNet) and not self.network.head.bias.any():
+            targets = [target for _, target in seen]
+            if exclusive:
+                shares = shares_of_classes(targets, classes)
+            else:
+                shares = [
+                    foreground_share(masks) for masks in zip(*targets, strict=True)
+                ]
+            self.network.set_prior(shares, exclusive=exclusive)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        image, target = batch
+        loss = self.loss(self(image), target)
+        self.log("train_loss", loss)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._counts, self._loss_sum = 0, torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        image, target = batch
+        logits = self(image)
+        known = (target != IGNORE_INDEX).sum()
+        loss = self.loss(logits, target)
+        self._loss_sum += torch.stack([loss * known, known])
+        self._counts += self.count(logits, target)
+
+    def on_validation_epoch_end(self) -> None:
+        # Of several processes there is one dimension more.
+        counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
+        loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
+        self.log("val_loss", loss / known.clamp(min=1))
+        self.log("val_iou", self.score_of(counts))
+        num_classes = self.settings["num_out_channels"]
+        if num_classes > 1:
+            of_class = class_iou if self.task == "multiclass" else iou_of
+            names = self.settings["class_names"] or range(num_classes)
+            for name, iou in zip(names, of_class(counts), strict=True):
+                self.log(f"val_iou_{name}", iou)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError(
+                "training without end: the OneCycle schedule needs a number of steps; "
+                "give the Trainer max_epochs or max_steps"
+            )
+        rate = self.settings["learning_rate"]
+        _check_number("learning_rate", rate, 1e-12, 1e3, whole=False)
+        optimizer = torch.optim.Adam(self.parameters(), rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rate, total_steps=int(steps), div_factor=10, final_div_factor=100
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
+        if gradient_clip_val is None:
+            gradient_clip_val = 1.0
+        self.clip_gradients(
+            optimizer, gradient_clip_val, gradient_clip_algorithm or "norm"
+        )
+
+    def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
+        """Find the interface in a PIL picture of any size: bool (H, W) of that size.
+
+        threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
+        what is not a picture and for a network of another task.
+        """
+        return self._predict(image, "predict_mask", [threshold])[0]
+
+    def predict_masks(
+        self, image: Image.Image, threshold: float | Sequence[float] = 0.5
+    ) -> np.ndarray:
+        """Find overlapping classes in a PIL picture of any size: bool (K, H, W).
+
+        threshold: as in `predict_mask`, or one for each class. (notebook 10)
+        """
+        classes = self.settings["num_out_channels"]
+        thresholds = [threshold] * classes if np.ndim(threshold) == 0 else threshold
+        if len(thresholds) != classes:
+            raise ValueError(f"threshold {threshold}: expected one, or {classes}")
+        return self._predict(image, "predict_masks", thresholds)
+
+    def predict_classes(self, image: Image.Image) -> np.ndarray:
+        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W).
+
+        Raises ValueError as `predict_mask` does. (notebook 10)
+        """
+        return self._predict(image, "predict_classes")
+
+    @torch.inference_mode()
+    def _predict(
+        self, image: Image.Image, method: str, thresholds: Sequence[float] = ()
+    ) -> np.ndarray:
+        """Predict at the size trained at, and scale the logits to the picture's own."""
+        if TASKS[self.task] != method:
+            raise ValueError(
+                f"{method}: not for a network of task {self.task}; use "
+                f"{TASKS[self.task]}"
+            )
+        for threshold in thresholds:
+            _check_number("threshold", threshold, 0, 1, whole=False)
+        if not isinstance(image, Image.Image):
+            raise ValueError(
+                f"prediction got {type(image).__name__}: expected a PIL picture; files "
+                "are read by load_image"
+            )
+        image = _to_rgb(ImageOps.exif_transpose(image), "picture")
+        height, width = image.height, image.width
+        if self.settings["image_size"]:
+            inside = _check_size("image_size", self.settings["image_size"])
+            image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        weight = next(self.parameters())
+        with _evaluating(self):
+            logits = self(pixels.to(weight.device, weight.dtype) / 255).float()
+        if logits.shape[-2:] != (height, width):
+            size = (height, width)
+            logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
+        if method == "predict_classes":
+            return logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        least = torch.tensor(thresholds, device=logits.device).view(-1, 1, 1)
+        return (logits[0].sigmoid() >= least).cpu().numpy()
 
 
-def _message(dataset: Any, collate_fn: Collate, number: int, indices: list[int]) -> Any:
+class StepProgress(pl.Callback):
+    """A progress bar over all steps.
+
+    Without `timed` it goes to stdout and shows neither clock nor rate, so that a
+    notebook's output can be compared; with it, to stderr, with the time left.
+    """
+
+    UNTIMED = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
+
+    def __init__(self, timed: bool = False) -> None:
+        self.timed = timed
+        self.bar = tqdm(disable=True)
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        self.bar = tqdm(
+            total=int(trainer.estimated_stepping_batches),
+            initial=trainer.global_step,
+            file=sys.stderr if self.timed else sys.stdout,
+            ncols=78,
+            desc="training",
+            unit="step",
+            bar_format=None if self.timed else self.UNTIMED,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.bar.update()
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.close()
+
+    on_exception = on_train_end
+
+
+class Watch(pl.Callback):
+    """Remembers how training goes on one sample, looking every few steps.
+
+    Fills `steps`, `losses` (of the batch), `ious` and `probabilities` (float (H, W), of
+    several classes (K, H, W), on the CPU), from step 0 on: the curves and the frames of
+    a GIF.
+    """
+
+    def __init__(self, sample: Sample, every_n_steps: int = 5) -> None:
+        _check_number("every_n_steps", every_n_steps, 1)
+        self.sample, self.every_n_steps = sample, every_n_steps
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.ious: list[float] = []
+        self.probabilities: list[torch.Tensor] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
+    ) -> None:
+        if not self.steps:
+            self.on_train_batch_end(trainer, module, None)
+
+    @torch.inference_mode()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        if outputs is not None and trainer.global_step % self.every_n_steps:
+            return
+        image, target = (one[None] for one in self.sample)
+        logits = module(image.to(module.device)).cpu()
+        loss = module.loss(logits, target) if outputs is None else outputs["loss"]
+        self.steps.append(trainer.global_step)
+        self.losses.append(float(loss))
+        self.ious.append(float(module.score(logits, target)))
+        self.probabilities.append(module.probabilities(logits)[0].squeeze(0))
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """A Trainer plugin: checkpoints whole or not at all, and plain values only."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, *_: Any, **__: Any
+    ) -> None:
+        """Write beside and move into place. Raises OSError if that fails."""
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _atomic_write(path) as part:
+                torch.save(checkpoint, part)
+        except (RuntimeError, OSError) as error:  # of a full disk torch makes both
+            raise OSError(f"{path}: could not be written ({error})") from error
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read what `read_checkpoint` reads."""
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read a checkpoint's plain values; code in it is never run.
+
+    It holds `state_dict` and `hyper_parameters`, and, to go on training from, what
+    Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
+    short, of another kind, or carries more than plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise FileNotFoundError(f"{path}: {what}; expected a checkpoint")
+    what = "holds something else"
     try:
-        return _dumps((number, _make_batch(dataset, collate_fn, indices)))
-    except Exception as error:
-        note = f"In a worker of the loader:\n{traceback.format_exc()}"
-        return _dumps((number, _Failure(_portable(error), note)))
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if {"state_dict", "hyper_parameters"} <= set(checkpoint):
+            return checkpoint
+    except Exception as error:  # of foreign bytes an unpickler makes anything
+        what = "damaged, cut short or no checkpoint"
+        if "GLOBAL" in str(error):
+            what = "carries more than plain values, possibly code, and is not loaded"
+    _refuse(path, what, "a checkpoint that training wrote", "copy or train it again")
 
 
-def _portable(error: Exception) -> Exception:
-    """The error itself if it survives the journey and means one, else its words."""
-    with contextlib.suppress(Exception):
-        copy = pickle.loads(pickle.dumps(error))
-        same = (type(copy), str(copy)) == (type(error), str(error))
-        if same and not isinstance(error, StopIteration):
-            return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+def load_system(
+    path: Path | str, network: nn.Module | None = None
+) -> UISegmentationSystem:
+    """Make the trained system that a checkpoint holds, on the CPU.
+
+    network: of a system that was trained with one of its own. Raises what
+    `read_checkpoint` raises, and ValueError for another model's checkpoint.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        settings = dict(checkpoint["hyper_parameters"])
+        own = settings.pop("network", None)
+        if own and network is None:
+            _refuse(path, f"its network is {own}", "that network", "give it as network")
+        system = UISegmentationSystem(**settings, network=network)
+        system.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        what = f"is of another model ({' '.join(str(error).split())[:200]})"
+        _refuse(path, what, "one of UISegmentationSystem", "train it with this module")
+    return system.eval()
 
 
-def _dumps(thing: Any) -> Any:
-    """Pickle; tensors, and anything else that is large, travel in shared memory."""
-    data = ForkingPickler.dumps(thing)
-    if len(data) > WHOLE_MESSAGE:
-        whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        data = ForkingPickler.dumps(whole)
-    return data
+class RunFolder(pl.Callback):
+    """Keeps a run in a folder, so that nothing is lost when it is killed.
+
+    After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
+    target of some validation samples; where masks overlap, the last is in front),
+    best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
+    go on from). At the end: curves.png. Each is written beside and moved into place;
+    SafeCheckpointIO does that for checkpoints. patience: stop after that many epochs
+    without a better val_iou; 0: never. An epoch that was not validated has no scores.
+    Raises ValueError without validation data and when the loss is no number any more,
+    FileExistsError rather than write over another run. (notebook 06)
+    """
+
+    def __init__(
+        self, folder: Path | str, num_pictures: int = 4, *, patience: int = 0
+    ) -> None:
+        _check_number("patience", patience, 0)
+        self.folder, self.num_pictures = Path(folder), num_pictures
+        self.patience = patience
+        self.rows: list[dict[str, float]] = []
+        self._losses: list[torch.Tensor] = []
+        self._validated = False
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of the log with the best val_iou."""
+        return max(self.rows, key=lambda row: row.get("val_iou", -1))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "random": torch.get_rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        torch.set_rng_state(state["random"])
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        if not trainer.enable_validation:
+            raise ValueError(
+                "RunFolder: there is no validation data, by which it keeps the best; "
+                "give fit a second loader"
+            )
+        last = self.folder / "last.ckpt"
+        if trainer.ckpt_path is None and last.exists():
+            raise FileExistsError(
+                f"{self.folder}: holds a run already; name a new folder, or go on with "
+                f"fit(..., ckpt_path={str(last)!r})"
+            )
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._stop_without_gain(trainer)
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._losses.clear()
+        self._validated = False
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(self, _: Any, __: Any, outputs: Any, *___: Any) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule
+    ) -> None:
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "train_loss": float(torch.stack(self._losses).mean()),
+        }
+        if self._validated:
+            scores = trainer.callback_metrics.items()
+            row |= {name: float(value) for name, value in scores if "val_" in name}
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(row.get(name, 0)):
+                raise ValueError(
+                    f"the {name} is {row[name]} in epoch {row['epoch']}: expected a "
+                    "finite number; train anew with a lower learning rate"
+                )
+        self.rows.append(row | {"learning_rate": self._rate})
+        if trainer.is_global_zero:
+            self._write_log()
+            self._write_pictures(trainer, module)
+        if self._validated and self.rows[-1] is self.best:
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._stop_without_gain(trainer)
+
+    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
+        if self.patience and self.rows:
+            waited = self.rows[-1]["epoch"] - self.best["epoch"]
+            trainer.should_stop = waited >= self.patience
+
+    def _write_log(self) -> None:
+        path = self.folder / "log.csv"
+        columns = max(self.rows, key=len)
+        with _atomic_write(path) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            for row in self.rows:
+                writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+    @torch.inference_mode()
+    def _write_pictures(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Draw some validation samples, evenly spaced, a row each."""
+        dataset = trainer.val_dataloaders.dataset
+        count = min(self.num_pictures, len(dataset))
+        rows = []
+        for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
+            image, target = dataset[index]
+            logits = module(image[None].to(module.device)).cpu()
+            probabilities = module.probabilities(logits)[0]
+            painted = [logits[0].argmax(dim=0), target]
+            if module.task != "multiclass":
+                painted = [_front_mask(masks) for masks in (logits[0] > 0, target)]
+            parts = (image, probabilities.amax(dim=0), *painted)
+            rows.append(np.hstack([to_array(part) for part in parts]))
+        path = self.folder / "epochs" / f"{len(self.rows):03}.png"
+        path.parent.mkdir(exist_ok=True)
+        with _atomic_write(path) as part:
+            Image.fromarray(np.vstack(rows)).save(part, format="PNG")
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self.rows:
+            return
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        losses, scores = figure.subplots(1, 2)
+        for name, axis in zip(
+            ("train_loss", "val_loss", "val_iou"), (losses, losses, scores), strict=True
+        ):
+            rows = [row for row in self.rows if name in row]
+            epochs, values = ([row[key] for row in rows] for key in ("epoch", name))
+            axis.plot(epochs, values, ".-", label=name)
+        for axis in (losses, scores):
+            axis.set_xlabel("epoch")
+            axis.legend()
+        with _atomic_write(self.folder / "curves.png") as part:
+            figure.savefig(part, format="png")
 
 
-def _loads(data: bytes) -> Any:
-    thing = pickle.loads(data)
-    return pickle.loads(thing.numpy()) if isinstance(thing, torch.Tensor) else thing
+def _front_mask(masks: torch.Tensor) -> torch.Tensor:
+    """Show masks (K, H, W): one as bool, of several the last in front, as an id."""
+    if len(masks) == 1:
+        return masks[0] == 1
+    numbers = torch.arange(1, len(masks) + 1).view(-1, 1, 1)
+    ids = ((masks == 1) * numbers).amax(dim=0)
+    return torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_INDEX, ids)
+
+
+def train_augmentation() -> ImageTargetCompose:
+    """What `train` does to training pictures: mirror half of them, change colours.
+
+    Gentle: shifting and scaling as well scored lower in trainings of 2 to 12 minutes.
+    """
+    return ImageTargetCompose(
+        [
+            ImageTargetRandomHorizontalFlip(),
+            ImageTargetColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+        ]
+    )
 
 
 # --------------------------------------------------------------------------------------
-# 8. Other people's folders: Pascal VOC and the KITTI roads. (notebooks 06 and 07)
+# 8. Class maps and other people's folders: VOC, KITTI. (notebooks 08 to 10)
 # --------------------------------------------------------------------------------------
+
+
+def load_classes(
+    path: Path | str,
+    num_classes: int | None = None,
+    *,
+    palette: Sequence[tuple[int, int, int]] | None = None,
+    classes: Sequence[Sequence[MaskValue]] | None = None,
+    ignore: Sequence[MaskValue] = (),
+    max_distance: float = 0,
+) -> Image.Image:
+    """Read a class map as a picture of mode "P": its values are class ids, 255 ignored.
+
+    Ids are palette indices or grey values. palette: one colour per class, from which
+    the ids come as in `colors_to_classes`. classes: for each class the ids or colours
+    that it has in the file; other colours are ignored, other ids refused. ignore:
+    values that become 255. What is transparent is ignored too. The picture gets the
+    colours of our figures. Raises ValueError also for ids from num_classes on, colours
+    without a palette, a palette that explains no pixel, ids in a lossy file. (notebook
+    10)
+    """
+    picture = _open_picture(path)
+    if palette is not None:
+        rgb = picture.convert("RGBA").convert("RGB")
+        ids = colors_to_classes(rgb, palette, max_distance=max_distance).numpy()
+        if (ids == IGNORE_INDEX).all():
+            _refuse_values(path, picture, "no pixel has a colour of the palette")
+        ids[~_opaque(picture)] = IGNORE_INDEX
+    elif classes is not None:
+        ids = np.full((picture.height, picture.width), -1, np.int32)
+        groups = [*map(list, classes), list(ignore)]
+        for number, where in _find_values(path, picture, *groups):
+            ids[where] = number if number < len(classes) else IGNORE_INDEX
+        by_colour = any(isinstance(value, tuple) for group in groups for value in group)
+        if not by_colour and (ids[_opaque(picture)] < 0).any():
+            _refuse_values(path, picture, "ids that were not named")
+        ids[ids < 0] = IGNORE_INDEX
+        num_classes = len(classes)
+    else:
+        if picture.mode != "P" and _is_colourful(picture):
+            _refuse_values(path, picture, "it has colours, and no palette was given")
+        ids = _ids(path, picture)
+        if picture.info["lossy"] or (picture.mode == "1" and ids.any()):
+            _refuse_values(path, picture, "a lossy file, or one of 1 bit, holds no ids")
+        for _, where in _find_values(path, picture, list(ignore)):
+            ids[where] = IGNORE_INDEX
+        if picture.mode != "P":
+            ids[~_opaque(picture)] = IGNORE_INDEX
+    try:
+        most = IGNORE_INDEX if num_classes is None else num_classes
+        _check_class_ids("classes", torch.from_numpy(ids), most, IGNORE_INDEX)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return _class_picture(ids)
+
+
+def _class_picture(ids: np.ndarray) -> Image.Image:
+    """Make class ids (H, W) a picture of mode "P" in our colours."""
+    classes = Image.fromarray(ids.astype(np.uint8))
+    classes.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
+    return classes
+
+
+def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
+    """Read overlapping masks that `pack_masks` packed, saved as a grey or palette PNG.
+
+    Gives float32 (num_classes, H, W) of 0 and 1; at most 8. Raises ValueError for more
+    bits in the file and for what `load_classes` refuses. (notebook 10)
+    """
+    _check_number("num_classes", num_classes, 1, 8)
+    packed = np.asarray(load_classes(path))
+    if packed.max() >= 2**num_classes:
+        _refuse(
+            path,
+            f"values up to {packed.max()}",
+            f"at most {2**num_classes - 1}, the bits of {num_classes} masks",
+            "count all masks in num_classes; a mask of 0 and 255 is for load_mask",
+        )
+    return unpack_masks(packed, num_classes)
+
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
@@ -3261,114 +2870,6 @@ VOC_NAMES = {
     **{"ship": "boat", "motorcycle": "motorbike", "bike": "bicycle", "couch": "sofa"},
     **{"tv": "tvmonitor", "table": "diningtable", "plant": "pottedplant"},
 }
-# Where below a root torchvision looks for VOC2012; the last is for 2011 alone.
-VOC_PLACES = ("VOCdevkit", "", "TrainVal/VOCdevkit")
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    """Suggest the name that was probably meant."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _voc_indices(mapping: Mapping[str, int | str]) -> tuple[list[str], dict[str, int]]:
-    """Turn a class mapping into new names and the index of each VOC class."""
-    if not isinstance(mapping, Mapping) or not mapping:
-        raise ValueError(
-            f"class_mapping {mapping!r}: expected VOC classes and what they become, "
-            'such as {"cat": 0, "dog": 1} or {"cat": "pet", "cow": "cattle"}'
-        )
-    for name in mapping:
-        if name not in VOC_CLASSES:
-            raise ValueError(
-                f"class_mapping {name!r}: {_voc_advice(str(name))}; expected some of "
-                + ", ".join(VOC_CLASSES)
-            )
-    values = list(mapping.values())
-    kinds = {type(value) for value in values}  # by type: True is an int, and no index
-    if kinds == {str}:
-        classes = sorted(set(values))
-        return classes, {name: classes.index(new) for name, new in mapping.items()}
-    if kinds != {int} or min(values) < 0:
-        raise ValueError(
-            f"class_mapping to {', '.join(map(repr, values))}: expected class indices "
-            "(int from 0 up) or names (str), all of one kind"
-        )
-    return [], dict(mapping)
-
-
-def _voc_advice(name: str) -> str:
-    """Say what VOC calls a class, or that it has none of that name."""
-    other = VOC_NAMES.get(name.lower())
-    if other:
-        return f"VOC calls it {other}"
-    nearest = _nearest(name.lower(), VOC_CLASSES)
-    return "VOC has no such class" + (nearest or "; leave it out")
-
-
-def _voc_folder(root: Path, year: str | int) -> Path:
-    """Find the folder VOC<year> at or below a root."""
-    name = f"VOC{year}"
-    places = [root / place for place in VOC_PLACES]
-    for place in places:
-        if (place / name).is_dir():
-            return place / name
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "there is no such folder"
-        raise FileNotFoundError(f"{root}: {what}; expected one with VOCdevkit/{name}")
-    others = sorted({path.name for place in places for path in place.glob("VOC[12]*")})
-    arrived = f"no {name}" + (f", but {', '.join(others)}" if others else "")
-    raise FileNotFoundError(
-        f"{root}: {arrived}; expected VOCdevkit/{name} or {name} in it; unpack the "
-        "archive there, or name the folder above"
-    )
-
-
-def _voc_image_set(folder: Path, image_set: str) -> Path:
-    """Find the list of a set's images."""
-    path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
-    # Beside them stand the sets of each class, as cat_train (or train_val).
-    of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
-    if image_set.startswith(of_a_class):
-        advice = "class_mapping says which classes you want"
-        _refuse(path, "the list of one class", "train, val or trainval", advice)
-    if path.is_file():
-        return path
-    stems = [other.stem for other in sorted(path.parent.glob("[!.]*.txt"))]
-    sets = [stem for stem in stems if not stem.startswith(of_a_class)]
-    raise FileNotFoundError(
-        f"{path}: does not exist; expected an image_set that does: "
-        f"{', '.join(sets) or 'there is none, unpack the archive again'}"
-    )
-
-
-def _voc_objects(path: Path) -> list[str]:
-    """List the class of each object of an annotation; parts of objects are none."""
-    advice = "unpack it again, or take its image out of the image_set"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such annotation; {advice}")
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
-    if root.tag != "annotation":
-        _refuse(path, f"XML of <{root.tag}>", "<annotation>", advice)
-    names = [thing.findtext("name", "").strip() for thing in root.findall("object")]
-    if "" in names:
-        arrived = f"object {names.index('') + 1} has no name"
-        _refuse(path, arrived, "a class in each", advice)
-    return names
-
-
-def _voc_samples(
-    folder: Path, keys: Iterable[str], indices: Mapping[str, int]
-) -> Iterator[tuple[Path, int]]:
-    """Give the path and index of each image with one object that has an index."""
-    for key in keys:
-        names = _voc_objects(folder / "Annotations" / f"{key}.xml")
-        wanted = [indices[name] for name in names if name in indices]
-        if len(wanted) == 1:
-            yield folder / "JPEGImages" / f"{key}.jpg", wanted[0]
 
 
 class VOCFilteredDataset(Dataset[tuple[Any, int]]):
@@ -3389,7 +2890,7 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
     The annotations are read once, here; a picture is opened when it is asked for.
     Raises ValueError for a mapping that is none or names a class that VOC lacks, for
     broken annotations and for a set without such an image, FileNotFoundError for what
-    is missing. (notebook 06; http://host.robots.ox.ac.uk/pascal/VOC/)
+    is missing. (notebook 08; http://host.robots.ox.ac.uk/pascal/VOC/)
     """
 
     def __init__(
@@ -3400,20 +2901,80 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         class_mapping: Mapping[str, int | str],
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        self.classes, indices = _voc_indices(class_mapping)
+        mapping = dict(class_mapping) if isinstance(class_mapping, Mapping) else {}
+        kinds = {type(value) for value in mapping.values()}  # True is no index
+        if kinds not in ({str}, {int}) or (
+            kinds == {int} and min(mapping.values()) < 0
+        ):
+            raise ValueError(
+                f"class_mapping {class_mapping}: expected VOC classes to indices from 0 "
+                'up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
+            )
+        for name in map(str, mapping):
+            if name not in VOC_CLASSES:
+                other = VOC_NAMES.get(name.lower())
+                advice = f"VOC calls it {other}" if other else "leave it out"
+                raise ValueError(
+                    f"class_mapping {name!r}: VOC has no such class; {advice}"
+                    f"{_nearest(name.lower(), VOC_CLASSES)}; expected some of "
+                    f"{', '.join(VOC_CLASSES)}"
+                )
+        self.classes = sorted(set(mapping.values())) if kinds == {str} else []
+        if self.classes:
+            mapping = {name: self.classes.index(new) for name, new in mapping.items()}
         self.transform = transform
-        folder = _voc_folder(Path(root), year)
-        listed = _voc_image_set(folder, image_set)
+        root, name = Path(root), f"VOC{year}"
+        # Where torchvision looks for it below a root; the last is for 2011 alone.
+        places = [root / "VOCdevkit", root, root / "TrainVal" / "VOCdevkit"]
+        folder = next((p / name for p in places if (p / name).is_dir()), None)
+        if folder is None:
+            found = sorted({p.name for place in places for p in place.glob("VOC[12]*")})
+            raise FileNotFoundError(
+                f"{root}: no {name}, but {', '.join(found) or 'nothing of the kind'}; "
+                f"expected VOCdevkit/{name} or {name} in it"
+            )
+        listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+        # Beside them stand the sets of each class, as cat_train (or train_val).
+        of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
+        if not listed.is_file() or image_set.startswith(of_a_class):
+            stems = [path.stem for path in sorted(listed.parent.glob("[!.]*.txt"))]
+            sets = [stem for stem in stems if not stem.startswith(of_a_class)]
+            raise FileNotFoundError(
+                f"{listed}: no list of all images; expected image_set to be one of "
+                f"{', '.join(sets) or 'none here: unpack the archive again'}"
+            )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
-        self.samples = list(_voc_samples(folder, keys, indices))
+        self.samples: list[tuple[Path, int]] = []
+        for key in keys:
+            names = self._objects(folder / "Annotations" / f"{key}.xml")
+            wanted = [mapping[name] for name in names if name in mapping]
+            if len(wanted) == 1:
+                path = folder / "JPEGImages" / f"{key}.jpg"
+                self.samples.append((path, wanted[0]))
         if not self.samples:
             _refuse(
                 listed,
                 f"none of {len(keys)} images qualifies",
-                f"some with exactly one of {', '.join(class_mapping)}",
+                f"some with exactly one of {', '.join(mapping)}",
                 "map other classes, or fewer",
             )
+
+    @staticmethod
+    def _objects(path: Path) -> list[str]:
+        """List the class of each object of an annotation; parts of objects are none."""
+        advice = "unpack it again, or take its image out of the image_set"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such annotation; {advice}")
+        try:
+            root = ElementTree.parse(path).getroot()
+            names = [one.findtext("name", "").strip() for one in root.findall("object")]
+        except (ElementTree.ParseError, LookupError, ValueError) as error:
+            _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
+        if root.tag != "annotation" or "" in names:
+            what = f"<{root.tag}> with objects {names}"
+            _refuse(path, what, "<annotation>, a name in each object", advice)
+        return names
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -3426,9 +2987,7 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         return image, class_index
 
 
-# Roads with marked lanes, with several a direction, and without marks.
-ROAD_CATEGORIES = ("um", "umm", "uu")
-# What can be found on them; where the own lane is, is known of "um" alone.
+# What can be found on roads; where the own lane is, is known of "um" alone.
 ROAD_PATTERNS: dict[str, Patterns] = {
     "road": (
         "image_2/{category}_{number}.png",
@@ -3446,9 +3005,9 @@ class RoadDataset(PairDataset):
     root: the folder with `training`, or `training` itself, where image_2/um_000000.png
     belongs to gt_image_2/um_road_000000.png: category and number must agree. target:
     "road", or "lane" for the lane one drives in, which only "um" has. Masks are read by
-    `read_road`. Raises ValueError for another target and for a category without a
-    picture, and what `find_pairs` raises.
-    (notebook 07; https://www.cvlibs.net/datasets/kitti/eval_road.php)
+    `read_road`. Raises ValueError for another target, for a kit without one of the
+    categories um, umm, uu, and what `find_pairs` raises.
+    (notebook 09; https://www.cvlibs.net/datasets/kitti/eval_road.php)
     """
 
     def __init__(
@@ -3459,33 +3018,702 @@ class RoadDataset(PairDataset):
         *,
         cache: bool = False,
     ) -> None:
-        if target not in ROAD_PATTERNS:
-            raise ValueError(
-                f"target {target!r}: expected one of {', '.join(ROAD_PATTERNS)}"
-            )
         training = Path(root) / "training"
         folder = training if training.is_dir() else Path(root)
+        if target not in ROAD_PATTERNS:
+            raise ValueError(f'target {target!r}: expected "road" or "lane"')
+        found = {path.name for path in folder.glob("gt_image_2/*.png")}
+        kinds = {name.rpartition("_")[0] for name in found}
+        needed = {f"{category}_road" for category in ("um", "umm", "uu")}
+        if target == "road" and kinds and not needed <= kinds:
+            _refuse(
+                folder,
+                f"masks of {', '.join(sorted(kinds))}",
+                f"the whole road kit, with {', '.join(sorted(needed))}",
+                'of lanes alone: target="lane"; of a part: UIImageMaskDataset(folder, '
+                'patterns=ROAD_PATTERNS["road"], read_target=read_road)',
+            )
         pairs = find_pairs(folder, ROAD_PATTERNS[target])
-        if target == "road":
-            _refuse_missing_category(folder, pairs)
         super().__init__(pairs, transform, read_target=read_road, cache=cache)
 
 
-def _refuse_missing_category(folder: Path, pairs: Sequence[Pair]) -> None:
-    found = {image.name.partition("_")[0] for image, _ in pairs}
-    missing = [name for name in ROAD_CATEGORIES if name not in found]
-    if missing:
-        _refuse(
-            folder,
-            f"no picture of category {', '.join(missing)}",
-            f"the whole road kit, with {', '.join(ROAD_CATEGORIES)}",
-            "unpack it again, or for a part of it: UIImageMaskDataset(training, "
-            'patterns=ROAD_PATTERNS["road"], read_target=read_road)',
+# --------------------------------------------------------------------------------------
+# 9. The dataset doctor: all that is wrong with a folder. (notebook 01)
+# --------------------------------------------------------------------------------------
+
+# The doctor looks at pictures shrunk to this side, in pixels, ...
+THUMBNAIL = 32
+# ... calls two the same scene from this correlation of what is their own on, ...
+LIKENESS = 0.97
+# ... judges what is usual from this number of masks on, ...
+MANY_MASKS = 5
+# ... and names no more files than this of one kind.
+NAMED_FILES = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding of the doctor: which file, what is wrong, how to mend it."""
+
+    file: str
+    what: str
+    mend: str
+    severity: str = "error"  # or "warning": worth a look, harmless to train on
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """What the doctor found in a folder; prints as a table.
+
+    values: each id or colour that the masks hold, its share of their pixels, 0..1, and
+    in how many files it is; None where one holds more than 256 colours. The shares of
+    foreground, 0..1, in all masks together and in those with least and most of it, are
+    None where no mask could be read. For class maps class_shares stands instead: the
+    share of each class id, 0 to the highest that was found.
+    """
+
+    folder: str
+    num_pairs: int
+    problems: tuple[Problem, ...]
+    values: dict[MaskValue, tuple[float, int]] | None = None
+    foreground_share: float | None = None
+    least_share: float | None = None
+    most_share: float | None = None
+    class_shares: tuple[float, ...] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the folder can be trained on: no errors, and something to find."""
+        sound = all(problem.severity != "error" for problem in self.problems)
+        return sound and self.foreground_share != 0
+
+    def __str__(self) -> str:
+        state = "ok" if self.ok else "not ok"
+        lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
+        if self.values:
+            shown = [
+                f"{value} {share:.2%} in {files} files"
+                for value, (share, files) in list(self.values.items())[:12]
+            ]
+            more = [f"{len(self.values)} in all"] if len(self.values) > 12 else []
+            lines.append("  values of the masks: " + ", ".join(shown + more))
+        if self.foreground_share is not None:
+            lines.append(
+                f"  foreground: {self.foreground_share:.1%} of the pixels, "
+                f"{self.least_share:.1%} to {self.most_share:.1%} in a mask"
+            )
+        if self.class_shares is not None:
+            shares = [f"{n} {share:.2%}" for n, share in enumerate(self.class_shares)]
+            lines.append("  shares of the classes: " + ", ".join(shares))
+        # The same in many files is said once and counted.
+        alike: dict[tuple[str, str], list[Problem]] = {}
+        for problem in sorted(self.problems, key=lambda problem: problem.severity):
+            alike.setdefault((problem.severity, problem.mend), []).append(problem)
+        width = max((len(p.file) for group in alike.values() for p in group), default=0)
+        for (severity, mend), group in alike.items():
+            for problem in group[:NAMED_FILES]:
+                lines.append(f"  {severity:7}  {problem.file:{width}}  {problem.what}")
+            if len(group) > NAMED_FILES:
+                lines.append(f"  {severity:7}  {len(group) - NAMED_FILES} more like it")
+            lines.append(f"  {'':7}  {'':{width}}  -> {mend}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Write the report for programs."""
+        report = asdict(self) | {"ok": self.ok}
+        values = self.values or {}
+        report["values"] = {str(value): share for value, share in values.items()}
+        return json.dumps(report, indent=1, ensure_ascii=False)
+
+
+class _Facts(NamedTuple):
+    """What the doctor remembers of a pair whose files could be read."""
+
+    image: str
+    target: str
+    hashes: tuple[bytes, bytes]  # of image and target
+    thumbnail: np.ndarray  # of the image, float32 (THUMBNAIL ** 2,)
+    mask_thumbnail: np.ndarray  # float32, 1: all is foreground
+    brightest: int  # of the image, 0..255
+    num_foreground: int
+    num_known: int
+    class_pixels: np.ndarray | None  # int (256,) of a class map: pixels of each id
+
+    @property
+    def share(self) -> float:
+        """The share of foreground among the pixels that are not ignored, 0..1."""
+        return self.num_foreground / max(self.num_known, 1)
+
+
+def check_pairs(
+    data_dir: Path | str,
+    patterns: Patterns | None = None,
+    *,
+    allow_missing: bool = False,
+    read_target: ReadTarget = load_mask,
+    scenes: Mapping[str, str] | None = None,
+    progress: bool = False,
+) -> PairReport:
+    """Examine every pair of a folder and report all that is wrong, not just the first.
+
+    Lists the values that the masks hold, and looks at names (orphans, doubles,
+    strangers), at files (unreadable, turned by EXIF, of another size, JPEG masks,
+    palettes that differ) and at what they show: values that were named and are nowhere,
+    or are there and were not named; masks empty, full, inverted; pictures that are
+    there twice or nearly so; the balance. read_target: as the masks will be read.
+    scenes: of each image's name, as `read_scenes` gives them; then only likeness
+    across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
+    for the folder itself and for the patterns, never for content. (notebook 01)
+    """
+    files = _find_files(Path(data_dir), patterns)
+    problems = [Problem(*fault) for fault in files.faults(allow_missing)]
+    pairs = files.pairs()
+    dataset = PairDataset(pairs, read_target=read_target)
+    facts: list[_Facts] = []
+    held: dict[str, _Held] = {}
+    num_whole = 0
+    for path, target in tqdm(pairs, "check", unit="pair", disable=not progress):
+        targets = target.values() if isinstance(target, dict) else target
+        targets = (
+            [target] if isinstance(target, Path) else [*filter(None, targets or ())]
         )
+        found = []
+        current = path
+        try:
+            image = load_image(path)
+            for current in targets:
+                held[files.name(current)] = _held_values(current)
+            mask = dataset.read(target, image.size)
+            if isinstance(mask, torch.Tensor):  # lay overlapping masks together
+                mask = Image.fromarray((mask == 1).any(dim=0).numpy())
+            found = list(_compare_pair(files, path, targets, image, mask))
+            if image.size == mask.size:
+                facts.append(_facts(files, path, targets, image, mask))
+        except (OSError, ValueError) as error:
+            what, _, mend = str(error).removeprefix(f"{current}: ").rpartition("; ")
+            found = [Problem(files.name(current), what, mend)]
+        problems += found
+        num_whole += all(problem.severity != "error" for problem in found)
+    num_whole -= sum(len(paths) > 1 for paths in files.inputs.values())
+    num_lossy = sum(one.lossy for one in held.values())
+    if num_lossy:
+        what = "are lossy files (JPEG), which blur edges into grey and colours"
+        mend = "two levels are read well all the same; save new masks as PNG"
+        problems.append(Problem(f"{num_lossy} targets", what, mend, "warning"))
+    problems += _value_problems(held, read_target)
+    problems += _folder_problems(files, facts, scenes)
+    masks = [f for f in facts if f.class_pixels is None and f.num_known]
+    known = sum(fact.num_known for fact in masks)
+    shares = [fact.share for fact in masks]
+    maps = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
+    ids = np.trim_zeros(np.sum(maps, axis=0)[:IGNORE_INDEX], "b") if maps else maps
+    total = Counter()
+    for counts, _, _ in held.values():
+        total.update(counts)
+    pixels = total.total()
+    return PairReport(
+        str(data_dir),
+        num_whole,
+        tuple(problems),
+        {
+            value: (count / pixels, sum(value in one[0] for one in held.values()))
+            for value, count in sorted(total.items(), key=str)
+        },
+        sum(fact.num_foreground for fact in masks) / known if known else None,
+        min(shares, default=None),
+        max(shares, default=None),
+        tuple((ids / ids.sum()).tolist()) if len(ids) else None,
+    )
+
+
+class _Held(NamedTuple):
+    """What a mask's file holds."""
+
+    counts: dict[MaskValue, int]  # pixels of each value; empty for over 256 colours
+    palette: dict[int, tuple[int, ...]]  # the colours of its indices, if it has such
+    lossy: bool
+
+
+def _held_values(path: Path) -> _Held:
+    picture = _open_picture(path)
+    counts = _count_values(picture) or {}
+    colours = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).tolist()
+    palette = {}
+    if picture.mode == "P":
+        palette = {i: tuple(colours[i]) for i in counts if i < len(colours)}
+    return _Held(counts, palette, picture.info["lossy"])
+
+
+def _compare_pair(
+    files: PairFiles,
+    path: Path,
+    targets: Sequence[Path],
+    image: Image.Image,
+    mask: Image.Image,
+) -> Iterator[Problem]:
+    """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
+    name = files.name(path)
+    turns = [_orientation(one) for one in (path, *targets)]
+    if image.size != mask.size:
+        advice = "cut or turn the mask as the picture was, or scale it unsmoothed"
+        if image.size == mask.size[::-1] and len(set(turns)) > 1:
+            advice = f"EXIF turns {name} (tag {turns[0]}) and the mask not: turn it too"
+        what = f"{mask.size} (W, H), but {name} is {image.size}"
+        yield Problem(files.name(targets[0]), what, advice)
+    elif len(set(turns)) > 1 and min(turns) > 1 or max(turns, default=1) in (2, 3, 4):
+        what = f"EXIF turns it (tag {turns[0]}) unlike its mask (tag {turns[-1]})"
+        mend = "look whether the mask fits; save both without the tag"
+        if len(set(turns)) > 1:
+            yield Problem(name, what, mend, "warning")
+    what = ""
+    values = set(np.unique(np.asarray(mask)).tolist())
+    if mask.mode == "P":
+        classes = values - {IGNORE_INDEX}
+        what = f"all is class {classes.pop()}" if len(classes) == 1 else ""
+    elif not values & {1, 255}:
+        what = "all black: nothing is foreground"
+    elif 0 not in values:
+        what = "all white: everything is foreground"
+    if targets and what:
+        mend = "look whether that is meant"
+        yield Problem(files.name(targets[0]), what, mend, "warning")
+
+
+def _orientation(path: Path) -> int:
+    """Give the orientation of a picture's EXIF tag, 1 (upright) to 8."""
+    with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as one:
+        tag = one.getexif().get(0x0112, 1)
+        return tag if tag in range(1, 9) else 1
+    return 1
+
+
+def _facts(
+    files: PairFiles,
+    path: Path,
+    targets: Sequence[Path],
+    image: Image.Image,
+    mask: Image.Image,
+) -> _Facts:
+    values = np.asarray(mask)
+    known = values != (IGNORE_INDEX if mask.mode == "P" else IGNORE_GREY)
+    foreground = Image.fromarray(known & (values > 0)).convert("L")
+    grey = image.convert("L")
+    thumbnails = [
+        np.asarray(one.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
+        for one in (grey, foreground)
+    ]
+    digests = []
+    for picture in (image, mask):
+        digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
+        for top in range(0, picture.height, 256):  # strips: bytes are a copy
+            foot = min(top + 256, picture.height)
+            digest.update(picture.crop((0, top, picture.width, foot)).tobytes())
+        digests.append(digest.digest())
+    return _Facts(
+        files.name(path),
+        files.name(targets[0]) if targets else "",
+        digests,
+        thumbnails[0].ravel(),
+        thumbnails[1].ravel() / 255,
+        grey.getextrema()[1],
+        foreground.histogram()[255],
+        int(known.sum()),
+        np.array(mask.histogram()) if mask.mode == "P" else None,
+    )
+
+
+def _value_problems(
+    held: Mapping[str, _Held], read_target: ReadTarget
+) -> Iterator[Problem]:
+    """Find values of the folder that nobody named, that are nowhere, that clash."""
+    options = getattr(read_target, "keywords", {})
+    groups = [options.get(n, ()) for n in ("foreground", "ignore")]
+    groups += [options.get("classes") or ()] + [options.get("palette") or ()]
+    named = {
+        tuple(value) if isinstance(value, list) else value
+        for value in [*groups[0], *groups[1], *itertools.chain(*groups[2]), *groups[3]]
+    }
+    found = Counter(value for one in held.values() for value in one.counts)
+    exact = not any(one.lossy or not one.counts for one in held.values())
+    missing = [value for value in named if value not in found]
+    many = len(named) > 32  # a range of greys
+    if missing and exact and not many:
+        listed = ", ".join(map(str, missing[:8]))
+        mend = f"name values that are there: {', '.join(map(str, sorted(found, key=str)[:8]))}"
+        yield Problem(f"{len(held)} targets", f"none holds {listed}", mend)
+    rest = {value: n for value, n in found.items() if value not in named}
+    rest = {value: n for value, n in rest.items() if value not in (0, (0, 0, 0))}
+    if named and rest and exact and not many:
+        listed = ", ".join(f"{value} (in {n})" for value, n in [*rest.items()][:8])
+        mend = "right if they are background, or ignored; else name them too"
+        what = f"hold values that were not named: {listed}"
+        yield Problem(f"{len(held)} targets", what, mend, "warning")
+    colours: dict[int, tuple[str, tuple[int, ...]]] = {}
+    for name, one in held.items():
+        for index, colour in one.palette.items():
+            first, other = colours.setdefault(index, (name, colour))
+            if other != colour and not isinstance(next(iter(named), 0), tuple):
+                what = f"index {index} is {colour}, but {other} in {first}"
+                mend = "palettes differ, so colours are what counts: name colours, or "
+                yield Problem(name, what, mend + "save all with one palette")
+                break
+    brightest = {
+        name: max(one.counts)
+        for name, one in held.items()
+        if one.counts and not one.palette and isinstance(next(iter(one.counts)), int)
+    }
+    low = [name for name, most in brightest.items() if most == 1]
+    high = [name for name, most in brightest.items() if most == 255]
+    if (
+        low
+        and high
+        and not named
+        and getattr(read_target, "func", read_target) is load_mask
+    ):
+        what = f"holds 0 and 1, but {high[0]} 255: foreground there, or not judged?"
+        mend = "say foreground=(1, 255), or foreground=(1,) and ignore=(255,)"
+        yield Problem(low[0], what, mend)
+
+
+def _folder_problems(
+    files: PairFiles, facts: Sequence[_Facts], scenes: Mapping[str, str] | None
+) -> Iterator[Problem]:
+    """Find what only the whole folder shows."""
+    used = {files.name(path) for paths in files.inputs.values() for path in paths}
+    for found in files.targets.values():
+        used |= {files.name(path) for _, path in found}
+    others = [
+        name
+        for name in files.names
+        if Path(name).suffix.lower() in PICTURE_SUFFIXES and name not in used
+    ]
+    if others:
+        what = f"fits no pattern ({len(others)} such pictures)"
+        mend = "they are not used: rename them, or give other patterns (--patterns)"
+        yield Problem(others[0], what, mend, "warning")
+    first: dict[bytes, _Facts] = {}
+    for fact in facts:
+        if scenes is not None and _scene_of(fact.image, scenes) is None:
+            yield Problem(fact.image, "has no scene", "add it to the table of scenes")
+        if fact.brightest < 32:
+            what = f"its brightest pixel is {fact.brightest} of 255"
+            mend = "if it has 10 or 12 bits in 16, scale it to the full range"
+            yield Problem(fact.image, what, mend, "warning")
+        twin = first.setdefault(fact.hashes[0], fact)
+        if twin.hashes[1] != fact.hashes[1]:
+            what = f"the same picture as {twin.image}, with another mask"
+            yield Problem(fact.image, what, "keep the pair that is right")
+        elif twin is not fact:
+            what = f"the same picture and mask as {twin.image}"
+            yield Problem(fact.image, what, "keep one of them", "warning")
+    yield from _near_duplicates([*first.values()], scenes or {})
+    masks = [f for f in facts if f.class_pixels is None and 0 < f.share < 1]
+    large = sum(fact.share > 0.5 for fact in masks)
+    mend = "look whether white is what you want to find; else foreground=(0,) "
+    mend += "(--foreground 0) swaps them"
+    if len(masks) >= MANY_MASKS and large > len(masks) / 2:
+        what = "are more than half foreground; inverted?"
+        yield Problem(f"{large} targets", what, mend, "warning")
+    elif len(masks) >= MANY_MASKS:
+        total = np.sum([fact.mask_thumbnail for fact in masks], axis=0)
+        for fact in masks:
+            usual = (total - fact.mask_thumbnail) / (len(masks) - 1)
+            gaps = [
+                np.abs(m - usual).mean()
+                for m in (fact.mask_thumbnail, 1 - fact.mask_thumbnail)
+            ]
+            if gaps[0] > 2 * gaps[1]:
+                what = "looks inverted: its background is where others have foreground"
+                yield Problem(fact.target, what, "swap its black and white", "warning")
+    maps = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
+    if maps:
+        total = np.sum(maps, axis=0)
+        highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=0)
+        absent = np.flatnonzero(total[:highest] == 0).tolist()
+        if highest == 0 and total[IGNORE_INDEX]:
+            what = "hold nothing but 0 and 255, and 255 is ignored"
+            yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
+        elif absent:
+            what = f"have no pixel of class {', '.join(map(str, absent[:8]))}"
+            mend = "look whether the ids are right; what is not there is not learnt"
+            yield Problem(f"{len(maps)} targets", what, mend, "warning")
+
+
+def _near_duplicates(
+    facts: Sequence[_Facts], scenes: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Find pictures that show nearly the same: a split may not part them.
+
+    What all pictures of a folder have in common, as a dark border, is taken away.
+    """
+    if len(facts) < 2:
+        return
+    thumbnails = np.array([fact.thumbnail for fact in facts])
+    thumbnails -= thumbnails.mean(axis=1, keepdims=True)
+    if len(facts) >= MANY_MASKS:
+        thumbnails -= thumbnails.mean(axis=0)
+    lengths = np.linalg.norm(thumbnails, axis=1, keepdims=True)
+    thumbnails /= np.where(lengths < THUMBNAIL, np.inf, lengths)  # nearly constant
+    groups = np.array([_scene_of(f.image, scenes) or f.image for f in facts])
+    for top in range(0, len(facts), 512):
+        rows = thumbnails[top : top + 512]
+        alike = np.triu(rows @ thumbnails.T >= LIKENESS, k=top + 1)
+        alike &= groups[top : top + 512, None] != groups
+        for one, other in np.argwhere(alike):
+            what = f"looks nearly like {facts[top + one].image}"
+            mend = "keep them in one scene, on one side of the split"
+            yield Problem(facts[other].image, what, mend, "warning")
 
 
 # --------------------------------------------------------------------------------------
-# 9. Tiles: windows of pictures too big to open. (notebook 09)
+# 10. Loaders: batches made here, or ahead by worker processes. (notebook 06)
+# --------------------------------------------------------------------------------------
+
+Collate = Callable[[list[Any]], Any]
+GRACE = 1.0  # seconds that the workers of an epoch get to end by themselves
+
+
+def pad_collate(samples: Sequence[Sample]) -> Sample:
+    """Stack samples of different sizes, each padded below and on the right.
+
+    Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
+    (B, ..., H, W), filled with 255, which is ignored (bool becomes uint8). Targets that
+    are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). (notebook 06)
+    """
+    for sample in samples:
+        sizes = [part.shape[-2:] for part in sample if isinstance(part, torch.Tensor)]
+        if not isinstance(sample[0], torch.Tensor) or sizes[0] != sizes[-1]:
+            arrived = [getattr(part, "shape", type(part).__name__) for part in sample]
+            raise ValueError(
+                f"pad_collate got {arrived}: expected tensors of one height and width, "
+                "or a number as target; give the dataset a transform that makes them"
+            )
+    height, width = (max(image.shape[axis] for image, _ in samples) for axis in (1, 2))
+    padded = []
+    for image, target in samples:
+        margin = (0, width - image.shape[2], 0, height - image.shape[1])
+        if isinstance(target, torch.Tensor):
+            # To a dtype that holds 255, as bool and int8 do not.
+            target = target.to(torch.promote_types(target.dtype, torch.uint8))
+            target = F.pad(target, margin, value=IGNORE_INDEX)
+        padded.append(Sample(F.pad(image, margin), target))
+    return default_collate(padded)
+
+
+class NaiveDataLoader:
+    """Make each batch when it is asked for, in this process.
+
+    Iterates as torch's DataLoader does: each `iter` is an epoch of its own, and the
+    same random numbers give the same order. `collate_fn` makes a batch of a list of
+    samples (None: torch's default_collate); `shuffle` draws from `generator` (None:
+    torch's own). (notebook 06)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 64,
+        collate_fn: Collate | None = None,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        is_indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+        if not is_indexed or isinstance(dataset, IterableDataset):
+            kind = type(dataset).__name__
+            raise ValueError(f"dataset {kind}: expected one of __len__ and __getitem__")
+        _check_number("batch_size", batch_size, 1)
+        # Fewer samples would not make one batch.
+        _check_number("len(dataset)", len(dataset), batch_size if drop_last else 1)
+        self.dataset = dataset
+        self.collate_fn = collate_fn or default_collate
+        self.generator = generator
+        order: Any = SequentialSampler(dataset)
+        if shuffle:
+            order = RandomSampler(dataset, generator=generator)
+        self.batch_sampler = BatchSampler(order, int(batch_size), drop_last)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # torch draws the workers' seed first, and also where no worker will use it.
+        seed = torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        epoch = self._epoch(int(seed), iter(self.batch_sampler))
+        next(epoch)
+        return epoch
+
+    def _epoch(self, seed: int, batches: Iterator[list[int]]) -> Iterator[Any]:
+        """Yield None as soon as workers run, if there are any, then the batches."""
+        yield None
+        for indices in batches:
+            yield self.collate_fn([self.dataset[index] for index in indices])
+
+
+class PrefetchDataLoader(NaiveDataLoader):
+    """Have the batches made ahead by worker processes; hand them out in order.
+
+    Workers live from `iter` to the end of the epoch or of its iterator. At most
+    `num_workers * prefetch_batches` batches are ahead of the loop. Batch i is made by
+    worker i % num_workers, which draws from the epoch's seed + its own number, and with
+    torch and Python what torch's DataLoader draws: the same seed gives equal batches.
+    num_workers=0 makes them in this process.
+
+    `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
+    prefers). What a sample or `collate_fn` raises is raised here, with the worker's
+    traceback as a note; RuntimeError where a worker dies. (notebook 06)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 64,
+        num_workers: int = 1,
+        prefetch_batches: int = 2,
+        collate_fn: Collate | None = None,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        options = dict(shuffle=shuffle, drop_last=drop_last, generator=generator)
+        super().__init__(dataset, batch_size, collate_fn, **options)
+        _check_number("num_workers", num_workers)
+        _check_number("prefetch_batches", prefetch_batches, 1, 100)
+        methods = (None, *multiprocessing.get_all_start_methods())
+        if multiprocessing_context not in methods:
+            arrived = f"multiprocessing_context {multiprocessing_context!r}"
+            raise ValueError(f"{arrived}: expected one of {methods}")
+        self.num_workers = num_workers
+        self.prefetch_batches = prefetch_batches
+        self.multiprocessing_context = multiprocessing_context
+
+    def _epoch(self, seed: int, batches: Iterator[list[int]]) -> Iterator[Any]:
+        if not self.num_workers:
+            yield from super()._epoch(seed, batches)
+            return
+        all_batches = list(batches)
+        with _worker_pool(self, seed, all_batches) as workers:
+            yield None
+            ahead = len(workers) * self.prefetch_batches
+            for number in range(len(all_batches)):
+                worker, pipe = workers[number % len(workers)]
+                try:
+                    message = pipe.recv()
+                    if number + ahead < len(all_batches):
+                        pipe.send(True)
+                except (EOFError, OSError):
+                    worker.join(GRACE)  # the exit code is known a little later
+                    if (code := worker.exitcode) is None:
+                        raise
+                    how = "was killed by signal" if code < 0 else "ended with code"
+                    raise RuntimeError(
+                        f"worker {number % len(workers)} of the loader {how} "
+                        f"{abs(code)} during an epoch; expected it to live to the end: "
+                        "memory may have run out, or the terminal shows its last error"
+                    ) from None
+                if note := message.pop():
+                    message[0].add_note(f"In a worker of the loader:\n{note}")
+                    raise message[0]
+                yield message.pop()  # so that nothing here keeps the batch alive
+
+
+@contextlib.contextmanager
+def _worker_pool(
+    loader: PrefetchDataLoader, seed: int, batches: list[list[int]]
+) -> Iterator[list[tuple[Any, Connection]]]:
+    """Start workers, each with its batches and a pipe of its own; leave none behind.
+
+    It is sent True for each batch that it may make and False for the end.
+    """
+    context = multiprocessing.get_context(loader.multiprocessing_context)
+    is_notebook = not hasattr(sys.modules["__main__"], "__file__")
+    for thing in (loader.dataset, loader.collate_fn):
+        of_main = getattr(thing, "__module__", None) == "__main__"
+        if of_main and is_notebook and context.get_start_method() != "fork":
+            raise TypeError(
+                f"{getattr(thing, '__name__', type(thing).__name__)} is defined in a "
+                "notebook cell, where a new process cannot find it; expected a class "
+                "or function of a module"
+            )
+    workers: list[tuple[Any, Connection]] = []
+    creator, count = os.getpid(), min(loader.num_workers, len(batches))
+    try:
+        with contextlib.ExitStack() as stack:
+            # Ctrl+C waits until all are started, and they are born deaf to it.
+            if hasattr(signal, "pthread_sigmask"):  # not on Windows
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+            for number in range(count):
+                task = SimpleNamespace(id=number, num_workers=count, seed=seed + number)
+                task.dataset, task.collate_fn = loader.dataset, loader.collate_fn
+                task.batches = batches[number::count]
+                pipe, worker_end = context.Pipe()
+                for _ in task.batches[: loader.prefetch_batches]:
+                    pipe.send(True)
+                args = ([pipe, *(other for _, other in workers)], worker_end, task)
+                worker = context.Process(target=_worker_loop, args=args, daemon=True)
+                try:
+                    worker.start()
+                except (AttributeError, TypeError, pickle.PicklingError) as error:
+                    raise TypeError(
+                        f"dataset or collate_fn cannot be sent to a worker: {error}; "
+                        "expected classes and functions of a module, not local ones"
+                    ) from error
+                workers.append((worker, pipe))
+                worker_end.close()  # now the pipe ends when the worker ends
+        yield workers
+    except (OSError, RuntimeError) as error:
+        if "ancdata" not in str(error) and "Too many open files" not in str(error):
+            raise
+        raise RuntimeError(
+            "too many open files: shared by file descriptor, each tensor of a batch "
+            "that is kept holds one. Raise the limit (ulimit -n), keep tensor.clone(), "
+            'or call torch.multiprocessing.set_sharing_strategy("file_system")'
+        ) from error
+    finally:
+        if os.getpid() == creator:  # else a child that was forked meanwhile
+            for _, pipe in workers:
+                with contextlib.suppress(OSError):
+                    pipe.send(False)
+                pipe.close()
+            deadline = time.monotonic() + GRACE
+            for worker, _ in workers:
+                worker.join(max(0.0, deadline - time.monotonic()))
+                worker.kill()
+                worker.join(GRACE)
+
+
+def _worker_loop(inherited: list[Connection], pipe: Connection, task: Any) -> None:
+    """Make the batches of a task, each when told to, until told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl+C ends
+    torch.set_num_threads(1)
+    random.seed(task.seed)
+    torch.manual_seed(task.seed)
+    np.random.seed(task.seed % 2**32)
+    # What torch's get_worker_info tells; default_collate then stacks in shared memory.
+    torch.utils.data._utils.worker._worker_info = task
+    for parent_end in inherited:
+        parent_end.close()  # now the pipe ends when the parent ends
+    batches = iter(task.batches)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while pipe.recv():
+            try:
+                batch = task.collate_fn([task.dataset[i] for i in next(batches)])
+                data = ForkingPickler.dumps([batch, None])
+            except Exception as error:
+                sent: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+                with contextlib.suppress(Exception):  # itself, if it survives the trip
+                    copy = pickle.loads(pickle.dumps(error))
+                    sent = copy if str(copy) == str(error) else sent
+                data = ForkingPickler.dumps([sent, traceback.format_exc()])
+            pipe.send_bytes(data)
+
+
+# --------------------------------------------------------------------------------------
+# 11. Tiles: windows of pictures too big to open. (notebook 09)
 # --------------------------------------------------------------------------------------
 
 Region = tuple[int, int, int, int]  # y0, x0, y1, x1
@@ -3538,7 +3766,12 @@ class _Source:
             )
         self._check_type(window.dtype)
         if window.dtype.itemsize > 1 and (window < 0).any() | (window > 255).any():
-            _refuse(self.name, f"values {_listed(window)}", "0 to 255", "mend the mask")
+            _refuse(
+                self.name,
+                f"values {np.unique(window)[:8]}",
+                "0 to 255",
+                "mend the mask",
+            )
         return window.astype(np.uint8, copy=False)
 
     def _check_type(self, dtype: Any) -> None:
@@ -3618,8 +3851,7 @@ class _Tiles(Dataset[Sample]):
         num_classes: int | None,
         ignore: int,
     ) -> None:
-        _check_size("tile_size", tile_size)
-        self.height, self.width = _height_width(tile_size)
+        self.height, self.width = _check_size("tile_size", tile_size)
         self.transform = transform or ImageTargetToTensor()
         self.num_classes = num_classes
         self.ignore = ignore if num_classes is None else IGNORE_INDEX
@@ -3696,7 +3928,9 @@ class _Tiles(Dataset[Sample]):
         if self.num_classes is None:
             picture = _as_mask_picture(name, target, self.ignore)
         else:
-            _refuse_classes_beyond(name, target, self.num_classes)
+            _check_class_ids(
+                name, torch.from_numpy(target), self.num_classes, IGNORE_INDEX
+            )
             picture = _class_picture(target)
         return Sample(*self.transform(image, picture))
 
@@ -3708,7 +3942,7 @@ def _as_mask_picture(name: str, mask: np.ndarray, ignore: int) -> Image.Image:
     if not (ones | bright | unknown | (mask == 0)).all():
         known = f"0 and 1 or 255, {ignore} for ignored"
         advice = "name what is ignored, or give num_classes for class ids"
-        _refuse(name, f"values {_listed(mask)}", known, advice)
+        _refuse(name, f"values {np.unique(mask)[:8]}", known, advice)
     if ones.any() and bright.any():
         advice = f"where 255 means ignored, say ignore={IGNORE_INDEX}"
         _refuse(name, "both 1 and 255", "one value of foreground", advice)
@@ -3754,7 +3988,7 @@ class TileDataset(_Tiles):
             raise ValueError(f"edge {edge!r}: expected one of {', '.join(EDGES)}")
         stride = tile_size if stride is None else stride
         _check_size("stride", stride)
-        self.stride = tuple(_height_width(stride))
+        self.stride = tuple(_check_size("tile_size", stride))
         if self.stride[0] > self.height or self.stride[1] > self.width:
             raise ValueError(
                 f"stride {stride} of tiles of {tile_size}: expected no more than the "
@@ -3829,9 +4063,9 @@ class RandomTileDataset(_Tiles):
             image, target, tile_size, transform, region, num_classes, ignore
         )
         self._check_fit("make the tile smaller, or leave the picture out")
-        _need_whole("num_samples", num_samples, 1)
-        _need_whole("seed", seed, 0)
-        _need_whole("tries", tries, 1)
+        _check_number("num_samples", num_samples, 1)
+        _check_number("seed", seed, 0)
+        _check_number("tries", tries, 1)
         if not 0 <= skip_empty <= 1:
             raise ValueError(f"skip_empty {skip_empty}: expected a share, 0 to 1")
         if skip_empty and target is None:
@@ -3847,7 +4081,7 @@ class RandomTileDataset(_Tiles):
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the tiles of an epoch; the first is 0."""
-        _need_whole("epoch", epoch, 0)
+        _check_number("epoch", epoch, 0)
         self._draws.fill_(epoch)
 
     def locate(self, index: int, epoch: int | None = None) -> Tile:
@@ -3897,7 +4131,7 @@ def split_regions(
     square the height. (notebook 09)
     """
     _check_share("val_share", val_share)
-    _need_whole("gap", gap, 0)
+    _check_number("gap", gap, 0)
     if axis not in (None, 0, 1):
         raise ValueError(f"axis {axis}: expected 0 for the height or 1 for the width")
     if axis is None:
@@ -3924,7 +4158,7 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
     the border of a picture of `size`, as it does where a network normalises each image.
     (notebook 09)
     """
-    _need_whole("size", size, 64)
+    _check_number("size", size, 64)
     reach = 0
     device = next((p.device for p in network.parameters()), None)
     with _evaluating(network):
@@ -3940,20 +4174,6 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
                 )
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Put a model into evaluation; afterwards each part is as it was."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    were_training = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, training in zip(parts, were_training, strict=True):
-            part.training = training
 
 
 class _Axis(NamedTuple):
@@ -4003,7 +4223,7 @@ def _activation(activation: str, model: Any) -> Callable[[torch.Tensor], torch.T
     if activation != "auto":
         names = ", ".join(("auto", *known))
         raise ValueError(f"activation {activation!r}: expected one of {names}")
-    own = getattr(getattr(model, "task", None), "probabilities", None)
+    own = getattr(model, "probabilities", None)
     one_or_more = ("softmax", "sigmoid")  # of a bare network
     return own or (lambda logits: known[one_or_more[logits.shape[1] == 1]](logits))
 
@@ -4012,9 +4232,9 @@ def _check_windows(
     tile_size: int | Sequence[int], overlap: int, batch_size: int, weights: str
 ) -> None:
     _check_size("tile_size", tile_size)
-    _need_whole("overlap", overlap, 0)
-    _need_whole("batch_size", batch_size, 1)
-    if overlap >= min(_height_width(tile_size)):
+    _check_number("overlap", overlap, 0)
+    _check_number("batch_size", batch_size, 1)
+    if overlap >= min(_check_size("tile_size", tile_size)):
         raise ValueError(f"overlap {overlap}: expected less than the tile, {tile_size}")
     if weights not in WEIGHTS:
         raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
@@ -4119,7 +4339,7 @@ def predict_tiled(
     _check_windows(tile_size, overlap, batch_size, weights)
     if out is not None:
         _check_out(out, source.size)
-    sides = _height_width(tile_size)
+    sides = _check_size("tile_size", tile_size)
     axes = [
         _axis(length, side, overlap, weights)
         for length, side in zip(source.size, sides, strict=True)
@@ -4142,1002 +4362,93 @@ def predict_tiled(
 
 
 # --------------------------------------------------------------------------------------
-# 10. Lightning system and data module: the training loop, bought. (notebook 04)
-# --------------------------------------------------------------------------------------
-
-# Imported here and not above: what stands before this section runs without Lightning.
-import pytorch_lightning as pl  # noqa: E402
-from pytorch_lightning.plugins.io import TorchCheckpointIO  # noqa: E402
-from pytorch_lightning.utilities.exceptions import (  # noqa: E402
-    MisconfigurationException,
-)
-
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "bce": bce_loss,
-    "bce_dice": bce_dice_loss,
-}
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a kind of target needs for itself; all else is the same for every kind.
-
-    Logits are (B, K, H, W), and targets a batch of what they are for that kind; only
-    `decide` and `paint` see one image.
-    """
-
-    predict: str  # the method that shows what the network finds
-    loss: Callable[..., torch.Tensor]  # of logits, targets and the hyperparameters
-    probabilities: Callable[[torch.Tensor], torch.Tensor]  # of logits
-    count: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits, targets
-    score: Callable[[torch.Tensor], torch.Tensor]  # of summed counts, 0..1
-    start: Callable[[UNet, Sequence[torch.Tensor]], None]  # sets the head's bias
-    decide: Callable[[torch.Tensor], torch.Tensor]  # logits (K, H, W) to a prediction
-    paint: Callable[[torch.Tensor], torch.Tensor]  # prediction or target, to be shown
-
-
-def _mask_loss(
-    logits: torch.Tensor, targets: torch.Tensor, settings: Any
-) -> torch.Tensor:
-    return LOSSES[settings.loss](logits, targets, settings.pos_weight)
-
-
-def _class_loss(
-    logits: torch.Tensor, targets: torch.Tensor, settings: Any
-) -> torch.Tensor:
-    return cross_entropy_loss(logits, targets, settings.class_weights)
-
-
-def _count_masks(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return iou_counts(logits > 0, targets)
-
-
-def _count_classes(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return confusion_matrix(logits.argmax(dim=1), targets, logits.shape[1])
-
-
-def _start_at_foreground(network: UNet, targets: Sequence[torch.Tensor]) -> None:
-    """Start at each mask's share of foreground, refusing what was not divided."""
-    for target in targets:
-        if target.ndim != 3 or len(target) != network.num_out_channels:
-            raise ValueError(
-                f"training target {tuple(target.shape)}: expected masks "
-                f"({network.num_out_channels}, H, W), one per output of the network; "
-                'class ids (H, W) need task="multiclass"'
-            )
-    if foreground_share(targets) == 0:
-        _refuse_nothing_but_ignored(
-            targets,
-            "no training target has a pixel of 1",
-            "masks of 0/255 must be divided by 255, empty ones left out",
-        )
-    network.set_foreground_share(
-        [
-            foreground_share(target[number] for target in targets)
-            for number in range(network.num_out_channels)
-        ]
-    )
-
-
-def _start_at_classes(network: UNet, targets: Sequence[torch.Tensor]) -> None:
-    """Start at the share of each class, refusing masks of 0 and 255."""
-    for target in targets:
-        if target.ndim != 2 or target.dtype != torch.int64:
-            raise ValueError(
-                f"training target of {target.dtype} {tuple(target.shape)}: expected "
-                'class ids, int64 (H, W), as of load_classes; masks need task="binary"'
-            )
-    shares = shares_of_classes(targets, network.num_out_channels)
-    if shares[1:].sum() == 0:
-        _refuse_nothing_but_ignored(
-            targets,
-            "no training target has a class but 0",
-            'masks of 0/255 are for load_mask and task="binary"',
-        )
-    network.set_class_shares(shares.tolist())
-
-
-def _refuse_nothing_but_ignored(
-    targets: Sequence[torch.Tensor], what: str, advice: str
-) -> None:
-    if any((target == IGNORE_INDEX).any() for target in targets):
-        raise ValueError(f"{what}, but some have 255, which means ignored; {advice}")
-
-
-def _paint_masks(masks: torch.Tensor) -> torch.Tensor:
-    """Give each pixel of (K, H, W) the last mask that it is in, as an id from 1 up."""
-    numbers = torch.arange(1, len(masks) + 1, device=masks.device).view(-1, 1, 1)
-    ids = ((masks == 1) * numbers).amax(dim=0)
-    return torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_INDEX, ids)
-
-
-_BINARY = Task(
-    predict="predict_mask",
-    loss=_mask_loss,
-    probabilities=torch.sigmoid,
-    count=_count_masks,
-    score=iou_of,
-    start=_start_at_foreground,
-    decide=partial(torch.gt, other=0),
-    paint=partial(torch.eq, other=1),
-)
-TASKS = {
-    "binary": _BINARY,
-    "multilabel": replace(_BINARY, predict="predict_masks", paint=_paint_masks),
-    "multiclass": Task(
-        predict="predict_classes",
-        loss=_class_loss,
-        probabilities=partial(torch.softmax, dim=1),
-        count=_count_classes,
-        score=mean_iou,
-        start=_start_at_classes,
-        decide=partial(torch.argmax, dim=0),
-        paint=torch.clone,
-    ),
-}
-
-
-def quiet_lightning() -> None:
-    """Silence what Lightning says about the machine and about small data."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", module="lightning_fabric")
-
-
-class UISegmentationData(pl.LightningDataModule):
-    """The pairs of a folder as batches, for training and for validation.
-
-    image_size: (height, width), or one number for both, that all are scaled to.
-    overfit_num: train on that many samples of the first pair, and validate on the same
-    pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
-    drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
-    name) shows, and no scene is then on both sides. augment: a paired transform for the
-    scaled training pictures. patterns, read_target: see `find_pairs`, `PairDataset`;
-    `load_classes` as read_target gives class ids, `load_masks` overlapping masks.
-    Raises ValueError if a set would be empty or a batch larger than the data.
-    (notebooks 04, 05)
-    """
-
-    def __init__(
-        self,
-        data_dir: Path | str,
-        batch_size: int = 4,
-        image_size: int | tuple[int, int] = (256, 256),
-        overfit_num: int = 0,
-        *,
-        val_share: float = 0.2,
-        scenes: Mapping[str, str] | None = None,
-        augment: PairTransform | None = None,
-        patterns: tuple[str, str] | None = None,
-        read_target: ReadTarget = load_mask,
-        num_workers: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        _need_at_least("batch_size", batch_size, 1)
-        _need_at_least("overfit_num", overfit_num, 0)
-        _need_at_least("num_workers", num_workers, 0)
-        _check_share("val_share", val_share)
-        self.data_dir = Path(data_dir)
-        self.batch_size = batch_size
-        self.overfit_num = overfit_num
-        self.val_share = val_share
-        self.scenes = scenes
-        self.patterns = patterns
-        self.read_target = read_target
-        self.num_workers = num_workers
-        self.seed = seed
-        self.image_size = _height_width(image_size)
-        resize, to_tensor = ImageTargetResize(self.image_size), ImageTargetToTensor()
-        self.transform = ImageTargetCompose([resize, to_tensor])
-        self.train_transform = self.transform
-        if augment is not None:
-            self.train_transform = ImageTargetCompose([resize, augment, to_tensor])
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the two parts; runs in every process."""
-        train, val = self.split(self.trainer.world_size if self.trainer else 1)
-        self.train_set = self._dataset(train, self.train_transform)
-        self.val_set = self._dataset(val, self.transform)
-
-    def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
-        """List the pairs to train and to validate on.
-
-        Raises ValueError if a process would not get one whole batch.
-        """
-        pairs = find_pairs(self.data_dir, self.patterns)
-        if self.overfit_num:
-            train, val = pairs[:1] * self.overfit_num, pairs[:1]
-        else:
-            train, val = self._split(pairs)
-        if len(train) < self.batch_size * num_processes:
-            each = f" for each of {num_processes} processes" * (num_processes > 1)
-            raise ValueError(
-                f"batch_size {self.batch_size}: there are only {len(train)} training "
-                f"samples, so not one whole batch{each}; expected a smaller batch or "
-                "more data"
-            )
-        return train, val
-
-    def _dataset(self, pairs: list[Pair], transform: PairTransform) -> PairDataset:
-        return PairDataset(pairs, transform, read_target=self.read_target, cache=True)
-
-    def _split(self, pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
-        if len(pairs) < 2:
-            raise ValueError(
-                f"{self.data_dir}: {len(pairs)} pairs; expected at least 2, one to "
-                "train on and one to validate, or overfit_num"
-            )
-        groups = [self._scene_of(image) for image, _ in pairs]
-        parts = group_split(groups, self.val_share, self.seed)
-        train, val = ([pairs[i] for i in part] for part in parts)
-        return train, val
-
-    def _scene_of(self, image: Path) -> str:
-        """Say which scene an image shows; without scenes each is its own."""
-        if self.scenes is None:
-            return str(image)
-        scene = _scene_of(image.relative_to(self.data_dir).as_posix(), self.scenes)
-        if scene is None:
-            raise ValueError(
-                f"{image}: has no scene; expected one for every image, by file name"
-            )
-        return scene
-
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
-        return self._loader(self.train_set, shuffle=True, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader:
-        """All of the validation set, in order."""
-        return self._loader(self.val_set)
-
-    def _loader(self, dataset: PairDataset, **options: bool) -> DataLoader:
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            num_workers=self.num_workers,  # new ones each epoch, so a resume repeats
-            **options,
-        )
-
-
-def _sound_targets(samples: Iterable[Sample]) -> list[torch.Tensor]:
-    """List the targets of training samples, refusing what cannot be learnt from."""
-    targets = []
-    for image, target in samples:
-        if not isinstance(image, torch.Tensor) or not isinstance(target, torch.Tensor):
-            raise ValueError(
-                f"training samples hold {type(image).__name__} and "
-                f"{type(target).__name__}: expected tensors; add ImageTargetToTensor"
-            )
-        if image.max() > 16:
-            raise ValueError(
-                f"training images reach {image.max():g}: expected 0..1; divide by 255"
-            )
-        targets.append(target)
-    return targets
-
-
-def _check_task(
-    task: str,
-    num_out_channels: int,
-    loss: str,
-    pos_weight: float | None,
-    class_weights: Sequence[float] | None,
-) -> None:
-    """Refuse settings that do not go together."""
-    if task not in TASKS:
-        raise ValueError(
-            f"task {task!r}: expected one of {', '.join(TASKS)}"
-            f"{_nearest(str(task), TASKS)}"
-        )
-    if loss not in LOSSES:
-        raise ValueError(f"loss {loss!r}: expected one of {', '.join(LOSSES)}")
-    if task == "binary" and num_out_channels != 1:
-        raise ValueError(
-            f'num_out_channels {num_out_channels} with task "binary": expected 1; '
-            'several classes need task="multiclass", or "multilabel" if they overlap'
-        )
-    if task == "multiclass":
-        if not 2 <= num_out_channels <= IGNORE_INDEX:
-            raise ValueError(
-                f'num_out_channels {num_out_channels} with task "multiclass": expected '
-                f"2 to {IGNORE_INDEX}, one per class, background too"
-            )
-        if loss != "bce" or pos_weight is not None:
-            raise ValueError(
-                f'loss {loss!r} and pos_weight {pos_weight} with task "multiclass": '
-                "its loss is cross entropy; expected neither, see class_weights"
-            )
-    if class_weights is not None:
-        if task != "multiclass":
-            raise ValueError(
-                f'class_weights with task "{task}": expected none; see pos_weight'
-            )
-        _checked_weights(class_weights, torch.empty(1, num_out_channels))
-
-
-class UISegmentationSystem(pl.LightningModule):
-    """A UNet and how it is trained: loss, scores, optimiser and schedule.
-
-    learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
-    after 30 % of the steps and ends at a thousandth. image_size: (height, width) to
-    predict at; by default that of the `UISegmentationData` it is trained with, and
-    without such data each picture's own. network: settings of `UNet`.
-
-    task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
-    overlap, (K, H, W). "multiclass": class ids (H, W), each pixel of one class. The
-    network then needs num_out_channels=K. loss: "bce" or "bce_dice", and pos_weight,
-    are for masks; classes have cross entropy, with class_weights. Logs train_loss,
-    val_loss and val_iou: of all pixels and masks together, or the mean over the classes
-    of their IoU of all pixels. (notebooks 04, 08)
-    """
-
-    def __init__(
-        self,
-        learning_rate: float = 3e-3,
-        max_features: int = 256,
-        *,
-        task: str = "binary",
-        loss: str = "bce",
-        pos_weight: float | None = None,
-        class_weights: Sequence[float] | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        **network: Any,
-    ) -> None:
-        super().__init__()
-        num_out_channels = network.get("num_out_channels", 1)
-        _check_task(task, num_out_channels, loss, pos_weight, class_weights)
-        if class_weights is not None:  # plain numbers, for the checkpoint
-            class_weights = [float(weight) for weight in class_weights]
-        self.save_hyperparameters()
-        self.network = UNet(max_features=max_features, **network)
-
-    @property
-    def task(self) -> Task:
-        """What the kind of target needs."""
-        return TASKS[self.hparams.task]
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.network(image)
-
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
-        return self.task.loss(logits, targets, self.hparams)
-
-    def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Measure how right logits are, 0..1, as val_iou does."""
-        return self.task.score(self.task.count(logits, targets))
-
-    def on_fit_start(self) -> None:
-        """Predict, unless told otherwise, at the size that is trained at."""
-        data = self.trainer.datamodule
-        if self.hparams.image_size is None and isinstance(data, UISegmentationData):
-            self.hparams.image_size = data.image_size
-
-    def on_train_start(self) -> None:
-        """Start at the data's share of each class; a resumed run has learnt it."""
-        self._check_schedule()
-        if self.trainer.ckpt_path is None and self.trainer.global_step == 0:
-            samples = itertools.islice(self.trainer.train_dataloader.dataset, 100)
-            targets = _sound_targets(samples)
-            if not self.network.head.bias.any():  # zero only before any training
-                self.task.start(self.network, targets)
-
-    def _check_schedule(self) -> None:
-        """Refuse to go on with another number of steps than the schedule was made for.
-
-        OneCycle ends at its last step; what a checkpoint holds cannot be stretched.
-        """
-        schedule = self.lr_schedulers()
-        planned = getattr(schedule, "total_steps", None)
-        steps = int(self.trainer.estimated_stepping_batches)
-        if planned not in (None, steps):
-            raise ValueError(
-                f"the checkpoint was to train for {planned} steps, the Trainer for "
-                f"{steps}; expected the same max_epochs, data and batch size; for more "
-                "training, start a new run from its weights"
-            )
-
-    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
-        image, target = batch
-        loss = self.loss(self(image), target)
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch: Sample, batch_idx: int) -> None:
-        image, target = batch
-        logits = self(image)
-        loss = self.loss(logits, target)
-        self.log("val_loss", loss, batch_size=len(image), sync_dist=True)
-        self._val_counts += self.task.count(logits, target)
-
-    def on_validation_epoch_start(self) -> None:
-        self._val_counts = 0
-
-    def on_validation_epoch_end(self) -> None:
-        counts = self.all_gather(self._val_counts)  # of several processes: one more dim
-        counts = counts.reshape(-1, *self._val_counts.shape).sum(dim=0)
-        self.log("val_iou", self.task.score(counts))
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
-        steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
-            raise ValueError(
-                "training without end: the OneCycle schedule needs a number of steps; "
-                "give the Trainer max_epochs or max_steps"
-            )
-        optimizer = torch.optim.Adam(self.parameters(), self.hparams.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.hparams.learning_rate,
-            total_steps=int(steps),
-            div_factor=10,
-            final_div_factor=100,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
-        if gradient_clip_val is None:
-            gradient_clip_val = 1.0
-        self.clip_gradients(
-            optimizer, gradient_clip_val, gradient_clip_algorithm or "norm"
-        )
-
-    def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
-        """Find the interface in a PIL picture of any size: bool (H, W) of that size.
-
-        threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
-        what is not a picture and for a network of another task.
-        """
-        self._need("predict_mask")
-        return self._masks(image, [threshold])[0]
-
-    def predict_masks(
-        self, image: Image.Image, threshold: float | Sequence[float] = 0.5
-    ) -> np.ndarray:
-        """Find overlapping classes in a PIL picture of any size: bool (K, H, W).
-
-        threshold: as in `predict_mask`, or one for each class. (notebook 08)
-        """
-        self._need("predict_masks")
-        num_classes = self.network.num_out_channels
-        one = np.ndim(threshold) == 0
-        thresholds = [threshold] * num_classes if one else list(threshold)
-        if len(thresholds) != num_classes:
-            raise ValueError(
-                f"{len(thresholds)} thresholds: expected one, or {num_classes}, one "
-                "per class"
-            )
-        return self._masks(image, thresholds)
-
-    def predict_classes(self, image: Image.Image) -> np.ndarray:
-        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W).
-
-        Raises ValueError as `predict_mask` does. (notebook 08)
-        """
-        self._need("predict_classes")
-        return self._logits(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
-
-    def _need(self, method: str) -> None:
-        """Refuse to predict what the network was not trained for."""
-        if self.task.predict != method:
-            raise ValueError(
-                f"{method}: not for a network of task {self.hparams.task}; use "
-                f"{self.task.predict}"
-            )
-
-    def _masks(self, image: Image.Image, thresholds: Sequence[float]) -> np.ndarray:
-        """Find what is at least as probable as thresholds (K,): bool (K, H, W)."""
-        for threshold in thresholds:
-            if not 0 <= threshold <= 1:
-                raise ValueError(
-                    f"threshold {threshold}: a probability, expected 0 to 1"
-                )
-        probabilities = self._logits(image).sigmoid().cpu()
-        return (probabilities >= torch.tensor(thresholds).view(-1, 1, 1)).numpy()
-
-    @torch.inference_mode()
-    def _logits(self, image: Image.Image) -> torch.Tensor:
-        """Look at a PIL picture of any size: logits (K, H, W) of that size."""
-        if not isinstance(image, Image.Image):
-            raise ValueError(
-                f"prediction got {type(image).__name__}: expected a PIL picture; files "
-                "are read by load_image"
-            )
-        image = _to_rgb(_upright(image), "picture")
-        size = (image.height, image.width)
-        tensor = v2.functional.to_image(image)
-        if self.hparams.image_size:
-            size_inside = list(_height_width(self.hparams.image_size))
-            tensor = v2.functional.resize(tensor, size_inside, antialias=True)
-        tensor = v2.functional.to_dtype(tensor, torch.float32, scale=True)
-        with _evaluating(self):
-            logits = self(tensor[None].as_subclass(torch.Tensor).to(self.device))
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
-        return logits[0]
-
-
-class StepProgress(pl.Callback):
-    """A progress bar over all steps.
-
-    Without `timed` it goes to stdout and shows neither clock nor rate, so that a
-    notebook's output can be compared; with it, to stderr, with the time left.
-    """
-
-    UNTIMED = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
-
-    def __init__(self, timed: bool = False) -> None:
-        self.timed = timed
-        self.bar: tqdm | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        self.bar = tqdm(
-            total=int(trainer.estimated_stepping_batches),
-            initial=trainer.global_step,
-            file=sys.stderr if self.timed else sys.stdout,
-            ncols=78,
-            desc="training",
-            unit="step",
-            bar_format=None if self.timed else self.UNTIMED,
-        )
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.update()
-
-    def on_train_end(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self.on_train_end()
-
-
-class Watch(pl.Callback):
-    """Remembers how training goes on one sample, looking every few steps.
-
-    Fills `steps`, `losses` (of the batch), `ious` and `probabilities` (float (H, W), of
-    several classes (K, H, W), on the CPU), from step 0 on: the curves and the frames of
-    a GIF.
-    """
-
-    def __init__(self, sample: Sample, every_n_steps: int = 5) -> None:
-        _need_at_least("every_n_steps", every_n_steps, 1)
-        self.sample = sample
-        self.every_n_steps = every_n_steps
-        self.steps: list[int] = []
-        self.losses: list[float] = []
-        self.ious: list[float] = []
-        self.probabilities: list[torch.Tensor] = []
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
-    ) -> None:
-        if self.steps:
-            return
-        image, target = self.sample
-        with torch.inference_mode():
-            logits = module(image[None].to(module.device)).cpu()
-            loss = module.loss(logits, target[None])
-        self._look(trainer.global_step, float(loss), module)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
-            self._look(trainer.global_step, float(outputs["loss"]), module)
-
-    @torch.inference_mode()
-    def _look(self, step: int, loss: float, module: pl.LightningModule) -> None:
-        image, target = self.sample
-        logits = module(image[None].to(module.device)).cpu()
-        self.steps.append(step)
-        self.losses.append(loss)
-        self.ious.append(float(module.score(logits, target[None])))
-        self.probabilities.append(module.task.probabilities(logits)[0].squeeze(0))
-
-
-class SafeCheckpointIO(TorchCheckpointIO):
-    """A Trainer plugin: checkpoints whole or not at all, and plain values only."""
-
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,
-    ) -> None:
-        """Write beside and move into place. Raises OSError if that fails."""
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _beside(path) as part:
-                torch.save(checkpoint, part)
-        except (RuntimeError, FileExistsError, NotADirectoryError) as error:
-            raise OSError(f"{path}: could not be written ({error})") from error
-
-    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read what `read_checkpoint` reads."""
-        return read_checkpoint(path)
-
-
-def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint's plain values; code in it is never run.
-
-    It holds `state_dict` and `hyper_parameters`, and, to go on training from, what
-    Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
-    short, of another kind, or carries more than plain values.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; give the checkpoint in it")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of foreign bytes an unpickler makes anything
-        if "GLOBAL" in str(error):
-            what = "carries more than tensors and plain values, possibly code"
-            _refuse(path, what, "plain values", "it is not loaded")
-        what = "damaged, cut short or not a checkpoint"
-        _refuse(path, what, "a file that training wrote", "copy or train it again")
-    keys = ("state_dict", "hyper_parameters")
-    if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in keys):
-        _refuse(path, "holds something else", f"{' and '.join(keys)}", "see `train`")
-    return checkpoint
-
-
-def load_system(path: Path | str) -> UISegmentationSystem:
-    """Make the trained system that a checkpoint holds, on the CPU.
-
-    Raises what `read_checkpoint` raises, and ValueError for another model's checkpoint.
-    (notebook 05)
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        system = UISegmentationSystem(**checkpoint["hyper_parameters"])
-        system.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        what = f"is of another model ({_one_line(error)[:200]})"
-        _refuse(path, what, "one of UISegmentationSystem", "train it with this module")
-    return system.eval()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-class RunFolder(pl.Callback):
-    """Keeps a run in a folder, so that nothing is lost when it is killed.
-
-    After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
-    target of some validation samples; where masks overlap, the last is in front),
-    best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
-    go on from). At the end: curves.png. Each is written beside and moved into place;
-    SafeCheckpointIO does that for checkpoints.
-    patience: stop after that many epochs without a better val_iou; 0: never.
-    Raises ValueError without validation data and when the loss is no number any more,
-    FileExistsError rather than write over another run. (notebook 05)
-    """
-
-    def __init__(
-        self, folder: Path | str, num_pictures: int = 4, *, patience: int = 0
-    ) -> None:
-        self.folder = Path(folder)
-        self.patience = patience
-        self.num_pictures = num_pictures
-        self.rows: list[dict[str, float]] = []
-        self._losses: list[torch.Tensor] = []
-        self._rate = 0.0
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The row of the log with the best val_iou."""
-        return max(self.rows, key=lambda row: row["val_iou"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "random": torch.get_rng_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = state["rows"]
-        torch.set_rng_state(state["random"])
-
-    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        if not trainer.enable_validation:
-            raise ValueError(
-                "RunFolder: there is no validation data, by which it keeps the best; "
-                "give fit a second loader"
-            )
-        last = self.folder / "last.ckpt"
-        if trainer.ckpt_path is None and last.exists():
-            raise FileExistsError(
-                f"{self.folder}: holds a run already; name a new folder, or go on with "
-                f"fit(..., ckpt_path={str(last)!r})"
-            )
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self._stop_without_gain(trainer)
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        self._losses.clear()
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        self._losses.append(outputs["loss"].detach())
-
-    def on_train_epoch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule
-    ) -> None:
-        self.rows.append(self._row(trainer))
-        is_best = self.rows[-1] is self.best
-        if trainer.is_global_zero:
-            self._write_log()
-            self._write_pictures(trainer, module)
-        if is_best:
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
-        trainer.save_checkpoint(self.folder / "last.ckpt")
-        self._stop_without_gain(trainer)
-
-    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
-        """Stop; unlike EarlyStopping this counts the log, so it survives a resume."""
-        if self.patience and self.rows:
-            waited = self.rows[-1]["epoch"] - self.best["epoch"]
-            trainer.should_stop = waited >= self.patience
-
-    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        if trainer.is_global_zero and self.rows:
-            self._write_curves()
-
-    def _row(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Put an epoch's numbers in a row."""
-        epoch = trainer.current_epoch + 1
-        train_loss = float(torch.stack(self._losses).mean())
-        val_loss, val_iou = (
-            float(trainer.callback_metrics[name]) for name in ("val_loss", "val_iou")
-        )
-        for loss in (train_loss, val_loss):
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"the loss is {loss} in epoch {epoch}: expected a finite number; "
-                    "train anew with a lower learning rate"
-                )
-        return {
-            "epoch": epoch,
-            "step": trainer.global_step,
-            "train_loss": train_loss,
-            "val_loss": val_loss,
-            "val_iou": val_iou,
-            "learning_rate": self._rate,
-        }
-
-    def _write_log(self) -> None:
-        path = self.folder / "log.csv"
-        with _beside(path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            for row in self.rows:
-                writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-
-    @torch.inference_mode()
-    def _write_pictures(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Draw some validation samples, evenly spaced, a row each."""
-        dataset = trainer.val_dataloaders.dataset
-        count = min(self.num_pictures, len(dataset))
-        rows = []
-        for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
-            image, target = dataset[index]
-            logits = module(image[None].to(module.device)).cpu()
-            highest = module.task.probabilities(logits)[0].amax(dim=0)
-            painted = map(module.task.paint, (module.task.decide(logits[0]), target))
-            parts = [to_array(part) for part in (image, highest, *painted)]
-            rows.append(np.hstack(parts))
-        path = self.folder / "epochs" / f"{len(self.rows):03}.png"
-        path.parent.mkdir(exist_ok=True)
-        with _beside(path) as part:
-            Image.fromarray(np.vstack(rows)).save(part, format="PNG")
-
-    def _write_curves(self) -> None:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        losses, scores = figure.subplots(1, 2)
-        epochs = [row["epoch"] for row in self.rows]
-        for name, axis in zip(
-            ("train_loss", "val_loss", "val_iou"), (losses, losses, scores), strict=True
-        ):
-            axis.plot(epochs, [row[name] for row in self.rows], ".-", label=name)
-        for axis in (losses, scores):
-            axis.set_xlabel("epoch")
-            axis.legend()
-        with _beside(self.folder / "curves.png") as part:
-            figure.savefig(part, format="png")
-
-
-def train_augmentation() -> ImageTargetCompose:
-    """What `train` does to training pictures: mirror half of them, change colours.
-
-    Gentle: shifting and scaling as well scored lower in trainings of 2 to 12 minutes.
-    """
-    return ImageTargetCompose(
-        [
-            ImageTargetRandomHorizontalFlip(),
-            ImageTargetColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
-        ]
-    )
-
-
-# --------------------------------------------------------------------------------------
-# 11. Command line: check, train, predict. (notebooks 05 and 10)
+# 12. Command line: check, train, predict; its settings are section 0. (notebook 13)
 # --------------------------------------------------------------------------------------
 
 # The checkpoint that `predict` uses by itself: the project's, not copied with the file.
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
-MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers")
-# Pixels; a batch of larger pictures fits into no ordinary memory.
-LARGEST_SIDE = 8192
-# Settings of `check` too.
-READING = ("patterns", "scenes", "threshold", "foreground", "ignore")
+MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
+# Tells the processes that a run starts for further devices which folder is its own.
+RUN_FOLDER = "UI_SEGMENTATION_RUN_FOLDER"
 
 
-def _setting(default: Any, text: str, *flags: str, **options: Any) -> Any:
-    metadata = {"help": text, "flags": flags, "options": options}
-    return field(default=default, metadata=metadata)
+def read_scenes(path: Path | str) -> dict[str, str]:
+    """Read which scene each image belongs to, from a CSV table `image,scene`.
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Every setting of `train`, its default and its meaning; --help shows the same.
-
-    Raises ValueError for a value out of range.
+    Gives scene by file name of the image. Raises ValueError with the line for a missing
+    column or value and for an image named twice. (notebook 06)
     """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
+    scenes: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            for row in rows:
+                image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
+                if not image or not scene or image in scenes:
+                    arrived = f"line {rows.line_num} names {image!r} in {scene!r}"
+                    expected = "image,scene in the first line, then each image once"
+                    _refuse(path, arrived, expected, "mend that line")
+                scenes[image] = scene
+    except (UnicodeDecodeError, csv.Error) as error:
+        _refuse(path, f"not a CSV table ({error})", "UTF-8 text", "save it as such")
+    if not scenes:
+        _refuse(path, "no lines after the first", "one for each image", "add them")
+    return scenes
 
-    dataset: str = _setting("", "folder of pairs; see check", "-d", metavar="FOLDER")
-    output_dir: str = _setting("runs", "folder of the runs", "-o", metavar="FOLDER")
-    batch_size: int = _setting(4, "samples a step, in each process", "-b")
-    learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
-    max_epochs: int = _setting(30, "passes over the training pictures")
-    image_size: tuple[int, ...] = _setting(
-        (256, 256),
-        "pixels that pictures are scaled to: height and width, or one number",
-    )
-    overfit_num: int = _setting(0, "if above 0, samples of the first pair alone")
-    val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
-    augment: bool = _setting(True, "mirror training pictures and change their colours")
-    loss: str = _setting("bce_dice", "bce or bce_dice")
-    pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
-    fast: bool = _setting(False, "work at half the resolution inside: a third the time")
-    max_features: int = _setting(256, "channels of the network's lowest level")
-    weights: str = _setting(
-        "", "checkpoint to start from, network and all", metavar="FILE"
-    )
-    patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
-    seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
-    num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
-    patterns: tuple[str, ...] = _setting(
-        (), 'names of image and target: "{key}_input.*" "{key}_target.*"'
-    )
-    scenes: str = _setting(
-        "", "CSV of image,scene: no scene on both sides of the split"
-    )
-    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
-    foreground: tuple[str, ...] = _setting(
-        (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
-    )
-    ignore: tuple[str, ...] = _setting((), "what is neither: ids or colours")
-    accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
-    devices: str = _setting("auto", "how many of them, on each machine")
-    num_nodes: int = _setting(1, "machines")
-    strategy: str = _setting("auto", "how processes share the work, such as ddp")
-    precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
 
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("max_epochs", 1),
-            ("overfit_num", 0),
-            ("patience", 0),
-            ("seed", 0),
-            ("num_workers", 0),
-            ("num_nodes", 1),
-        ):
-            _need_at_least(name, getattr(self, name), least)
-        if self.seed >= 2**32:
-            raise ValueError(f"seed {self.seed}: expected below 2**32")
-        if not 1 <= self.threshold <= 255:
-            raise ValueError(f"threshold {self.threshold}: expected 1 to 255")
-        if self.devices != "auto" and not re.fullmatch("[1-9][0-9]*", self.devices):
-            raise ValueError(f"devices {self.devices}: expected a number or auto")
-        for name in ("learning_rate", "pos_weight"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} {getattr(self, name)}: expected above 0")
-        if len(self.image_size) not in (1, 2):
+def _parse_values(text: str) -> list[MaskValue]:
+    """Read ids and colours as they are typed: "15", "1-9", "ff00ff", "1,2"."""
+    values: list[MaskValue] = []
+    for part in text.split(","):
+        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
+        if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
+            values.append(tuple(bytes.fromhex(part.removeprefix("#"))))
+        elif ids:
+            values += range(int(ids[1]), int(ids[2] or ids[1]) + 1)
+        else:
             raise ValueError(
-                f"image_size {self.image_size}: expected one or two numbers"
+                f"{text!r}: expected ids like 15, 1-9 or 1,2, or a colour like ff00ff"
             )
-        _check_size("image_size", self.size)
-        if max(self.size) > LARGEST_SIDE:
-            raise ValueError(
-                f"image_size {self.image_size}: expected at most {LARGEST_SIDE} pixels "
-                "a side; for larger pictures see notebook 09"
-            )
-        if len(self.patterns) not in (0, 2):
-            raise ValueError(f"patterns {self.patterns}: expected two of them")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return (self.image_size[0], self.image_size[-1])
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Make settings from names and values; lists become tuples.
-
-        Raises ValueError for a name that is none, with the nearest that is one, and for
-        a value of another type.
-        """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{type(values).__name__}: expected names and values")
-        defaults = {field.name: field.default for field in fields(cls)}
-        read = {}
-        for name, value in values.items():
-            if name not in defaults:
-                raise ValueError(f"setting {name!r}: unknown{_nearest(name, defaults)}")
-            kind = type(defaults[name])
-            takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
-            if not isinstance(value, takes):
-                raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
-            read[name] = kind(value)
-        return cls(**read)
+    return values
 
 
-def _mask_values(text: str) -> list[MaskValue]:
-    """Read a class id, "15", several, "1-255", or a colour, "ff00ff"."""
-    if re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
-        red, green, blue = bytes.fromhex(text.removeprefix("#"))
-        return [(red, green, blue)]
-    if match := re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text):
-        first, last = match[1], match[2] or match[1]
-        return list(range(int(first), int(last) + 1))
-    raise ValueError(
-        f"{text!r}: expected a class id like 15, ids like 1-9, or a colour like ff00ff"
-    )
+def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
+    """Give the values of each class by its name; "0-8" is nine classes."""
+    classes: dict[str, list[MaskValue]] = {}
+    for text in settings.classes:
+        name, named, values = text.rpartition("=")
+        parsed = _parse_values(values)
+        groups = {name: parsed} if named else {str(value): [value] for value in parsed}
+        if classes.keys() & groups:
+            raise ValueError(f"classes {text!r}: expected each name once")
+        classes |= groups
+    return classes
 
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
     foreground, ignore = (
-        tuple(itertools.chain.from_iterable(map(_mask_values, texts)))
+        list(itertools.chain.from_iterable(map(_parse_values, texts)))
         for texts in (settings.foreground, settings.ignore)
     )
-    _roles(foreground, ignore)
+    classes = _parse_classes(settings)
+    if classes and foreground:
+        raise ValueError("--foreground and --classes: expected one of them")
+    read_target = partial(
+        load_mask, threshold=settings.threshold, foreground=foreground, ignore=ignore
+    )
+    if classes:
+        values = list(classes.values())
+        read_target = partial(load_classes, classes=values, ignore=ignore)
     return {
         "patterns": settings.patterns or None,
+        "allow_missing": settings.allow_missing,
         "scenes": read_scenes(settings.scenes) if settings.scenes else None,
-        "read_target": partial(
-            load_mask,
-            threshold=settings.threshold,
-            foreground=foreground,
-            ignore=ignore,
-        ),
+        "read_target": read_target,
     }
 
 
@@ -5155,49 +4466,106 @@ def _train(options: argparse.Namespace) -> int:
     """Run `train`: look at the folder, train, say how to predict."""
     given = dict(vars(options))
     resume = given.pop("resume")
-    folder, settings = _continue(resume, given) if resume else (None, Settings(**given))
+    folder, settings = _resumed(resume, given) if resume else (None, Settings(**given))
     if not settings.dataset:
         raise ValueError("train: which folder? give it with -d")
-    if settings.weights and not resume:
-        settings = replace(settings, **_network_of(settings.weights, given))
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    reading = _reading(settings)
     is_first = not pl.utilities.rank_zero_only.rank
+    reading = _reading(settings)
     if is_first:
-        _refuse_sick(settings.dataset, reading)
-    system = _new_system(settings)
-    data = _new_data(settings, reading)
+        report = check_pairs(settings.dataset, progress=True, **reading)
+        if report.problems:
+            print(report)
+        if report.foreground_share == 0:
+            raise ValueError(
+                f"{settings.dataset}: no mask has a pixel of foreground, so there is "
+                "nothing to learn; say with --foreground which values are meant"
+            )
+        if not report.ok:
+            raise ValueError(
+                f"{settings.dataset}: has faults, listed above; mend them first"
+            )
+    data = UISegmentationData(
+        settings.dataset,
+        settings.batch_size,
+        settings.size,
+        settings.overfit_num,
+        val_share=settings.val_share,
+        augment=train_augmentation() if settings.augment else None,
+        num_workers=settings.num_workers,
+        cache=settings.cache,
+        seed=settings.seed,
+        **reading,
+    )
+    system = _new_system(settings, data, given)
     keeper = RunFolder(folder or "", patience=settings.patience)
-    trainer = _new_trainer(settings, keeper)
+    trainer = pl.Trainer(
+        max_epochs=settings.max_epochs,
+        accelerator=settings.accelerator,
+        devices=int(settings.devices) if settings.devices.isdecimal() else "auto",
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        callbacks=[StepProgress(timed=True), keeper],
+        plugins=[SafeCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
     data.split(trainer.world_size)  # refuses too few before there is a folder
     keeper.folder = folder or _new_folder(settings, is_first)
+    last = keeper.folder / "last.ckpt"
+    if last.exists():
+        kept = read_checkpoint(last)
+        if "loops" not in kept or kept["hyper_parameters"] != system.settings:
+            _refuse(last, "not this run's", "its last checkpoint", "start a new run")
+    _end_with_others(is_first)
     try:
-        trainer.fit(system, data, ckpt_path=_find_last(keeper.folder, system))
+        trainer.fit(system, data, ckpt_path=last if last.exists() else None)
     except SystemExit:  # how Lightning answers an interrupt
         resume = _command("train", "--resume", keeper.folder)
         print(f"\ninterrupted; go on with: {resume}")
         return 130
     if is_first:
-        print(_farewell(keeper))
+        best, checkpoint = keeper.best, keeper.folder / "best.ckpt"
+        print(
+            f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
+            f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
+            f"to predict: {_command('predict', '--checkpoint', checkpoint)} PICTURES ..."
+        )
     return 0
 
 
-def _network_of(weights: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings of a checkpoint's network; what is given must not differ."""
-    learnt = _load_binary(weights).hparams
-    own = {"max_features": learnt.max_features, "fast": learnt.get("fast", False)}
-    for name, value in own.items():
-        if given.get(name, value) != value:
-            flag = f"--{name.replace('_', '-')}"
-            expected = f"{given[name]}, as {flag} says"
-            _refuse(weights, f"{name} is {value}", expected, f"leave out {flag}")
-    return own
+def _end_with_others(is_first: bool) -> None:
+    """Let a signal end all processes of a run; one alone would wait for ever."""
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if not is_first:
+        threading.Thread(target=watch, daemon=True).start()
 
 
-def _continue(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
+def _command(*words: Any) -> str:
+    """Put a command line of this module together, to be copied."""
+    return shlex.join(["python", os.path.relpath(__file__), *map(str, words)])
+
+
+def _resumed(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
     """Read an earlier run's settings; only what describes the machine may change."""
-    folder = Path(run)
+    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
     path = folder / "settings.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -5213,82 +4581,23 @@ def _continue(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
         saved = Settings.from_dict(json.loads(path.read_text()))
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); start a new run") from error
-    if not saved.dataset:
-        raise ValueError(f"{path}: names no dataset; start a new run")
     return folder, replace(saved, **given)
 
 
-def _find_last(folder: Path, system: UISegmentationSystem) -> Path | None:
-    """Give a run's last checkpoint, None if it never came to one.
-
-    Raises ValueError for a file that is another run's or not to go on from.
-    """
-    path = folder / "last.ckpt"
-    if not path.exists():
-        return None
-    needed = {"loops", "optimizer_states", "lr_schedulers", "callbacks"}
-    lacks = needed - read_checkpoint(path).keys()
-    if lacks or load_system(path).hparams != system.hparams:
-        _refuse(path, "not this run's", "its last checkpoint", "start a new run")
-    return path
-
-
-def _refuse_sick(dataset: str, reading: Mapping[str, Any]) -> None:
-    """Show what the doctor finds; raise ValueError if it is more than warnings."""
-    report = check_pairs(dataset, progress=True, **reading)
-    if report.problems:
-        print(report)
-    if report.foreground_share == 0:
-        raise ValueError(
-            f"{dataset}: no mask has a pixel of foreground, so there is nothing to "
-            "learn; say with --foreground which values are meant"
-        )
-    if not report.ok:
-        raise ValueError(f"{dataset}: has faults, listed above; mend them first")
-
-
-def _new_system(settings: Settings) -> UISegmentationSystem:
-    """Make the system to train, from scratch or from a checkpoint's weights."""
-    changes = {
-        "learning_rate": settings.learning_rate,
-        "loss": settings.loss,
-        "pos_weight": settings.pos_weight,
-        "image_size": settings.size,
-    }
-    if not settings.weights:
-        return UISegmentationSystem(
-            max_features=settings.max_features,
-            fast=settings.fast,
-            **changes,
-        )
-    learnt = _load_binary(settings.weights)
-    system = UISegmentationSystem(**{**learnt.hparams, **changes})
-    system.load_state_dict(learnt.state_dict())
-    return system
-
-
-def _load_binary(path: Path | str) -> UISegmentationSystem:
-    """Load a checkpoint of the one task that the commands know."""
-    system = load_system(path)
-    if system.hparams.task != "binary":
-        arrived = f"a network of task {system.hparams.task}"
-        advice = "the others are trained and used from Python, see notebook 08"
-        _refuse(path, arrived, "one of task binary", advice)
-    return system
-
-
-def _new_data(settings: Settings, reading: Mapping[str, Any]) -> UISegmentationData:
-    return UISegmentationData(
-        settings.dataset,
-        settings.batch_size,
-        settings.size,
-        settings.overfit_num,
-        val_share=settings.val_share,
-        augment=train_augmentation() if settings.augment else None,
-        num_workers=settings.num_workers,
-        seed=settings.seed,
-        **reading,
-    )
+def _new_folder(settings: Settings, make: bool) -> Path:
+    """Name the next run's folder, 001 and so on; make it in the first process."""
+    if RUN_FOLDER in os.environ and not make:
+        return Path(os.environ[RUN_FOLDER])
+    parent = _output_folder(settings.output_dir)
+    taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+    folder = parent / f"{max(taken, default=0) + 1:03}"
+    if make:
+        folder.mkdir()
+        os.environ[RUN_FOLDER] = str(folder)
+        kept = asdict(settings) | {"dataset": os.path.abspath(settings.dataset)}
+        with _atomic_write(folder / "settings.json") as part:
+            part.write_text(json.dumps(kept, indent=2) + "\n")
+    return folder
 
 
 def _output_folder(name: str) -> Path:
@@ -5304,102 +4613,155 @@ def _output_folder(name: str) -> Path:
     return folder
 
 
-def _new_folder(settings: Settings, make: bool) -> Path:
-    """Name the next run's folder, 001 and so on; make it in the first process."""
-    parent = _output_folder(settings.output_dir)
-    taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
-    folder = parent / f"{max(taken, default=0) + 1:03}"
-    if make:
-        folder.mkdir()
-        kept = asdict(settings) | {"dataset": os.path.abspath(settings.dataset)}
-        with _beside(folder / "settings.json") as part:
-            part.write_text(json.dumps(kept, indent=2) + "\n")
-    return folder
-
-
-def _new_trainer(settings: Settings, keeper: RunFolder) -> pl.Trainer:
-    callbacks: list[pl.Callback] = [StepProgress(timed=True), keeper]
-    devices = settings.devices
-    return pl.Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
-        devices=int(devices) if devices.isdecimal() else devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def _command(*words: Any) -> str:
-    """Put a command line of this module together, to be copied."""
-    return shlex.join(["python", os.path.relpath(__file__), *map(str, words)])
-
-
-def _farewell(keeper: RunFolder) -> str:
-    """Say how good the run was and what to do with it."""
-    best = keeper.best
-    checkpoint = keeper.folder / "best.ckpt"
-    return (
-        f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
-        f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
-        f"to predict: {_command('predict', '--checkpoint', checkpoint)} PICTURES ..."
-    )
+def _new_system(
+    settings: Settings, data: UISegmentationData, given: Mapping[str, Any]
+) -> UISegmentationSystem:
+    """Make the system to train, from scratch or from a checkpoint's weights."""
+    target = data.split()[0][0][1]
+    classes = _parse_classes(settings)
+    changes = {"learning_rate": settings.learning_rate, "image_size": settings.size}
+    if classes:
+        kind = {"task": "multiclass", "class_names": list(classes)}
+        kind["class_values"] = [values[0] for values in classes.values()]
+    else:
+        changes |= {"loss": settings.loss, "pos_weight": settings.pos_weight}
+        kind = {"task": "binary"}
+        if isinstance(target, dict):
+            kind = {"task": "multilabel", "class_names": list(target)}
+    kind["num_out_channels"] = len(kind.get("class_names", "1"))
+    network = {"max_features": settings.max_features, "fast": settings.fast}
+    if not settings.weights:
+        return UISegmentationSystem(**network, **kind, **changes)
+    learnt = load_system(settings.weights)
+    for name, value in (kind | network).items():
+        own = learnt.settings.get(name, False)
+        if own != value and (name in given or name in kind):
+            flag = f"--{name.replace('_', '-')}"
+            what = f"{value}, as the data and {flag} say"
+            _refuse(settings.weights, f"{name} is {own}", what, f"leave out {flag}")
+    own = {name: value for name, value in learnt.settings.items() if name != "network"}
+    system = UISegmentationSystem(**own | changes)
+    system.load_state_dict(learnt.state_dict())
+    return system
 
 
 def _predict(options: argparse.Namespace) -> int:
     """Run `predict`: write a mask for every picture; 2 if some could not be read."""
-    if not 0 <= options.threshold <= 1:
-        raise ValueError(f"threshold {options.threshold}: a probability, 0 to 1")
+    _check_number("threshold", options.threshold, 0, 1, whole=False)
     pictures = _list_pictures(options.pictures)
     folder = Path(options.output_dir)
-    outputs = _outputs(pictures, folder, options.overlay)
-    if not options.overwrite:
-        _refuse_existing(outputs)
-    system = _load_binary(_checkpoint_or_reference(options.checkpoint))
-    _output_folder(options.output_dir)
+    owners: dict[str, Path] = {}
+    for path in pictures:
+        if owners.setdefault(path.stem, path) is not path:
+            raise ValueError(
+                f"{path} and {owners[path.stem]} would both become {path.stem}_mask.png; "
+                "predict them into two folders"
+            )
+    existing = [
+        path for stem in owners for path in folder.glob(f"{glob.escape(stem)}_*")
+    ]
+    if existing and not options.overwrite:
+        raise FileExistsError(
+            f"{existing[0]}: is there already ({len(existing)} such files); give "
+            "another --output-dir, or --overwrite"
+        )
+    if options.checkpoint is None and not REFERENCE.exists():
+        raise FileNotFoundError(
+            f"{REFERENCE}: the reference checkpoint is not there; give your own with "
+            "--checkpoint, see train"
+        )
+    system = load_system(options.checkpoint or REFERENCE)
     failures = []
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
-            _predict_one(system, path, outputs[path], options.threshold)
+            image = load_image(path)
+            masks = _masks_of(system, image, options, path)
+            _output_folder(options.output_dir)
+            for ending, mask in masks.items():
+                with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
+                    mask.save(part, format="PNG")
         except (OSError, ValueError) as error:
-            failures.append(_one_line(error))
+            failures.append(" ".join(str(error).split()))
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
     return 0
 
 
-def _checkpoint_or_reference(checkpoint: str | None) -> Path:
-    if checkpoint is None and not REFERENCE.exists():
-        raise FileNotFoundError(
-            f"{REFERENCE}: the reference checkpoint is not there; give your own with "
-            "--checkpoint, see train"
+def _masks_of(
+    system: UISegmentationSystem,
+    image: Image.Image,
+    options: argparse.Namespace,
+    path: Path,
+) -> dict[str, Image.Image]:
+    """Predict a picture: what to write, by the ending of its name."""
+    inside = _check_size(
+        "image_size", system.settings["image_size"] or image.size[::-1]
+    )
+    if options.tiles:
+        pixels, overlap = np.asarray(image), min(inside) // 4
+        found = predict_tiled(system, pixels, inside, overlap, progress=True)
+        classes, masks = found.argmax(axis=0), found >= options.threshold
+    else:
+        shrunk = max(image.height / inside[0], image.width / inside[1])
+        if shrunk > 8:
+            tqdm.write(
+                f"{path}: shrunk {shrunk:.0f} times, to {inside[1]}x{inside[0]}, as in "
+                "training; --tiles predicts it at its own size",
+                file=sys.stderr,
+            )
+        classes = masks = None
+        if system.task == "multiclass":
+            classes = system.predict_classes(image)
+        elif system.task == "multilabel":
+            masks = system.predict_masks(image, options.threshold)
+        else:
+            masks = system.predict_mask(image, options.threshold)[None]
+    if system.task == "multiclass":
+        values = system.settings["class_values"] or range(
+            system.settings["num_out_channels"]
         )
-    return Path(checkpoint or REFERENCE)
+        by_colour = isinstance(values[0], tuple | list)
+        ids = np.array(range(len(values)) if by_colour else values, np.uint8)[classes]
+        written = {"mask": _class_picture(ids)}
+        colours = list(itertools.chain(*values)) if by_colour else CLASS_COLOURS
+        if by_colour:
+            written["mask"].putpalette(colours)
+        shown = Image.blend(image, written["mask"].convert("RGB"), 0.5)
+    else:
+        names = system.settings["class_names"]
+        endings = [f"mask_{name}" for name in names] or ["mask"]
+        written = {
+            ending: Image.fromarray(mask.astype(np.uint8) * 255)
+            for ending, mask in zip(endings, masks, strict=True)
+        }
+        shown = image
+        for mask, colour in zip(masks, CLASS_COLOURS[1:] if names else [(255, 0, 80)]):
+            shown = overlay(shown, mask, colour)
+    return written | ({"overlay": shown} if options.overlay else {})
 
 
 def _list_pictures(names: Sequence[str]) -> list[Path]:
     """List the files that files, folders and globs stand for, each once.
 
-    Of a folder, what is named as a target, mask or overlay is left out.
+    Of a folder or glob, what is named as a target, mask or overlay is left out.
     """
+    made = ("_target", "_mask", "_overlay")
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            files = [file for file in path.iterdir() if _is_input(file)]
-        elif path.exists():
-            files = [path]
-        else:
-            files = [Path(match) for match in glob.glob(name, recursive=True)]
-            files = [file for file in files if _is_input(file)]
+        files = [path]
+        if path.is_dir() or not path.exists():
+            places = (
+                path.iterdir() if path.is_dir() else glob.glob(name, recursive=True)
+            )
+            files = [
+                file
+                for file in map(Path, places)
+                if file.suffix.lower() in PICTURE_SUFFIXES
+                and file.name[0] != "."
+                and not file.stem.lower().endswith(made)
+            ]
         if not files:
             raise FileNotFoundError(
                 f"{name}: no picture; expected files, folders (without what lies in "
@@ -5409,157 +4771,26 @@ def _list_pictures(names: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def _is_input(path: Path) -> bool:
-    """Tell pictures to look at from masks, overlays, hidden and foreign files."""
-    made = path.stem.lower().endswith(("_target", "_mask", "_overlay"))
-    return _is_picture_file(path) and not made
-
-
-def _outputs(
-    pictures: Sequence[Path], folder: Path, with_overlay: bool
-) -> dict[Path, list[Path]]:
-    """Name what is written for each picture: its mask and, if wanted, its overlay."""
-    endings = ("mask", "overlay") if with_overlay else ("mask",)
-    outputs: dict[Path, list[Path]] = {}
-    owners: dict[str, Path] = {}
-    for path in pictures:
-        other = owners.setdefault(path.stem, path)
-        if other is not path:
-            raise ValueError(
-                f"{path} and {other} would both become {path.stem}_mask.png; predict "
-                "them into two folders"
-            )
-        outputs[path] = [folder / f"{path.stem}_{ending}.png" for ending in endings]
-    return outputs
-
-
-def _refuse_existing(outputs: Mapping[Path, Sequence[Path]]) -> None:
-    existing = [path for paths in outputs.values() for path in paths if path.exists()]
-    if existing:
-        raise FileExistsError(
-            f"{existing[0]}: is there already ({len(existing)} such files); give "
-            "another --output-dir, or --overwrite"
-        )
-
-
-def _predict_one(
-    system: UISegmentationSystem, path: Path, outputs: Sequence[Path], threshold: float
-) -> None:
-    """Write the mask of one picture, and its overlay if a second name is given."""
-    image = load_image(path)
-    mask = system.predict_mask(image, threshold)
-    save_mask(mask, outputs[0])
-    for name in outputs[1:]:
-        with _beside(name) as part:
-            overlay(image, mask).save(part, format="PNG")
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Build the three commands' parser."""
-    parser = _Parser(
-        description="Train a network that marks what your masks mark, and use it."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="examine a folder of images and masks")
-    check.add_argument("folder", help="folder of pairs: 1_input.png, 1_target.png ...")
-    _add_settings(check, READING)
-    check.add_argument("--json", action="store_true", help="print it for programs")
-    check.add_argument("--strict", action="store_true", help="warnings count as well")
-    check.set_defaults(run=_check, parser=check)
-    train = commands.add_parser("train", help="train on a folder of images and masks")
-    _add_settings(train, [setting.name for setting in fields(Settings)])
-    train.add_argument(
-        "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
-    )
-    train.set_defaults(run=_train, parser=train)
-    predict = commands.add_parser("predict", help="write masks for new pictures")
-    _add_predict(predict)
-    predict.set_defaults(run=_predict, parser=predict)
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Make a flag of each setting; what is not given is left out of the result."""
-    for setting in fields(Settings):
-        if setting.name not in names:
-            continue
-        kind = type(setting.default)
-        options = {"type": kind}
-        if kind is bool:
-            options = {"action": argparse.BooleanOptionalAction}
-        elif kind is tuple:
-            options = {"type": type([*setting.default, ""][0]), "nargs": "+"}
-        parser.add_argument(
-            *setting.metadata["flags"],
-            f"--{setting.name.replace('_', '-')}",
-            default=argparse.SUPPRESS,
-            help=f"{setting.metadata['help']} (default: {_shown(setting.default)})",
-            **options | setting.metadata["options"],
-        )
-
-
-def _shown(default: Any) -> str:
-    """Write a default as it is typed."""
-    if isinstance(default, tuple):
-        default = " ".join(map(str, default))
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return "none" if default == "" else str(default)
-
-
-def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pictures", nargs="+", help="files, folders or globs")
-    parser.add_argument(
-        "-c", "--checkpoint", help="a run's best.ckpt (default: the reference network)"
-    )
-    parser.add_argument(
-        "-o",
-        "--output-dir",
-        default="predictions",
-        help="folder for NAME_mask.png (default: predictions)",
-    )
-    parser.add_argument(
-        "--overlay", action="store_true", help="write NAME_overlay.png as well"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that are there"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        help="probability from which a pixel is found (default: 0.5)",
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `check`, `train` or `predict`; gives the exit code.
 
     Bad input ends in one line on stderr and SystemExit(2).
     """
-    parser = _parser()
-    options, unknown = parser.parse_known_args(argv)
-    command = vars(options).pop("parser")
-    del options.command
+    options = _parse(argv)
+    command = vars(options).pop("command")
     try:
-        if unknown:
-            flags = re.findall(r"--[\w-]+", command.format_help())
-            advice = _nearest(unknown[0], flags)
-            if command.prog.endswith("train") and unknown[0][0] != "-":
-                advice = "; the folder of pairs is given with -d"
-            raise ValueError(f"{unknown[0]}: unknown{advice}")
-        return vars(options).pop("run")(options)
+        return {"check": _check, "train": _train, "predict": _predict}[command](options)
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError, MisconfigurationException) as error:
-        parser.exit(2, f"{parser.prog}: {_one_line(error)}\n")
+    except (ValueError, OSError) as error:
+        what = error
+    except Exception as error:  # Lightning's own, of settings that it cannot meet
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        what = error
+    program = Path(sys.argv[0]).name
+    sys.stderr.write(f"{program} {command}: {' '.join(str(what).split())}\n")
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":
