@@ -52,7 +52,6 @@ import csv
 import difflib
 import functools
 import glob
-import hashlib
 import importlib
 import itertools
 import json
@@ -69,6 +68,7 @@ import threading
 import time
 import traceback
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -152,19 +152,15 @@ class Settings:
 
         Raises ValueError for an unknown name and for a value of another type.
         """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{type(values).__name__}: expected names and values")
         defaults = {setting.name: setting.default for setting in fields(cls)}
-        read = {}
+        if not isinstance(values, Mapping) or values.keys() - defaults.keys():
+            raise ValueError(f"settings {list(values)}: expected some of {[*defaults]}")
         for name, value in values.items():
-            if name not in defaults:
-                raise ValueError(f"setting {name!r}: unknown{_nearest(name, defaults)}")
             kind = type(defaults[name])
             takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
             if not isinstance(value, takes):
                 raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
-            read[name] = kind(value)
-        return cls(**read)
+        return cls(**{n: type(defaults[n])(value) for n, value in values.items()})
 
 
 # Settings of `check` too: how the files of a folder are found and read.
@@ -333,6 +329,14 @@ def _check_number(
         raise ValueError(f"{name} {value!r}: expected {kind}, {end}")
 
 
+def _check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
+    """Refuse a setting that is none of those known."""
+    if value not in known:
+        names = ", ".join(map(str, known))
+        advice = _nearest(str(value), map(str, known))
+        raise ValueError(f"{name} {value!r}: expected one of {names}{advice}")
+
+
 # How files begin that are taken for pictures, and what they are.
 _OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer (run git lfs pull), no picture"),
@@ -345,8 +349,8 @@ _OTHER_FILES = (
 def _open_picture(path: Path | str) -> Image.Image:
     """Open and decode a file of one picture whole, and turn it upright.
 
-    `info` tells whether it is "lossy", and the "bits" of a grey PNG of 2 or 4 bits,
-    whose values Pillow scales up to 255.
+    `info` tells whether it is "lossy", and the "bits" of a PNG that Pillow scales: grey
+    of 2 or 4 bits up to 255, colours of 16 bits down to 8.
     """
     path = Path(path)
     if not path.is_file():
@@ -362,7 +366,7 @@ def _open_picture(path: Path | str) -> Image.Image:
         except Image.DecompressionBombError as error:
             advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
             _refuse(path, f"too large ({error})", "fewer pixels", advice)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # of a damaged file, Pillow makes anything
             what = f"damaged or cut short ({error})"
             if isinstance(error, UnidentifiedImageError):
                 known = (kind for head, kind in _OTHER_FILES if start.startswith(head))
@@ -370,7 +374,7 @@ def _open_picture(path: Path | str) -> Image.Image:
                 if start[4:8] == b"ftyp":
                     what = f"{start[8:12].decode()} (HEIC), which Pillow cannot read"
             what = what if start else "the file is empty"
-            _refuse(path, what, "a whole picture", "save it again, as PNG or JPEG")
+            _refuse(path, what, "a whole picture", "save it again, as PNG")
         lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(
             picture.info.get("compression")
         )
@@ -382,8 +386,10 @@ def _open_picture(path: Path | str) -> Image.Image:
     if pages > 1 and picture.format != "MPO":  # which holds previews
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
     picture.info["lossy"] = lossy
-    if start[12:16] == b"IHDR" and start[24] in (2, 4) and start[25] == 0:
-        picture.info["bits"] = start[24]
+    if start[12:16] == b"IHDR":
+        bits, kind = start[24], start[25]  # kind: 0 is grey, 3 a palette
+        if (kind == 0 and bits in (2, 4)) or (kind not in (0, 3) and bits == 16):
+            picture.info["bits"] = bits
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
@@ -409,17 +415,19 @@ def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _is_colourful(picture: Image.Image) -> bool:
-    """Tell whether the channels of a pixel differ by more than JPEG makes them."""
+    """Tell whether the channels of a pixel differ, by more than JPEG makes them."""
     if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16"):
         return False
-    red, green, blue = picture.convert("RGBA").split()[:3]
+    plain = picture if picture.mode == "RGB" else picture.convert("RGBA")
+    red, green, blue = plain.split()[:3]
     brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    return ImageChops.subtract(brightest, darkest).getextrema()[1] > DRIFT
+    drift = DRIFT if picture.info["lossy"] else 0
+    return ImageChops.subtract(brightest, darkest).getextrema()[1] > drift
 
 
 def _opaque(picture: Image.Image) -> np.ndarray:
@@ -435,16 +443,18 @@ def _greys(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture if deep else picture.convert("L"))
 
 
-def _count_values(picture: Image.Image) -> dict[MaskValue, int]:
+def _count_values(
+    picture: Image.Image, by_colour: bool = False
+) -> dict[MaskValue, int]:
     """Count the pixels of each id or colour; nothing for over 256 colours."""
-    if picture.mode == "P":
-        counts = enumerate(picture.histogram())
-    elif _is_colourful(picture):
+    if picture.mode.startswith("I;16"):
+        counts = enumerate(np.bincount(np.ravel(picture)).tolist())
+    elif by_colour or (picture.mode != "P" and _is_colourful(picture)):
         found = picture.convert("RGBA").convert("RGB").getcolors(256) or ()
         counts = ((colour, count) for count, colour in found)
     else:
-        found = np.unique(_greys(picture), return_counts=True)
-        counts = zip(*(part.tolist() for part in found), strict=True)
+        picture = picture if picture.mode == "P" else picture.convert("L")
+        counts = enumerate(picture.histogram())
     return {value: count for value, count in sorted(counts) if count}
 
 
@@ -458,9 +468,9 @@ def _refuse_values(path: Path | str, picture: Image.Image, what: str) -> NoRetur
         path,
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
-        "name those that count, as foreground=[1, 2] or [(255, 0, 0)], and what nobody "
-        "judged, as ignore=[255] (--foreground, --ignore); several classes are read by "
-        "load_classes (--classes)",
+        "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
+        "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
+        "(--foreground 128-255, --ignore); several classes: load_classes (--classes)",
     )
 
 
@@ -482,6 +492,9 @@ def load_mask(
     """
     _check_number("threshold", threshold, 1, 255)
     picture = _open_picture(path)
+    named = len(foreground) + len(ignore)
+    if picture.mode == "L" and not named and not any(picture.histogram()[1:255]):
+        return picture  # 0 and 255 already
     mask = np.zeros((picture.height, picture.width), np.uint8)
     for number, where in _find_values(path, picture, foreground, ignore):
         mask[where] = (255, IGNORE_GREY)[number]
@@ -500,14 +513,15 @@ def _cut(
     if _is_colourful(picture) and not ignored.any():
         _refuse_values(path, picture, "it has colours")
     greys = _greys(picture)
-    if greys.dtype != np.uint8 and greys.max() > 255:
-        greys = greys >> 8
     levels = np.flatnonzero(np.bincount(greys[~ignored].ravel(), minlength=256))
     if len(levels) == 0 or levels.tolist() in ([0], [0, 1]):
         return greys == 1
-    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
-    if not picture.info["lossy"] and len(levels) <= NEAR:
-        fits = bright and len(levels) <= 1 + dark
+    scale = 257 if levels[-1] > 255 else 1  # of 16 bits
+    dark, bright = levels[0] <= NEAR * scale, levels[-1] >= (255 - NEAR) * scale
+    strict = not picture.info["lossy"] and len(levels) <= NEAR
+    greys, levels = greys // scale, levels // scale
+    if strict:
+        fits = bright and len(levels) <= 1 + dark and picture.info.get("bits") != 16
     elif dark and bright:
         # The greys between the two are along the outline, so there are not more of them
         # than it is long, and none of the others fills areas.
@@ -541,52 +555,54 @@ def _find_values(
     path: Path | str, picture: Image.Image, *groups: Sequence[MaskValue]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Find the pixels of groups of named values: the group's number, bool (H, W)."""
-    named = [
-        tuple(map(int, value)) if isinstance(value, tuple | list) else value
-        for group in groups
-        for value in ([group] if isinstance(group, int | str) else group)
-    ]
-    by_colour = isinstance(next(iter(named), None), tuple)
-    whole = all(
-        (len(value) == 3 and 0 <= min(value) and max(value) <= 255)
-        if isinstance(value, tuple)
-        else isinstance(value, int | np.integer) and 0 <= value <= 65535
-        for value in named
-    )
-    kinds = {isinstance(value, tuple) for value in named}
-    if not whole or len(kinds) > 1 or len(set(named)) < len(named):
-        raise ValueError(
-            f"values {named[:8]}: expected lists of ids, 0 to 65535, or of colours "
-            "(red, green, blue), 0 to 255, each value once"
-        )
+    named: dict[MaskValue, int] = {}
+    for number, group in enumerate(groups):
+        fits = np.iterable(group) and not isinstance(group, str)
+        for value in group if fits else ():
+            colour = isinstance(value, tuple | list)
+            parts, most = (value, 255) if colour else ([value], 65535)
+            whole = all(isinstance(part, int | np.integer) for part in parts)
+            fits &= whole and len(parts) in (1, 3) and colour == (len(parts) == 3)
+            fits = fits and all(0 <= part <= most for part in parts)
+            fits = fits and (tuple(parts) if colour else value) not in named
+            if fits:
+                named[tuple(map(int, value)) if colour else int(value)] = number
+        if not fits or len({isinstance(value, tuple) for value in named}) > 1:
+            raise ValueError(
+                f"{group!r} as foreground, ignore or a class: expected a list of ids, 0 "
+                "to 65535, or all of colours (red, green, blue), 0 to 255, each once"
+            )
     if not named:
         return
-    if by_colour and not _is_colourful(picture) and _greys(picture).any():
-        _refuse_values(path, picture, "it has no colours, but colours were named")
-    if not by_colour and _is_colourful(picture) and picture.mode != "P":
+    by_colour, values = isinstance(next(iter(named)), tuple), list(named)
+    if picture.info.get("bits") and _greys(picture).any():
+        bits = f"{picture.info['bits']} bits, which Pillow scales to others"
+        _refuse(path, f"values of {bits}", "8 bits", "save it as 8 bits")
+    if by_colour and not _is_colourful(picture):
+        greys = {(grey, grey, grey) for grey in np.unique(_greys(picture)).tolist()}
+        if any(len(set(value)) > 1 for value in named) and greys - {*named, (0, 0, 0)}:
+            _refuse_values(path, picture, "it has no colours, but colours were named")
+    if not by_colour and picture.mode != "P" and _is_colourful(picture):
         _refuse_values(path, picture, "it has colours, but ids were named")
     if by_colour:
         pixels = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.int32)
-        values = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-        named = [red << 16 | green << 8 | blue for red, green, blue in named]
+        found = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+        values = [red << 16 | green << 8 | blue for red, green, blue in named]
     else:
-        values = _ids(path, picture)
+        found = _ids(path, picture)
+        if picture.mode == "1" and 1 in named:  # white is 1, or 255
+            found = found // 255
     if picture.info["lossy"]:
-        values = _nearest_values(path, values, np.array(named), by_colour)
+        found = _nearest_values(path, found, np.array(values), by_colour)
     opaque = _opaque(picture) if by_colour or picture.mode != "P" else True
-    numbers = [number for number, group in enumerate(groups) for _ in group]
-    for number, value in zip(numbers, named, strict=True):
-        yield number, (values == value) & opaque
+    for number, value in zip(named.values(), values, strict=True):
+        yield number, (found == value) & opaque
 
 
 def _ids(path: Path | str, picture: Image.Image) -> np.ndarray:
     """Give class ids, int32 (H, W): palette indices, or grey values."""
     if picture.mode != "P":
-        ids = _greys(picture).astype(np.int32)
-        if "bits" in picture.info and set(np.unique(ids)) - {0, 255}:
-            arrived = f"greys of {picture.info['bits']} bits, which mean ids or shades"
-            _refuse(path, arrived, "8 bits", "save it as 8 bits")
-        return ids
+        return _greys(picture).astype(np.int32)
     colours = np.reshape(picture.getpalette("RGB"), (-1, 3))
     used = np.flatnonzero(picture.histogram())
     colours = colours[used]
@@ -663,7 +679,7 @@ def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     """Check a palette: uint8 (K, 3)."""
     colours = torch.as_tensor(palette)
     whole = not colours.is_floating_point() and not colours.is_complex()
-    fits = colours.ndim == 2 and colours.shape[1] == 3 and whole
+    fits = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) < 256 and whole
     if fits:
         once = len(torch.unique(colours, dim=0)) == len(colours)
         fits = colours.min() >= 0 and colours.max() <= 255 and once
@@ -687,6 +703,8 @@ def classes_to_colors(
     Raises ValueError for an id that the palette has no colour for. (notebook 01)
     """
     ids = _as_ids(classes).long()
+    if ids.ndim != 2:
+        raise ValueError(f"classes of shape {tuple(ids.shape)}: expected (H, W)")
     _check_class_ids("classes", ids, len(palette), ignore_index)
     table = torch.cat([_palette_table(palette), torch.tensor([ignore_color])])
     ids = torch.where(ids != ignore_index, ids, len(palette))
@@ -695,8 +713,8 @@ def classes_to_colors(
 
 def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
     """Give class ids as a tensor, those of a picture of `load_classes` too."""
-    picture = isinstance(classes, Image.Image)
-    return torch.as_tensor(np.array(classes) if picture else classes)
+    tensor = isinstance(classes, torch.Tensor)
+    return classes if tensor else torch.from_numpy(np.array(classes))
 
 
 def _check_class_ids(
@@ -735,7 +753,7 @@ def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 def unpack_masks(packed: torch.Tensor | np.ndarray, num_classes: int) -> torch.Tensor:
     """Unpack bits (H, W) into masks, float32 (num_classes, H, W) of 0 and 1."""
-    packed = torch.as_tensor(packed).long()
+    packed = _as_ids(packed).long()
     _check_number("packed value", int(packed.max()), 0, 2**num_classes - 1)
     bits = torch.arange(num_classes).view(-1, 1, 1)
     return ((packed >> bits) & 1).float()
@@ -788,12 +806,15 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
 class PairFiles:
     """The files of a folder, and its pictures by key: the values of patterns' fields.
 
-    Each target stands under the value of {object} or {class}, if its pattern has one.
+    Each target stands under the value of `extra`, the field that only targets have:
+    "object" or "class", or "" for neither.
     """
 
     folder: Path
     patterns: Patterns
     names: list[str]  # of all files below the folder, in natural order
+    fields: list[str]
+    extra: str
     inputs: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)
     targets: dict[tuple[str, ...], list[tuple[str, Path]]] = field(default_factory=dict)
 
@@ -809,40 +830,38 @@ class PairFiles:
         for key, (image, *_) in self.inputs.items():
             found = self.targets.get(key, [])
             target: Target = found[0][1] if found else None
-            if "{class}" in self.patterns[1]:
+            if self.extra == "class":
                 target = classes | dict(found)
-            elif found and "{object}" in self.patterns[1]:
+            elif found and self.extra:
                 target = tuple(path for _, path in found)
             pairs.append((image, target))
         return pairs
 
     def faults(self, allow_missing: bool = False) -> list[tuple[str, str, str]]:
         """List what has no partner or too many: the file, what is wrong, what helps."""
-        faults = []
-        several = re.search(r"\{(object|class)\}", self.patterns[1])
+        faults, names = [], sorted(self.names)
         targets = {key: [p for _, p in found] for key, found in self.targets.items()}
         for found, others, pattern in (
             (self.inputs, targets, self.patterns[1]),
             (targets, self.inputs, self.patterns[0]),
         ):
             for key, paths in found.items():
-                name = self.name(paths[0])
-                if key not in others and not (allow_missing and found is self.inputs):
-                    values = iter(key)
-                    known: dict[str, str] = {"object": "*", "class": "*"}
-                    for one in re.findall(r"\{(\w+)\}", self.patterns[0]):
-                        known.setdefault(one, next(values, ""))
-                    wanted = pattern.format(**known)
-                    what = f"no file is named {wanted}"
-                    stem = wanted.removesuffix("*")
-                    near = next((n for n in self.names if n.startswith(stem)), "")
-                    if near:
-                        what += f"; {near} is of no kind that is read"
+                name, is_input = self.name(paths[0]), found is self.inputs
+                if key not in others and not (allow_missing and is_input):
+                    known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
+                    wanted = re.sub(r"\{(\w+)\}", lambda m, k=known: k[m[1]], pattern)
+                    stem = wanted.removesuffix(".*")
+                    near = names[bisect.bisect_left(names, stem) :][:1]
                     mend = "add it, or take this one away"
-                    if found is self.inputs:
+                    if is_input:
                         mend += ", or say that nothing is there (allow_missing)"
-                    faults.append((name, what, mend))
-                if len(paths) > 1 and not (several and found is targets):
+                    if near and near[0].startswith(stem):
+                        mend = (
+                            f"there is {near[0]}: of no kind that is read, or one of "
+                        )
+                        mend += "several masks, which {object} or {class} would name"
+                    faults.append((name, f"no file is named {wanted}", mend))
+                if len(paths) > 1 and (is_input or not self.extra):
                     what = f"the same key as {', '.join(map(self.name, paths[1:]))}"
                     mend = "keep one, or name {object} or {class} in the pattern"
                     faults.append((name, what, mend))
@@ -869,9 +888,11 @@ def find_pairs(
     some, for an image without a target or the reverse and two files for one key.
     """
     files = _find_files(Path(data_dir), patterns)
-    faults = [f"\n  {a}: {b}; {c}" for a, b, c in files.faults(allow_missing)]
+    faults = files.faults(allow_missing)
     if faults:
-        raise ValueError(f"{data_dir}: {len(faults)} faults{''.join(faults)}")
+        shown = [f"\n  {name}: {what}; {mend}" for name, what, mend in faults[:8]]
+        more = [f"\n  and {len(faults) - 8} more"] if len(faults) > 8 else []
+        raise ValueError(f"{data_dir}: {len(faults)} faults{''.join(shown + more)}")
     return files.pairs()
 
 
@@ -892,16 +913,16 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
     for files in sorted_files:
         if files.inputs.keys() & files.targets.keys():
             return files
+    if patterns is not None or sorted_files[0].inputs or sorted_files[0].targets:
+        if sorted_files[0].inputs or sorted_files[0].targets:
+            return sorted_files[0]
     expected = " or ".join(f'("{a}", "{b}")' for a, b in layouts)
     advice = "name them so, or say with patterns how they are named (--patterns)"
-    proposal = _propose_patterns(names)
-    if proposal is None:
-        for files in sorted_files:
-            if files.inputs or files.targets:
-                return files
-    else:
-        one, other = proposal
-        advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
+    for one, other in _propose_patterns(names):
+        found = _sort_files(folder, names, (one, other))
+        if found.inputs.keys() & found.targets.keys():
+            advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
+            break
     kinds = Counter(Path(name).suffix.lower() for name in names)
     holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
     if kinds.keys() & {".json", ".xml", ".txt"}:
@@ -912,12 +933,18 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
 
 def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles:
     """Match the names of pictures with both patterns; the more literal goes first."""
-    fits = not isinstance(patterns, str) and len(patterns) == 2
-    if fits:
-        keys, fields = (re.findall(r"\{(\w+)\}", pattern) for pattern in patterns)
-        extra = set(fields) - set(keys)
-        odd = any(re.search(r"\{(?!\w+\})|^/|//|\.\./", one) for one in patterns)
-        fits = bool(keys) and set(keys) <= set(fields) and patterns[0] != patterns[1]
+    fits = isinstance(patterns, tuple | list) and len(patterns) == 2
+    if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
+        field_name = r"\{([A-Za-z_]\w*)\}"
+        keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
+        odd = any(
+            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "", one))
+            for one in patterns
+        )
+        extra = fields.keys() - keys.keys()
+        fits = (
+            bool(keys) and keys.keys() <= fields.keys() and patterns[0] != patterns[1]
+        )
         fits = fits and not odd and extra in (set(), {"object"}, {"class"})
     if not fits:
         raise ValueError(
@@ -925,18 +952,14 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    files = PairFiles(folder, patterns, names)
+    files = PairFiles(folder, tuple(patterns), names, list(keys), "".join(extra))
     pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
     letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
     for role in sorted((0, 1), key=lambda role: -letters[role]):
-        seen: set[str] = set()
-
-        def group(match: re.Match[str], seen: set[str] = seen) -> str:
-            again = match[1] in seen
-            seen.add(match[1])
-            return f"(?P={match[1]})" if again else f"(?P<{match[1]}>[^/]+?)"
-
-        text = re.sub(r"\\\{(\w+)\\\}", group, re.escape(patterns[role]))
+        text = re.escape(patterns[role])
+        for name in fields:  # the first time a group, then what that was
+            text = text.replace(rf"\{{{name}\}}", f"(?P<{name}>[^/]+?)", 1)
+            text = text.replace(rf"\{{{name}\}}", f"(?P={name})")
         text = re.sub(r"\\\.\\\*$", r"(?:\\.ome)?\\.[^./]*", text)
         regex = re.compile(text.replace(r"\*", "[^/]*"), re.IGNORECASE)
         rest = []
@@ -945,9 +968,9 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             if match is None:
                 rest.append(name)
                 continue
-            key = tuple(match[one] for one in dict.fromkeys(keys))
+            key = tuple(match[one] for one in keys)
             if role:
-                value = "".join(match[one] for one in extra)
+                value = match[files.extra] if files.extra else ""
                 files.targets.setdefault(key, []).append((value, folder / name))
             else:
                 files.inputs.setdefault(key, []).append(folder / name)
@@ -955,36 +978,37 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
     return files
 
 
-def _propose_patterns(names: Sequence[str]) -> Patterns | None:
-    """Find the two patterns that pair most pictures, from their folders and names."""
-    groups: dict[tuple[str, str, str], set[str]] = {}
+def _propose_patterns(names: Sequence[str]) -> list[Patterns]:
+    """List patterns that pair pictures, best first, from their folders and names."""
+    groups: dict[str, set[tuple[str, ...]]] = {}
     for path in map(Path, names):
-        if path.suffix.lower() not in PICTURE_SUFFIXES or "{" in str(path):
+        if path.suffix.lower() not in PICTURE_SUFFIXES or re.search("[{}*]", str(path)):
             continue
-        folder = "" if path.parent == Path() else f"{path.parent.as_posix()}/"
-        # A word at the beginning or the end may say what the file is.
-        first = re.match(r"[^\d_.-]+[_.-]", path.stem)
-        last = re.search(r"[_.-][^\d_.-]+$", path.stem)
-        ends = [("", ""), (first and first[0], ""), ("", last and last[0])]
+        stem, above = path.stem, path.parent.parts
+        # Words at the beginning or the end may say what a file is.
+        head = re.match(r"[A-Za-z]+[_.-]?(?=\d)|[^\W\d]+[_.-]", stem)
+        ends = [("", ""), (head[0], "") if head else ("", "")]
+        words = [m.start() for m in re.finditer(r"[_.-](?=[^_.-]*[A-Za-z])", stem)]
+        ends += [("", stem[start:]) for start in words[-3:]]
         for before, after in ends:
-            if before is None or after is None:
-                continue
-            key = path.stem.removeprefix(before).removesuffix(after)
-            groups.setdefault((folder, before, after), set()).add(key)
-    largest = sorted(groups, key=lambda group: -len(groups[group]))[:16]
-    couples = list(itertools.combinations(largest, 2))
-    common = [len(groups[one] & groups[other]) for one, other in couples]
-    if not any(common):
-        return None
-    hint = re.compile("mask|label|target|truth|gt|anno|seg", re.IGNORECASE)
-    best = couples[common.index(max(common))]
-    first, second = (
-        f"{folder}{before}{{key}}{after}.*"
-        for folder, before, after in sorted(
-            best, key=lambda group: bool(hint.search("".join(group)))
-        )
-    )
-    return first, second
+            key = stem[len(before) : len(stem) - len(after)]
+            place = "/".join([*above, f"{before}{{key}}{after}.*"])
+            groups.setdefault(place, set()).add((key,))
+            if above:  # as images/training beside images/validation
+                place = "/".join([*above[:-1], "{folder}", f"{before}{{key}}{after}.*"])
+                groups.setdefault(place, set()).add((above[-1], key))
+        if above:
+            place = "/".join([*above[:-1], "{key}", f"{stem}.*"])
+            groups.setdefault(place, set()).add((above[-1],))
+    largest = sorted(groups, key=lambda place: (-len(groups[place]), len(place)))[:24]
+    hint = re.compile("mask|label|target|truth|gt|ann|seg", re.IGNORECASE)
+    found = []
+    for one, other in itertools.combinations(largest, 2):
+        first, second = sorted((one, other), key=lambda place: bool(hint.search(place)))
+        common = len(groups[one] & groups[other])
+        if common and bool(hint.search(first)) != bool(hint.search(second)):
+            found.append((-common, first.count("{"), first, second))
+    return [(first, second) for _, _, first, second in sorted(found)[:4]]
 
 
 def _scene_of(name: str, scenes: Mapping[str, str]) -> str | None:
@@ -1047,32 +1071,36 @@ class PairDataset(Dataset[Sample]):
         prepare: PairTransform | None = None,
         cache: bool = False,
     ) -> None:
-        if isinstance(pairs, str | Path):
+        try:
+            self.pairs = [
+                (Path(image), Path(target) if isinstance(target, str) else target)
+                for image, target in pairs
+            ]
+        except (TypeError, ValueError):
             advice = "a folder is for UIImageMaskDataset"
-            _refuse(f"pairs {str(pairs)!r}", "a name", "a list of find_pairs", advice)
-        self.pairs = list(pairs)
+            _refuse(f"pairs {pairs!r}"[:80], "no pairs", "a list of find_pairs", advice)
         self.transform, self.prepare = transform, prepare
         self.read_target = read_target
-        self._cache: dict[Path, Sample] | None = {} if cache else None
+        self._cache: dict[str, Sample] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         path, target = self.pairs[index]
-        sample = None if self._cache is None else self._cache.get(path)
+        name = f"{path} {target}"
+        sample = None if self._cache is None else self._cache.get(name)
         if sample is None:
             image = load_image(path)
             sample = Sample(image, self.read(target, image.size))
-            if _size_of(sample.target) != image.size:
-                raise ValueError(
-                    f"{target}: {_size_of(sample.target)} (W, H), but {path} is "
-                    f"{image.size}; expected equal sizes; see check_pairs"
-                )
+            size = _size_of(sample.target)
+            if size != image.size:
+                what, wanted = f"{size} (W, H)", f"{image.size}, as {path} is"
+                _refuse(f"{target}", what, wanted, "cut or scale it; see check_pairs")
             if self.prepare is not None:
                 sample = Sample(*self.prepare(*sample))
             if self._cache is not None:
-                self._cache[path] = sample
+                self._cache[name] = sample
         if self.transform is not None:
             return Sample(*self.transform(*sample))
         return sample if self._cache is None else copy.deepcopy(sample)
@@ -1081,13 +1109,18 @@ class PairDataset(Dataset[Sample]):
         """Read one mask, unite several, or stack those of classes; size: (W, H)."""
         if isinstance(target, Path):
             return self.read_target(target)
+        masks: list[Image.Image] = []
+        several = target.values() if isinstance(target, dict) else target or ()
+        for path in several:
+            masks.append(self.read_target(path) if path else Image.new("L", size))
+            mode = getattr(masks[-1], "mode", type(masks[-1]).__name__)
+            if mode != "L" or masks[-1].size != size:
+                what = f"mask of mode {mode}, {_size_of(masks[-1])} (W, H)"
+                wanted = f"mode L, two levels, and {size} as its image"
+                _refuse(path, what, wanted, "several masks of one image must be so")
         if isinstance(target, dict):
-            layers = [self.read(path, size) for path in target.values()]
-            return torch.from_numpy(np.stack([_mask_ids(layer) for layer in layers]))
-        if target is not None:
-            masks = [self.read_target(path) for path in target]
-            if len({(mask.mode, mask.size) for mask in masks} | {("L", size)}) > 1:
-                _refuse(target[0], "masks to be united", f"all L of {size}", "mend it")
+            return torch.from_numpy(np.stack([_mask_ids(mask) for mask in masks]))
+        if masks:
             return functools.reduce(ImageChops.lighter, masks)
         # Nothing is there: empty in the way of the targets that are.
         given = (one for _, one in self.pairs if isinstance(one, Path | tuple))
@@ -1531,6 +1564,7 @@ class UNet(nn.Module):
         self.num_in_channels = num_in_channels
         self.num_out_channels = num_out_channels
         self.shrink = 2 if fast else 1  # pixels per side of a cell inside
+        self.multiple = 16 * self.shrink  # what sides are padded to: four halvings
         first = max_features // 16
         widths = [first, 2 * first, 4 * first, 8 * first]
         cell = self.shrink**2
@@ -1551,15 +1585,13 @@ class UNet(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         self._check(image)
         height, width = image.shape[-2:]
-        # Repeat the last row and column until four halvings come out even; the lowest
-        # level keeps at least 2x2 cells, since one alone has no deviation. No branch
-        # where this is exported, which would be the branch of one size.
-        step = 16 * self.shrink
-        foot, right = (
-            torch.sym_max(-side % step, 2 * step - side) for side in (height, width)
-        )
-        if torch.compiler.is_exporting() or foot or right:
-            image = F.pad(image, (0, right, 0, foot), mode="replicate")
+        # The lowest level keeps at least 2x2 cells, since one alone has no deviation.
+        step = self.multiple
+        padded = [
+            step * torch.sym_max((side + step - 1) // step, 2)
+            for side in (height, width)
+        ]
+        image = self._window(image, *padded)
         x = self.to_cells((image - 0.5) * 4)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
@@ -1567,7 +1599,21 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in self.ups:
             x = up(x, skips.pop())
-        return self.to_pixels(self.head(x))[..., :height, :width]
+        return self._window(self.to_pixels(self.head(x)), height, width)
+
+    @staticmethod
+    def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Cut (..., height, width) out, or repeat the last row and column up to it.
+
+        By indices: a slice or a padding, exported, would be right for one size alone.
+        """
+        if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
+            return image
+        rows, columns = (
+            torch.arange(new, device=image.device).clamp(max=old - 1)
+            for new, old in zip((height, width), image.shape[-2:], strict=True)
+        )
+        return image[:, :, rows][..., columns]
 
     def _check(self, image: torch.Tensor) -> None:
         channels = self.num_in_channels
@@ -2026,10 +2072,6 @@ TASKS = {
 }
 
 
-# What of a system's arguments is no setting of its checkpoint.
-_NOT_KEPT = {"self", "unet", "__class__"}
-
-
 def quiet_lightning() -> None:
     """Silence what Lightning says about the machine and about small data."""
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -2037,8 +2079,8 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
-class _WithoutRepeats(DistributedSampler):
-    """Every sample in one process each, where torch repeats some to fill all up."""
+class _EachOnce(DistributedSampler):
+    """Every sample in one process, where torch repeats some so that all have as many."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.rank, len(self.dataset), self.num_replicas))
@@ -2055,10 +2097,10 @@ class UISegmentationData(pl.LightningDataModule):
     pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
     drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
     name) shows, and no scene is then on both sides. augment: a paired transform for the
-    scaled training pictures. patterns, allow_missing, read_target: see `find_pairs`,
-    `PairDataset`; `load_classes` as read_target gives class ids, `load_masks`
-    overlapping masks. cache: keep the scaled pictures, H * W * 4 bytes a pair; worker
-    processes keep them for an epoch only. (notebooks 05, 06)
+    scaled training pictures. cache: keep the scaled pictures, H * W * 4 bytes a pair;
+    worker processes keep them for an epoch. patterns, allow_missing, read_target: see
+    `find_pairs`, `PairDataset`; `load_classes` as read_target gives class ids,
+    `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
     def __init__(
@@ -2080,34 +2122,18 @@ class UISegmentationData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         _check_number("batch_size", batch_size, 1)
-        _check_number("overfit_num", overfit_num, 0)
-        _check_number("num_workers", num_workers, 0)
-        _check_share("val_share", val_share)
-        self.data_dir = Path(data_dir)
-        self.batch_size, self.num_workers = batch_size, num_workers
+        _check_number("overfit_num", overfit_num)
+        _check_number("num_workers", num_workers)
+        self.data_dir, self.scenes = Path(data_dir), scenes
+        self.batch_size, self.num_workers = int(batch_size), int(num_workers)
         self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
-        self.scenes = scenes
         self.patterns, self.allow_missing = patterns, allow_missing
-        self.read_target, self.cache = read_target, cache
         self.image_size = _check_size("image_size", image_size)
-        self.augment = augment
-        self.resize = ImageTargetResize(self.image_size)
-        self.to_tensor = ImageTargetToTensor()
-        self.transform = ImageTargetCompose([self.resize, self.to_tensor])
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the two parts; runs in every process."""
-        parts = self.split(self.trainer.world_size if self.trainer else 1)
-        make = partial(
-            PairDataset,
-            read_target=self.read_target,
-            prepare=self.resize,
-            cache=self.cache,
-        )
-        augment = [] if self.augment is None else [self.augment]
-        transform = ImageTargetCompose([*augment, self.to_tensor])
-        self.train_set, self.val_set = make(parts[0], transform), make(parts[1])
-        self.val_set.transform = self.to_tensor
+        resize, to_tensor = ImageTargetResize(self.image_size), ImageTargetToTensor()
+        self.transform = ImageTargetCompose([resize, to_tensor])
+        augmented = [to_tensor] if augment is None else [augment, to_tensor]
+        self.transforms = ImageTargetCompose(augmented), to_tensor
+        self.options = {"read_target": read_target, "prepare": resize, "cache": cache}
 
     def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
         """List the pairs to train and to validate on.
@@ -2120,24 +2146,36 @@ class UISegmentationData(pl.LightningDataModule):
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
-            groups = []
-            for image, _ in pairs:
-                name = image.relative_to(self.data_dir).as_posix()
-                group = name if self.scenes is None else _scene_of(name, self.scenes)
-                if group is None:
-                    raise ValueError(f"{image}: expected a scene for every image")
-                groups.append(group)
+            names = [image.relative_to(self.data_dir).as_posix() for image, _ in pairs]
+            groups = names
+            if self.scenes is not None:
+                groups = [_scene_of(name, self.scenes) for name in names]
+            if None in groups:
+                what = names[groups.index(None)]
+                raise ValueError(f"{what}: no scene; expected one for every image")
             train, val = (
                 [pairs[i] for i in part]
                 for part in group_split(groups, self.val_share, self.seed)
             )
         if len(train) < self.batch_size * num_processes:
+            each = f" for each of {num_processes} processes" * (num_processes > 1)
             raise ValueError(
-                f"batch_size {self.batch_size} in {num_processes} processes: there are "
-                f"only {len(train)} training samples, so not one whole batch for each; "
-                "expected a smaller batch or more data"
+                f"batch_size {self.batch_size}: there are only {len(train)} training "
+                f"samples, so not one whole batch{each}; expected a smaller batch or "
+                "more data"
             )
         return train, val
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the two parts; runs in every process."""
+        self.train_set, self.val_set = (
+            PairDataset(pairs, transform, **self.options)
+            for pairs, transform in zip(
+                self.split(self.trainer.world_size if self.trainer else 1),
+                self.transforms,
+                strict=True,
+            )
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
@@ -2151,11 +2189,9 @@ class UISegmentationData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """All of the validation set, in order, each sample in one process."""
-        processes = self.trainer.world_size if self.trainer else 1
-        sampler = None
+        sampler, processes = None, self.trainer.world_size if self.trainer else 1
         if 1 < processes <= len(self.val_set):
-            rank = self.trainer.global_rank
-            sampler = _WithoutRepeats(self.val_set, processes, rank, shuffle=False)
+            sampler = _EachOnce(self.val_set, processes, self.trainer.global_rank)
         return DataLoader(
             self.val_set, self.batch_size, sampler=sampler, num_workers=self.num_workers
         )
@@ -2176,9 +2212,9 @@ class UISegmentationSystem(pl.LightningModule):
     network then needs num_out_channels=K. loss: "bce" or "bce_dice", and pos_weight,
     are for masks; classes have cross entropy, with class_weights. Logs train_loss,
     val_loss, over all pixels that count, and val_iou: of all pixels and masks together,
-    or the mean over classes; and with more than one class val_iou_NAME of each, by
+    or the mean over classes; with more than one class also val_iou_NAME of each, by
     class_names. class_values: what each is in a file, an id or a colour, for `predict`.
-    (notebooks 05, 10)
+    `settings` is what a checkpoint keeps to make the system again. (notebooks 05, 10)
     """
 
     def __init__(
@@ -2197,24 +2233,15 @@ class UISegmentationSystem(pl.LightningModule):
         network: nn.Module | None = None,
         **unet: Any,
     ) -> None:
-        # What a checkpoint keeps to make the system again, plain values all of them.
-        given = dict(locals(), **unet)
-        settings = {name: given[name] for name in given if name not in _NOT_KEPT}
-        for name in ("class_names", "class_values", "class_weights"):
-            if settings[name] is not None:
-                settings[name] = np.asarray(settings[name], object).tolist()
-        settings["network"] = network and type(network).__qualname__
         super().__init__()
-        if task not in TASKS or loss not in LOSSES:
-            raise ValueError(
-                f"task {task!r}, loss {loss!r}: expected one of {', '.join(TASKS)} and "
-                f"one of {', '.join(LOSSES)}"
-            )
+        _check_choice("task", task, TASKS)
+        _check_choice("loss", loss, LOSSES)
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
-        of_masks, of_classes = loss != "bce" or pos_weight is not None, class_weights
-        if of_masks if task == "multiclass" else of_classes is not None:
+        exclusive = task == "multiclass"
+        of_masks = loss != "bce" or pos_weight is not None
+        if of_masks if exclusive else class_weights is not None:
             raise ValueError(
                 f'task "{task}" with loss {loss!r}, pos_weight {pos_weight} and '
                 f"class_weights {class_weights}: expected the first two for masks, the "
@@ -2222,7 +2249,21 @@ class UISegmentationSystem(pl.LightningModule):
             )
         if len(class_names) not in (0, num_out_channels):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
-        self.settings = settings
+        weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.settings: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "max_features": max_features,
+            "task": task,
+            "loss": loss,
+            "pos_weight": pos_weight,
+            "class_weights": weights,
+            "class_names": list(class_names),
+            "class_values": list(class_values),
+            "image_size": image_size,
+            "num_out_channels": num_out_channels,
+            "network": network and type(network).__qualname__,
+            **unet,
+        }
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
@@ -2240,27 +2281,22 @@ class UISegmentationSystem(pl.LightningModule):
         logits = self.network(image)
         logits = logits["out"] if isinstance(logits, dict) else logits
         expected = (len(image), self.settings["num_out_channels"], *image.shape[-2:])
-        if not isinstance(logits, torch.Tensor) or logits.shape != expected:
-            what = tuple(getattr(logits, "shape", [type(logits).__name__]))
-            raise ValueError(
-                f"the network gave {what} for {tuple(image.shape)}: expected logits "
-                f"{expected}"
-            )
+        if getattr(logits, "shape", None) != expected:
+            what = getattr(logits, "shape", type(logits).__name__)
+            raise ValueError(f"the network gave {what}: expected logits {expected}")
         return logits
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
         if self.task == "multiclass":
-            weights = self.settings["class_weights"]
-            return cross_entropy_loss(logits, targets, weights)
+            return cross_entropy_loss(logits, targets, self.settings["class_weights"])
         loss = LOSSES[self.settings["loss"]]
         return loss(logits, targets, self.settings["pos_weight"])
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (B, K, H, W) into probabilities, 0..1."""
-        if self.task == "multiclass":
-            return logits.softmax(dim=1)
-        return logits.sigmoid()
+        exclusive = self.task == "multiclass"
+        return logits.softmax(dim=1) if exclusive else logits.sigmoid()
 
     def count(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Count what `score_of` needs; the counts of batches can be added.
@@ -2269,24 +2305,23 @@ class UISegmentationSystem(pl.LightningModule):
         """
         if self.task == "multiclass":
             return confusion_matrix(logits.argmax(dim=1), targets, logits.shape[1])
-        pairs = zip(logits.unbind(1), targets.unbind(1), strict=True)
-        return torch.stack([iou_counts(one > 0, target) for one, target in pairs], 1)
+        pairs = zip((logits > 0).unbind(1), targets.unbind(1), strict=True)
+        return torch.stack([iou_counts(*pair) for pair in pairs], dim=1)
+
+    def score_of(self, counts: torch.Tensor) -> torch.Tensor:
+        """Give val_iou of counts: of all masks together, or the mean over classes."""
+        exclusive = self.task == "multiclass"
+        return mean_iou(counts) if exclusive else iou_of(counts.sum(dim=1))
 
     def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how right logits are, 0..1, as val_iou does."""
         return self.score_of(self.count(logits, targets))
 
-    def score_of(self, counts: torch.Tensor) -> torch.Tensor:
-        """Give val_iou of counts: of all masks together, or the mean over classes."""
-        if self.task == "multiclass":
-            return mean_iou(counts)
-        return iou_of(counts.sum(dim=1))
-
     def on_fit_start(self) -> None:
         """Predict, unless told otherwise, at the size that is trained at."""
         data = self.trainer.datamodule
-        if self.settings["image_size"] is None and isinstance(data, UISegmentationData):
-            self.settings["image_size"] = data.image_size
+        if self.settings["image_size"] is None:
+            self.settings["image_size"] = getattr(data, "image_size", None)
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
@@ -2313,24 +2348,27 @@ class UISegmentationSystem(pl.LightningModule):
             return
         samples = iter(self.trainer.train_dataloader.dataset)
         seen = list(itertools.islice(samples, 100))
-        image, target = seen[0] if seen else (None, None)
         classes, exclusive = (
             self.settings["num_out_channels"],
             self.task == "multiclass",
         )
-        right = isinstance(image, torch.Tensor) and isinstance(target, torch.Tensor)
-        if right and exclusive:
-            right = target.ndim == 2 and target.dtype == torch.int64
-        elif right:
-            right = target.ndim == 3 and len(target) == classes
-        if not right or image.max() > 16:
-            shown = [str(getattr(one, "shape", type(one).__name__)) for one in seen[0]]
-            expected = "class ids, int64 (H, W)" if exclusive else f"({classes}, H, W)"
-            raise ValueError(
-                f"training sample of {' and '.join(shown)}: expected tensors, an image "
-                f"(3, H, W) in 0..1 and for task {self.task!r} {expected}; add "
-                "ImageTargetToTensor"
-            )
+        for image, target in seen:
+            fits = isinstance(image, torch.Tensor) and isinstance(target, torch.Tensor)
+            if fits and exclusive:
+                fits = target.ndim == 2 and target.dtype == torch.int64
+            elif fits:
+                fits = target.ndim == 3 and len(target) == classes
+            if not fits or image.max() > 16:
+                shown = [
+                    getattr(one, "shape", type(one).__name__) for one in (image, target)
+                ]
+                wanted = (
+                    "class ids, int64 (H, W)" if exclusive else f"({classes}, H, W)"
+                )
+                raise ValueError(
+                    f"training sample of {shown}: expected tensors, an image (3, H, W) "
+                    f"in 0..1 and for task {self.task!r} {wanted}; see ImageTargetToTensor"
+                )
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
@@ -2340,12 +2378,11 @@ class UISegmentationSystem(pl.LightningModule):
             )
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
-            if exclusive:
-                shares = shares_of_classes(targets, classes)
-            else:
-                shares = [
-                    foreground_share(masks) for masks in zip(*targets, strict=True)
-                ]
+            shares = (
+                shares_of_classes(targets, classes)
+                if exclusive
+                else [foreground_share(masks) for masks in zip(*targets, strict=True)]
+            )
             self.network.set_prior(shares, exclusive=exclusive)
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
@@ -2361,8 +2398,7 @@ class UISegmentationSystem(pl.LightningModule):
         image, target = batch
         logits = self(image)
         known = (target != IGNORE_INDEX).sum()
-        loss = self.loss(logits, target)
-        self._loss_sum += torch.stack([loss * known, known])
+        self._loss_sum += torch.stack([self.loss(logits, target) * known, known])
         self._counts += self.count(logits, target)
 
     def on_validation_epoch_end(self) -> None:
@@ -2371,23 +2407,24 @@ class UISegmentationSystem(pl.LightningModule):
         loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
         self.log("val_loss", loss / known.clamp(min=1))
         self.log("val_iou", self.score_of(counts))
-        num_classes = self.settings["num_out_channels"]
-        if num_classes > 1:
+        if (classes := self.settings["num_out_channels"]) > 1:
             of_class = class_iou if self.task == "multiclass" else iou_of
-            names = self.settings["class_names"] or range(num_classes)
+            names = self.settings["class_names"] or range(classes)
             for name, iou in zip(names, of_class(counts), strict=True):
                 self.log(f"val_iou_{name}", iou)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
-        steps = self.trainer.estimated_stepping_batches
+        steps, rate = (
+            self.trainer.estimated_stepping_batches,
+            self.settings["learning_rate"],
+        )
+        _check_number("learning_rate", rate, 1e-9, 1e3, whole=False)
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
                 "give the Trainer max_epochs or max_steps"
             )
-        rate = self.settings["learning_rate"]
-        _check_number("learning_rate", rate, 1e-12, 1e3, whole=False)
         optimizer = torch.optim.Adam(self.parameters(), rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rate, total_steps=int(steps), div_factor=10, final_div_factor=100
@@ -2404,11 +2441,8 @@ class UISegmentationSystem(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
-        if gradient_clip_val is None:
-            gradient_clip_val = 1.0
-        self.clip_gradients(
-            optimizer, gradient_clip_val, gradient_clip_algorithm or "norm"
-        )
+        value = 1.0 if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
 
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find the interface in a PIL picture of any size: bool (H, W) of that size.
@@ -2416,7 +2450,8 @@ class UISegmentationSystem(pl.LightningModule):
         threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
         what is not a picture and for a network of another task.
         """
-        return self._predict(image, "predict_mask", [threshold])[0]
+        _check_number("threshold", threshold, 0, 1, whole=False)
+        return (self._logits(image, "predict_mask")[0].sigmoid() >= threshold).numpy()
 
     def predict_masks(
         self, image: Image.Image, threshold: float | Sequence[float] = 0.5
@@ -2425,52 +2460,43 @@ class UISegmentationSystem(pl.LightningModule):
 
         threshold: as in `predict_mask`, or one for each class. (notebook 10)
         """
+        thresholds = torch.as_tensor(threshold).view(-1, 1, 1)
         classes = self.settings["num_out_channels"]
-        thresholds = [threshold] * classes if np.ndim(threshold) == 0 else threshold
-        if len(thresholds) != classes:
-            raise ValueError(f"threshold {threshold}: expected one, or {classes}")
-        return self._predict(image, "predict_masks", thresholds)
+        if len(thresholds) not in (1, classes) or (thresholds - 0.5).abs().max() > 0.5:
+            raise ValueError(
+                f"threshold {threshold}: expected one or {classes}, 0 to 1"
+            )
+        return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
         """Find the class of each pixel of a PIL picture of any size: uint8 (H, W).
 
         Raises ValueError as `predict_mask` does. (notebook 10)
         """
-        return self._predict(image, "predict_classes")
+        logits = self._logits(image, "predict_classes")
+        return logits.argmax(dim=0).to(torch.uint8).numpy()
 
     @torch.inference_mode()
-    def _predict(
-        self, image: Image.Image, method: str, thresholds: Sequence[float] = ()
-    ) -> np.ndarray:
-        """Predict at the size trained at, and scale the logits to the picture's own."""
+    def _logits(self, image: Image.Image, method: str) -> torch.Tensor:
+        """Look at the size trained at; logits float32 (K, H, W) of the picture's own."""
         if TASKS[self.task] != method:
-            raise ValueError(
-                f"{method}: not for a network of task {self.task}; use "
-                f"{TASKS[self.task]}"
-            )
-        for threshold in thresholds:
-            _check_number("threshold", threshold, 0, 1, whole=False)
+            advice = f"use {TASKS[self.task]}"
+            _refuse(method, f"a network of task {self.task}", "its own method", advice)
         if not isinstance(image, Image.Image):
-            raise ValueError(
-                f"prediction got {type(image).__name__}: expected a PIL picture; files "
-                "are read by load_image"
-            )
+            what = f"got {type(image).__name__}"
+            _refuse(method, what, "a PIL picture", "files are read by load_image")
         image = _to_rgb(ImageOps.exif_transpose(image), "picture")
-        height, width = image.height, image.width
+        size = (image.height, image.width)
         if self.settings["image_size"]:
             inside = _check_size("image_size", self.settings["image_size"])
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
         weight = next(self.parameters())
         with _evaluating(self):
-            logits = self(pixels.to(weight.device, weight.dtype) / 255).float()
-        if logits.shape[-2:] != (height, width):
-            size = (height, width)
+            logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
+        if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
-        if method == "predict_classes":
-            return logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
-        least = torch.tensor(thresholds, device=logits.device).view(-1, 1, 1)
-        return (logits[0].sigmoid() >= least).cpu().numpy()
+        return logits[0]
 
 
 class StepProgress(pl.Callback):
@@ -2483,17 +2509,16 @@ class StepProgress(pl.Callback):
     UNTIMED = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
 
     def __init__(self, timed: bool = False) -> None:
-        self.timed = timed
-        self.bar = tqdm(disable=True)
+        self.timed, self.bar = timed, tqdm(disable=True)
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         self.bar = tqdm(
+            desc="training",
             total=int(trainer.estimated_stepping_batches),
             initial=trainer.global_step,
+            unit="step",
             file=sys.stderr if self.timed else sys.stdout,
             ncols=78,
-            desc="training",
-            unit="step",
             bar_format=None if self.timed else self.UNTIMED,
             disable=not trainer.is_global_zero,
         )
@@ -2557,7 +2582,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
             with _atomic_write(path) as part:
                 torch.save(checkpoint, part)
         except (RuntimeError, OSError) as error:  # of a full disk torch makes both
-            raise OSError(f"{path}: could not be written ({error})") from error
+            raise OSError(
+                f"{path}: could not be written, disk full? {error}"
+            ) from error
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Read what `read_checkpoint` reads."""
@@ -2600,7 +2627,7 @@ def load_system(
         settings = dict(checkpoint["hyper_parameters"])
         own = settings.pop("network", None)
         if own and network is None:
-            _refuse(path, f"its network is {own}", "that network", "give it as network")
+            raise ValueError(f"a network of the class {own}: give one as network")
         system = UISegmentationSystem(**settings, network=network)
         system.load_state_dict(checkpoint["state_dict"])
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -2625,12 +2652,10 @@ class RunFolder(pl.Callback):
     def __init__(
         self, folder: Path | str, num_pictures: int = 4, *, patience: int = 0
     ) -> None:
-        _check_number("patience", patience, 0)
-        self.folder, self.num_pictures = Path(folder), num_pictures
-        self.patience = patience
+        _check_number("patience", patience)
+        self.folder, self.patience = Path(folder), patience
+        self.num_pictures = num_pictures
         self.rows: list[dict[str, float]] = []
-        self._losses: list[torch.Tensor] = []
-        self._validated = False
 
     @property
     def best(self) -> dict[str, float]:
@@ -2661,8 +2686,8 @@ class RunFolder(pl.Callback):
         self._stop_without_gain(trainer)
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        self._losses.clear()
-        self._validated = False
+        self._losses: list[torch.Tensor] = []
+        self._scores: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -2670,8 +2695,9 @@ class RunFolder(pl.Callback):
     def on_train_batch_end(self, _: Any, __: Any, outputs: Any, *___: Any) -> None:
         self._losses.append(outputs["loss"].detach())
 
-    def on_validation_end(self, *_: Any) -> None:
-        self._validated = True
+    def on_validation_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics.items()
+        self._scores = {name: float(value) for name, value in metrics if "val_" in name}
 
     def on_train_epoch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule
@@ -2680,41 +2706,43 @@ class RunFolder(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "train_loss": float(torch.stack(self._losses).mean()),
+            **self._scores,
+            "learning_rate": self._rate,
         }
-        if self._validated:
-            scores = trainer.callback_metrics.items()
-            row |= {name: float(value) for name, value in scores if "val_" in name}
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(row.get(name, 0)):
                 raise ValueError(
-                    f"the {name} is {row[name]} in epoch {row['epoch']}: expected a "
-                    "finite number; train anew with a lower learning rate"
+                    f"{name} {row[name]} in epoch {row['epoch']}: expected a finite "
+                    "number; train anew with a lower learning rate"
                 )
-        self.rows.append(row | {"learning_rate": self._rate})
+        self.rows.append(row)
         if trainer.is_global_zero:
-            self._write_log()
-            self._write_pictures(trainer, module)
-        if self._validated and self.rows[-1] is self.best:
+            with self._new("log.csv") as part, part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, max(self.rows, key=len), restval="")
+                writer.writeheader()
+                for row in self.rows:
+                    writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+            with self._new(f"epochs/{len(self.rows):03}.png") as part:
+                self._draw_samples(trainer, module).save(part, format="PNG")
+        if self._scores and self.rows[-1] is self.best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
         self._stop_without_gain(trainer)
+
+    def _new(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        return _atomic_write(path)
 
     def _stop_without_gain(self, trainer: pl.Trainer) -> None:
         if self.patience and self.rows:
             waited = self.rows[-1]["epoch"] - self.best["epoch"]
             trainer.should_stop = waited >= self.patience
 
-    def _write_log(self) -> None:
-        path = self.folder / "log.csv"
-        columns = max(self.rows, key=len)
-        with _atomic_write(path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            for row in self.rows:
-                writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-
     @torch.inference_mode()
-    def _write_pictures(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _draw_samples(
+        self, trainer: pl.Trainer, module: pl.LightningModule
+    ) -> Image.Image:
         """Draw some validation samples, evenly spaced, a row each."""
         dataset = trainer.val_dataloaders.dataset
         count = min(self.num_pictures, len(dataset))
@@ -2722,16 +2750,13 @@ class RunFolder(pl.Callback):
         for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
             image, target = dataset[index]
             logits = module(image[None].to(module.device)).cpu()
-            probabilities = module.probabilities(logits)[0]
-            painted = [logits[0].argmax(dim=0), target]
+            probabilities = module.probabilities(logits)[0].amax(dim=0)
+            shown = [logits[0].argmax(dim=0), target]
             if module.task != "multiclass":
-                painted = [_front_mask(masks) for masks in (logits[0] > 0, target)]
-            parts = (image, probabilities.amax(dim=0), *painted)
-            rows.append(np.hstack([to_array(part) for part in parts]))
-        path = self.folder / "epochs" / f"{len(self.rows):03}.png"
-        path.parent.mkdir(exist_ok=True)
-        with _atomic_write(path) as part:
-            Image.fromarray(np.vstack(rows)).save(part, format="PNG")
+                shown = [_front_mask(masks) for masks in (logits[0] > 0, target)]
+            parts = [to_array(part) for part in (image, probabilities, *shown)]
+            rows.append(np.hstack(parts))
+        return Image.fromarray(np.vstack(rows))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self.rows:
@@ -2740,16 +2765,16 @@ class RunFolder(pl.Callback):
 
         figure = Figure(figsize=(8, 3), layout="constrained")
         losses, scores = figure.subplots(1, 2)
-        for name, axis in zip(
-            ("train_loss", "val_loss", "val_iou"), (losses, losses, scores), strict=True
+        for name, axis in (
+            ("train_loss", losses),
+            ("val_loss", losses),
+            ("val_iou", scores),
         ):
-            rows = [row for row in self.rows if name in row]
-            epochs, values = ([row[key] for row in rows] for key in ("epoch", name))
-            axis.plot(epochs, values, ".-", label=name)
-        for axis in (losses, scores):
+            rows = [(row["epoch"], row[name]) for row in self.rows if name in row]
+            axis.plot(*zip(*rows, strict=True), ".-", label=name)
             axis.set_xlabel("epoch")
             axis.legend()
-        with _atomic_write(self.folder / "curves.png") as part:
+        with self._new("curves.png") as part:
             figure.savefig(part, format="png")
 
 
@@ -2767,12 +2792,8 @@ def train_augmentation() -> ImageTargetCompose:
 
     Gentle: shifting and scaling as well scored lower in trainings of 2 to 12 minutes.
     """
-    return ImageTargetCompose(
-        [
-            ImageTargetRandomHorizontalFlip(),
-            ImageTargetColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
-        ]
-    )
+    jitter = ImageTargetColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)
+    return ImageTargetCompose([ImageTargetRandomHorizontalFlip(), jitter])
 
 
 # --------------------------------------------------------------------------------------
@@ -2799,35 +2820,38 @@ def load_classes(
     without a palette, a palette that explains no pixel, ids in a lossy file. (notebook
     10)
     """
+    if classes is not None and (palette is not None or num_classes is not None):
+        raise ValueError("classes: expected without palette and num_classes")
+    most = IGNORE_INDEX if num_classes is None else num_classes
+    most = most if classes is None else len(classes)
+    _check_number("num_classes", most, 1, IGNORE_INDEX)
     picture = _open_picture(path)
+    ids = np.full((picture.height, picture.width), -1, np.int32)
     if palette is not None:
         rgb = picture.convert("RGBA").convert("RGB")
-        ids = colors_to_classes(rgb, palette, max_distance=max_distance).numpy()
-        if (ids == IGNORE_INDEX).all():
-            _refuse_values(path, picture, "no pixel has a colour of the palette")
-        ids[~_opaque(picture)] = IGNORE_INDEX
-    elif classes is not None:
-        ids = np.full((picture.height, picture.width), -1, np.int32)
-        groups = [*map(list, classes), list(ignore)]
-        for number, where in _find_values(path, picture, *groups):
-            ids[where] = number if number < len(classes) else IGNORE_INDEX
-        by_colour = any(isinstance(value, tuple) for group in groups for value in group)
-        if not by_colour and (ids[_opaque(picture)] < 0).any():
-            _refuse_values(path, picture, "ids that were not named")
-        ids[ids < 0] = IGNORE_INDEX
-        num_classes = len(classes)
-    else:
+        ids[:] = colors_to_classes(rgb, palette, -1, max_distance=max_distance)
+    elif classes is None:
         if picture.mode != "P" and _is_colourful(picture):
             _refuse_values(path, picture, "it has colours, and no palette was given")
-        ids = _ids(path, picture)
-        if picture.info["lossy"] or (picture.mode == "1" and ids.any()):
-            _refuse_values(path, picture, "a lossy file, or one of 1 bit, holds no ids")
-        for _, where in _find_values(path, picture, list(ignore)):
-            ids[where] = IGNORE_INDEX
-        if picture.mode != "P":
-            ids[~_opaque(picture)] = IGNORE_INDEX
+        ids[:] = _ids(path, picture)
+        if picture.info["lossy"] or (ids.any() and picture.info.get("bits")):
+            _refuse_values(path, picture, "a lossy file, or values that Pillow scaled")
+        if picture.mode == "1" and ids.any():
+            _refuse_values(path, picture, "a mask of 1 bit, as for load_mask")
+    for number, where in _find_values(path, picture, *(classes or ()), ignore):
+        ids[where] = number if number < len(classes or ()) else IGNORE_INDEX
+    by_colour = palette is not None or (
+        classes is not None and any(np.ndim(value) for one in classes for value in one)
+    )
+    if by_colour and (ids < 0).all():
+        _refuse_values(path, picture, "no pixel has a colour that was named")
+    if by_colour or picture.mode != "P":
+        ids[~_opaque(picture)] = IGNORE_INDEX
+    if by_colour:
+        ids[ids < 0] = IGNORE_INDEX
+    if (ids < 0).any():
+        _refuse_values(path, picture, "ids that were not named")
     try:
-        most = IGNORE_INDEX if num_classes is None else num_classes
         _check_class_ids("classes", torch.from_numpy(ids), most, IGNORE_INDEX)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -3020,8 +3044,7 @@ class RoadDataset(PairDataset):
     ) -> None:
         training = Path(root) / "training"
         folder = training if training.is_dir() else Path(root)
-        if target not in ROAD_PATTERNS:
-            raise ValueError(f'target {target!r}: expected "road" or "lane"')
+        _check_choice("target", target, ROAD_PATTERNS)
         found = {path.name for path in folder.glob("gt_image_2/*.png")}
         kinds = {name.rpartition("_")[0] for name in found}
         needed = {f"{category}_road" for category in ("um", "umm", "uu")}
@@ -3066,16 +3089,16 @@ class PairReport:
     """What the doctor found in a folder; prints as a table.
 
     values: each id or colour that the masks hold, its share of their pixels, 0..1, and
-    in how many files it is; None where one holds more than 256 colours. The shares of
-    foreground, 0..1, in all masks together and in those with least and most of it, are
-    None where no mask could be read. For class maps class_shares stands instead: the
-    share of each class id, 0 to the highest that was found.
+    in how many files it is; without those of files of more than 256 colours. The shares
+    of foreground, 0..1, in all masks together and in those with least and most of it,
+    are None where no mask could be read. For class maps class_shares stands instead:
+    the share of each class id, 0 to the highest that was found.
     """
 
     folder: str
     num_pairs: int
     problems: tuple[Problem, ...]
-    values: dict[MaskValue, tuple[float, int]] | None = None
+    values: dict[MaskValue, tuple[float, int]]
     foreground_share: float | None = None
     least_share: float | None = None
     most_share: float | None = None
@@ -3090,13 +3113,16 @@ class PairReport:
     def __str__(self) -> str:
         state = "ok" if self.ok else "not ok"
         lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
-        if self.values:
-            shown = [
-                f"{value} {share:.2%} in {files} files"
-                for value, (share, files) in list(self.values.items())[:12]
-            ]
-            more = [f"{len(self.values)} in all"] if len(self.values) > 12 else []
-            lines.append("  values of the masks: " + ", ".join(shown + more))
+        least = sorted((share for share, _ in self.values.values()), reverse=True)[:12]
+        shown = [
+            f"{value} {share:.2%} in {files} files"
+            for value, (share, files) in self.values.items()
+            if share >= least[-1]
+        ]
+        if len(self.values) > len(shown):
+            shown.append(f"{len(self.values) - len(shown)} rarer ones")
+        if shown:
+            lines.append("  values of the masks: " + ", ".join(shown))
         if self.foreground_share is not None:
             lines.append(
                 f"  foreground: {self.foreground_share:.1%} of the pixels, "
@@ -3109,20 +3135,21 @@ class PairReport:
         alike: dict[tuple[str, str], list[Problem]] = {}
         for problem in sorted(self.problems, key=lambda problem: problem.severity):
             alike.setdefault((problem.severity, problem.mend), []).append(problem)
-        width = max((len(p.file) for group in alike.values() for p in group), default=0)
+        width = max((len(problem.file) for problem in self.problems), default=0)
         for (severity, mend), group in alike.items():
             for problem in group[:NAMED_FILES]:
                 lines.append(f"  {severity:7}  {problem.file:{width}}  {problem.what}")
             if len(group) > NAMED_FILES:
-                lines.append(f"  {severity:7}  {len(group) - NAMED_FILES} more like it")
+                lines.append(
+                    f"  {severity:7}  and {len(group) - NAMED_FILES} more such"
+                )
             lines.append(f"  {'':7}  {'':{width}}  -> {mend}")
         return "\n".join(lines)
 
     def to_json(self) -> str:
         """Write the report for programs."""
-        report = asdict(self) | {"ok": self.ok}
-        values = self.values or {}
-        report["values"] = {str(value): share for value, share in values.items()}
+        values = {str(value): shares for value, shares in self.values.items()}
+        report = asdict(replace(self, values={})) | {"values": values, "ok": self.ok}
         return json.dumps(report, indent=1, ensure_ascii=False)
 
 
@@ -3131,18 +3158,27 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    hashes: tuple[bytes, bytes]  # of image and target
-    thumbnail: np.ndarray  # of the image, float32 (THUMBNAIL ** 2,)
-    mask_thumbnail: np.ndarray  # float32, 1: all is foreground
+    digests: tuple[tuple[int, ...], tuple[int, ...]]  # of image and target
+    thumbnails: tuple[np.ndarray, np.ndarray]  # of image and foreground, 0..1
     brightest: int  # of the image, 0..255
-    num_foreground: int
-    num_known: int
-    class_pixels: np.ndarray | None  # int (256,) of a class map: pixels of each id
+    foreground: int  # pixels, and those that are known
+    known: int
+    classes: np.ndarray | None  # of a class map the pixels of each id, int (256,)
 
-    @property
-    def share(self) -> float:
-        """The share of foreground among the pixels that are not ignored, 0..1."""
-        return self.num_foreground / max(self.num_known, 1)
+
+def _digest(picture: Image.Image) -> tuple[int, ...]:
+    """Tell pictures apart: width, height and the check sum of all pixels."""
+    digest = 0
+    for top in range(0, picture.height, 256):  # strips, for bytes are a copy
+        strip = (0, top, picture.width, min(top + 256, picture.height))
+        digest = zlib.crc32(picture.crop(strip).tobytes(), digest)
+    return (*picture.size, digest)
+
+
+def _thumbnail(picture: Image.Image) -> np.ndarray:
+    """Shrink a picture to float32 (THUMBNAIL ** 2,) in 0..1."""
+    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return np.ravel(small.convert("L")).astype(np.float32) / 255
 
 
 def check_pairs(
@@ -3167,203 +3203,90 @@ def check_pairs(
     """
     files = _find_files(Path(data_dir), patterns)
     problems = [Problem(*fault) for fault in files.faults(allow_missing)]
+    faulty = {problem.file for problem in problems}
     pairs = files.pairs()
+    if not allow_missing:
+        pairs = [pair for pair in pairs if pair[1] is not None]
     dataset = PairDataset(pairs, read_target=read_target)
-    facts: list[_Facts] = []
-    held: dict[str, _Held] = {}
-    num_whole = 0
-    for path, target in tqdm(pairs, "check", unit="pair", disable=not progress):
-        targets = target.values() if isinstance(target, dict) else target
-        targets = (
-            [target] if isinstance(target, Path) else [*filter(None, targets or ())]
-        )
-        found = []
-        current = path
-        try:
-            image = load_image(path)
-            for current in targets:
-                held[files.name(current)] = _held_values(current)
-            mask = dataset.read(target, image.size)
-            if isinstance(mask, torch.Tensor):  # lay overlapping masks together
-                mask = Image.fromarray((mask == 1).any(dim=0).numpy())
-            found = list(_compare_pair(files, path, targets, image, mask))
-            if image.size == mask.size:
-                facts.append(_facts(files, path, targets, image, mask))
-        except (OSError, ValueError) as error:
-            what, _, mend = str(error).removeprefix(f"{current}: ").rpartition("; ")
-            found = [Problem(files.name(current), what, mend)]
-        problems += found
-        num_whole += all(problem.severity != "error" for problem in found)
-    num_whole -= sum(len(paths) > 1 for paths in files.inputs.values())
-    num_lossy = sum(one.lossy for one in held.values())
-    if num_lossy:
-        what = "are lossy files (JPEG), which blur edges into grey and colours"
-        mend = "two levels are read well all the same; save new masks as PNG"
-        problems.append(Problem(f"{num_lossy} targets", what, mend, "warning"))
-    problems += _value_problems(held, read_target)
-    problems += _folder_problems(files, facts, scenes)
-    masks = [f for f in facts if f.class_pixels is None and f.num_known]
-    known = sum(fact.num_known for fact in masks)
-    shares = [fact.share for fact in masks]
-    maps = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
-    ids = np.trim_zeros(np.sum(maps, axis=0)[:IGNORE_INDEX], "b") if maps else maps
-    total = Counter()
-    for counts, _, _ in held.values():
-        total.update(counts)
-    pixels = total.total()
-    return PairReport(
-        str(data_dir),
-        num_whole,
-        tuple(problems),
-        {
-            value: (count / pixels, sum(value in one[0] for one in held.values()))
-            for value, count in sorted(total.items(), key=str)
-        },
-        sum(fact.num_foreground for fact in masks) / known if known else None,
-        min(shares, default=None),
-        max(shares, default=None),
-        tuple((ids / ids.sum()).tolist()) if len(ids) else None,
-    )
-
-
-class _Held(NamedTuple):
-    """What a mask's file holds."""
-
-    counts: dict[MaskValue, int]  # pixels of each value; empty for over 256 colours
-    palette: dict[int, tuple[int, ...]]  # the colours of its indices, if it has such
-    lossy: bool
-
-
-def _held_values(path: Path) -> _Held:
-    picture = _open_picture(path)
-    counts = _count_values(picture) or {}
-    colours = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).tolist()
-    palette = {}
-    if picture.mode == "P":
-        palette = {i: tuple(colours[i]) for i in counts if i < len(colours)}
-    return _Held(counts, palette, picture.info["lossy"])
-
-
-def _compare_pair(
-    files: PairFiles,
-    path: Path,
-    targets: Sequence[Path],
-    image: Image.Image,
-    mask: Image.Image,
-) -> Iterator[Problem]:
-    """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
-    name = files.name(path)
-    turns = [_orientation(one) for one in (path, *targets)]
-    if image.size != mask.size:
-        advice = "cut or turn the mask as the picture was, or scale it unsmoothed"
-        if image.size == mask.size[::-1] and len(set(turns)) > 1:
-            advice = f"EXIF turns {name} (tag {turns[0]}) and the mask not: turn it too"
-        what = f"{mask.size} (W, H), but {name} is {image.size}"
-        yield Problem(files.name(targets[0]), what, advice)
-    elif len(set(turns)) > 1 and min(turns) > 1 or max(turns, default=1) in (2, 3, 4):
-        what = f"EXIF turns it (tag {turns[0]}) unlike its mask (tag {turns[-1]})"
-        mend = "look whether the mask fits; save both without the tag"
-        if len(set(turns)) > 1:
-            yield Problem(name, what, mend, "warning")
-    what = ""
-    values = set(np.unique(np.asarray(mask)).tolist())
-    if mask.mode == "P":
-        classes = values - {IGNORE_INDEX}
-        what = f"all is class {classes.pop()}" if len(classes) == 1 else ""
-    elif not values & {1, 255}:
-        what = "all black: nothing is foreground"
-    elif 0 not in values:
-        what = "all white: everything is foreground"
-    if targets and what:
-        mend = "look whether that is meant"
-        yield Problem(files.name(targets[0]), what, mend, "warning")
-
-
-def _orientation(path: Path) -> int:
-    """Give the orientation of a picture's EXIF tag, 1 (upright) to 8."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as one:
-        tag = one.getexif().get(0x0112, 1)
-        return tag if tag in range(1, 9) else 1
-    return 1
-
-
-def _facts(
-    files: PairFiles,
-    path: Path,
-    targets: Sequence[Path],
-    image: Image.Image,
-    mask: Image.Image,
-) -> _Facts:
-    values = np.asarray(mask)
-    known = values != (IGNORE_INDEX if mask.mode == "P" else IGNORE_GREY)
-    foreground = Image.fromarray(known & (values > 0)).convert("L")
-    grey = image.convert("L")
-    thumbnails = [
-        np.asarray(one.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
-        for one in (grey, foreground)
-    ]
-    digests = []
-    for picture in (image, mask):
-        digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
-        for top in range(0, picture.height, 256):  # strips: bytes are a copy
-            foot = min(top + 256, picture.height)
-            digest.update(picture.crop((0, top, picture.width, foot)).tobytes())
-        digests.append(digest.digest())
-    return _Facts(
-        files.name(path),
-        files.name(targets[0]) if targets else "",
-        digests,
-        thumbnails[0].ravel(),
-        thumbnails[1].ravel() / 255,
-        grey.getextrema()[1],
-        foreground.histogram()[255],
-        int(known.sum()),
-        np.array(mask.histogram()) if mask.mode == "P" else None,
-    )
-
-
-def _value_problems(
-    held: Mapping[str, _Held], read_target: ReadTarget
-) -> Iterator[Problem]:
-    """Find values of the folder that nobody named, that are nowhere, that clash."""
     options = getattr(read_target, "keywords", {})
-    groups = [options.get(n, ()) for n in ("foreground", "ignore")]
-    groups += [options.get("classes") or ()] + [options.get("palette") or ()]
-    named = {
-        tuple(value) if isinstance(value, list) else value
-        for value in [*groups[0], *groups[1], *itertools.chain(*groups[2]), *groups[3]]
-    }
-    found = Counter(value for one in held.values() for value in one.counts)
-    exact = not any(one.lossy or not one.counts for one in held.values())
-    missing = [value for value in named if value not in found]
-    many = len(named) > 32  # a range of greys
-    if missing and exact and not many:
-        listed = ", ".join(map(str, missing[:8]))
-        mend = f"name values that are there: {', '.join(map(str, sorted(found, key=str)[:8]))}"
-        yield Problem(f"{len(held)} targets", f"none holds {listed}", mend)
-    rest = {value: n for value, n in found.items() if value not in named}
-    rest = {value: n for value, n in rest.items() if value not in (0, (0, 0, 0))}
-    if named and rest and exact and not many:
-        listed = ", ".join(f"{value} (in {n})" for value, n in [*rest.items()][:8])
-        mend = "right if they are background, or ignored; else name them too"
-        what = f"hold values that were not named: {listed}"
-        yield Problem(f"{len(held)} targets", what, mend, "warning")
-    colours: dict[int, tuple[str, tuple[int, ...]]] = {}
-    for name, one in held.items():
-        for index, colour in one.palette.items():
-            first, other = colours.setdefault(index, (name, colour))
-            if other != colour and not isinstance(next(iter(named), 0), tuple):
-                what = f"index {index} is {colour}, but {other} in {first}"
-                mend = "palettes differ, so colours are what counts: name colours, or "
-                yield Problem(name, what, mend + "save all with one palette")
-                break
-    brightest = {
-        name: max(one.counts)
-        for name, one in held.items()
-        if one.counts and not one.palette and isinstance(next(iter(one.counts)), int)
-    }
-    low = [name for name, most in brightest.items() if most == 1]
-    high = [name for name, most in brightest.items() if most == 255]
+    classes = options.get("classes") or [options.get("palette") or ()]
+    classes = [*classes, options.get("foreground", ())]
+    meant = [tuple(v) if np.ndim(v) else v for group in classes for v in group]
+    named = meant + [tuple(v) if np.ndim(v) else v for v in options.get("ignore", ())]
+    by_colour = any(isinstance(value, tuple) for value in named)
+    facts: list[_Facts] = []
+    # Of each mask its values, the colours of a palette, whether it is lossy.
+    held: dict[str, tuple[dict[MaskValue, int], dict[int, list[int]], bool]] = {}
+    num_whole = 0
+    bar = tqdm(dataset.pairs, "check", unit="pair", disable=not progress)
+    for path, target in bar:
+        targets = target.values() if isinstance(target, dict) else target or ()
+        targets = [target] if isinstance(target, Path) else [*filter(None, targets)]
+        found, current = [], path
+        try:
+            if path.stat().st_size > 1e7:  # long enough to say so
+                bar.set_postfix_str(files.name(path))
+            image = load_image(path)
+            size, brightest = image.size, max(high for _, high in image.getextrema())
+            of_image = _digest(image), _thumbnail(image)
+            del image  # a huge one leaves room for its mask
+            for current in targets:
+                picture = _open_picture(current)
+                counts, palette = _count_values(picture, by_colour), {}
+                if picture.mode == "P" and not by_colour:
+                    colours = np.reshape(picture.getpalette("RGB"), (-1, 3)).tolist()
+                    palette = dict(
+                        zip(counts, [colours[i] for i in counts], strict=True)
+                    )
+                if lossy := picture.info["lossy"]:  # drift is no value of its own
+                    rough = Counter()
+                    for value, count in counts.items():
+                        near = (
+                            isinstance(value, int) and min(value, 255 - value) <= NEAR
+                        )
+                        rough[255 * round(value / 255) if near else value] += count
+                    counts = dict(rough)
+                held[files.name(current)] = counts, palette, lossy
+                del picture
+            mask = dataset.read(target, size)
+            if isinstance(mask, torch.Tensor):  # lay overlapping masks together
+                mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
+            names = [files.name(one) for one in (path, *(targets or [path]))]
+            pixels = mask.histogram()
+            found = list(_compare_pair(names, (path, *targets), size, mask, pixels))
+            if size == mask.size:
+                void = (IGNORE_INDEX, IGNORE_GREY)[mask.mode == "L"]
+                known = sum(pixels) - pixels[void]
+                shown = mask.point([255 * (0 < v != void) for v in range(256)])
+                facts.append(
+                    _Facts(
+                        *names[:2],
+                        (of_image[0], _digest(mask)),
+                        (
+                            of_image[1],
+                            _thumbnail(Image.frombytes("L", size, shown.tobytes())),
+                        ),
+                        brightest,
+                        known - pixels[0],
+                        known,
+                        np.array(pixels) if mask.mode == "P" else None,
+                    )
+                )
+        except (OSError, ValueError, IndexError) as error:
+            text = str(error)
+            said = [one for one in (path, *targets) if text.startswith(str(one))]
+            current = said[-1] if said else current
+            what, _, mend = text.removeprefix(f"{current}: ").partition("; ")
+            found = [Problem(files.name(current), what, mend or "look into the file")]
+        problems += found
+        faulty |= {problem.file for problem in found if problem.severity == "error"}
+        num_whole += not faulty & {files.name(one) for one in (path, *targets)}
+    inexact = len(named) > 32 or options.get("max_distance")  # a range of greys
+    problems += _value_problems(held, () if inexact else named, meant)
+    low, high = (
+        [name for name, (counts, _, _) in held.items() if set(counts) == {0, end}]
+        for end in (1, 255)
+    )
     if (
         low
         and high
@@ -3371,27 +3294,130 @@ def _value_problems(
         and getattr(read_target, "func", read_target) is load_mask
     ):
         what = f"holds 0 and 1, but {high[0]} 255: foreground there, or not judged?"
-        mend = "say foreground=(1, 255), or foreground=(1,) and ignore=(255,)"
-        yield Problem(low[0], what, mend)
+        mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
+        problems.append(Problem(low[0], what, mend))
+    num_classes = options.get("num_classes") or (len(classes) - 1 if meant else 0)
+    if options.get("palette"):
+        num_classes = len(options["palette"])
+    problems += _folder_problems(files, facts, scenes, num_classes)
+    masks = [fact for fact in facts if fact.classes is None and fact.known]
+    known = sum(fact.known for fact in masks)
+    shares = [fact.foreground / fact.known for fact in masks]
+    maps = [fact.classes for fact in facts if fact.classes is not None]
+    ids = np.trim_zeros(np.sum(maps, axis=0)[:IGNORE_INDEX], "b") if maps else maps
+    total = Counter()
+    for counts, _, _ in held.values():
+        total.update(counts)
+    in_files = Counter(value for counts, _, _ in held.values() for value in counts)
+    return PairReport(
+        str(data_dir),
+        num_whole,
+        tuple(problems),
+        {
+            v: (total[v] / total.total(), in_files[v])
+            for v in sorted(total, key=_in_order)
+        },
+        sum(fact.foreground for fact in masks) / known if known else None,
+        min(shares, default=None),
+        max(shares, default=None),
+        tuple((ids / ids.sum()).tolist()) if len(ids) else None,
+    )
+
+
+def _in_order(value: MaskValue) -> tuple[int, ...]:
+    """Sort ids before colours."""
+    return (1, *value) if isinstance(value, tuple) else (0, value)
+
+
+def _compare_pair(
+    names: Sequence[str],
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    mask: Image.Image,
+    pixels: Sequence[int],
+) -> Iterator[Problem]:
+    """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
+    turns = []
+    for path in paths:
+        with Image.open(path) as picture:
+            turns.append(picture.getexif().get(0x0112, 1))
+    if size != mask.size:
+        what = f"{mask.size} (W, H), but {names[0]} is {size}"
+        mend = "cut or turn the mask as the picture was, or scale it without smoothing"
+        if size == mask.size[::-1] and len(set(turns)) > 1:
+            mend = f"EXIF turns one of them (tags {turns}): turn both, or save untagged"
+        yield Problem(names[1], what, mend)
+    elif len(set(turns)) > 1 and (size[0] == size[1] or {*turns} & {2, 3, 4}):
+        # Elsewhere the sizes tell that the mask was drawn on the upright picture.
+        mend = "look whether the mask fits; save both without the tag"
+        yield Problem(names[0], f"EXIF turns it unlike {names[1]}", mend, "warning")
+    values = {value for value, count in enumerate(pixels) if count}
+    what = ""
+    if mask.mode == "P":
+        classes = values - {IGNORE_INDEX}
+        what = f"all is class {classes.pop()}" if len(classes) == 1 else ""
+    elif 255 not in values:
+        what = "all black: nothing is foreground"
+    elif 0 not in values:
+        what = "all white: everything is foreground"
+    if what and len(paths) > 1:
+        yield Problem(names[1], what, "look whether that is meant", "warning")
+
+
+def _value_problems(
+    held: Mapping[str, tuple], named: Sequence[MaskValue], meant: Sequence[MaskValue]
+) -> Iterator[Problem]:
+    """Find values of the folder that nobody named, that are nowhere, that clash.
+
+    named: values that an option of reading names; meant: those of them that count.
+    """
+    found = Counter(value for counts, _, _ in held.values() for value in counts)
+    exact = Counter(
+        v for counts, _, lossy in held.values() if not lossy for v in counts
+    )
+    lossy = sum(is_lossy for _, _, is_lossy in held.values())
+    if lossy:
+        what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
+        mend = "two levels are read well all the same; save new masks as PNG"
+        yield Problem(f"{lossy} targets", what, mend, "warning")
+    missing = [value for value in named if value not in found]
+    if missing and all(counts for counts, _, _ in held.values()):
+        there = ", ".join(map(str, sorted(found, key=_in_order)[:12]))
+        what = f"none holds {', '.join(map(str, missing[:8]))}"
+        yield Problem(f"{len(held)} targets", what, f"name what is there: {there}")
+    rest = [value for value in exact if value not in named]
+    if named and meant and {*rest} - {0, (0, 0, 0)}:
+        listed = ", ".join(f"{value} (in {exact[value]})" for value in rest[:8])
+        mend = "right if they are background, or ignored; else name them too"
+        what = f"hold values that were not named: {listed}"
+        yield Problem(f"{len(held)} targets", what, mend, "warning")
+    first: dict[int, tuple[str, list[int]]] = {}
+    for name, (_, palette, _) in held.items():
+        for index, colour in palette.items():
+            other, expected = first.setdefault(index, (name, colour))
+            if expected != colour:
+                what = f"index {index} is {colour}, but {expected} in {other}"
+                mend = "palettes differ, so colours are what counts: name colours"
+                yield Problem(name, what, mend)
+                break
 
 
 def _folder_problems(
-    files: PairFiles, facts: Sequence[_Facts], scenes: Mapping[str, str] | None
+    files: PairFiles,
+    facts: Sequence[_Facts],
+    scenes: Mapping[str, str] | None,
+    num_classes: int,
 ) -> Iterator[Problem]:
     """Find what only the whole folder shows."""
-    used = {files.name(path) for paths in files.inputs.values() for path in paths}
-    for found in files.targets.values():
-        used |= {files.name(path) for _, path in found}
-    others = [
-        name
-        for name in files.names
-        if Path(name).suffix.lower() in PICTURE_SUFFIXES and name not in used
-    ]
-    if others:
-        what = f"fits no pattern ({len(others)} such pictures)"
-        mend = "they are not used: rename them, or give other patterns (--patterns)"
-        yield Problem(others[0], what, mend, "warning")
-    first: dict[bytes, _Facts] = {}
+    used = {path for paths in files.inputs.values() for path in paths}
+    used |= {path for found in files.targets.values() for _, path in found}
+    places = {path.parent for path in used}
+    for path in (files.folder / name for name in files.names):
+        picture = path.suffix.lower() in PICTURE_SUFFIXES and path.parent in places
+        if picture and path not in used and files.patterns in LAYOUTS:
+            mend = "it is not used: rename it, or give other patterns (--patterns)"
+            yield Problem(files.name(path), "fits no pattern", mend, "warning")
+    first: dict[tuple[int, ...], _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
             yield Problem(fact.image, "has no scene", "add it to the table of scenes")
@@ -3399,44 +3425,44 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-        twin = first.setdefault(fact.hashes[0], fact)
-        if twin.hashes[1] != fact.hashes[1]:
+        twin = first.setdefault(fact.digests[0], fact)
+        if twin.digests[1] != fact.digests[1]:
             what = f"the same picture as {twin.image}, with another mask"
             yield Problem(fact.image, what, "keep the pair that is right")
         elif twin is not fact:
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
-    yield from _near_duplicates([*first.values()], scenes or {})
-    masks = [f for f in facts if f.class_pixels is None and 0 < f.share < 1]
-    large = sum(fact.share > 0.5 for fact in masks)
-    mend = "look whether white is what you want to find; else foreground=(0,) "
-    mend += "(--foreground 0) swaps them"
-    if len(masks) >= MANY_MASKS and large > len(masks) / 2:
-        what = "are more than half foreground; inverted?"
-        yield Problem(f"{large} targets", what, mend, "warning")
-    elif len(masks) >= MANY_MASKS:
-        total = np.sum([fact.mask_thumbnail for fact in masks], axis=0)
-        for fact in masks:
-            usual = (total - fact.mask_thumbnail) / (len(masks) - 1)
-            gaps = [
-                np.abs(m - usual).mean()
-                for m in (fact.mask_thumbnail, 1 - fact.mask_thumbnail)
-            ]
-            if gaps[0] > 2 * gaps[1]:
-                what = "looks inverted: its background is where others have foreground"
-                yield Problem(fact.target, what, "swap its black and white", "warning")
-    maps = [fact.class_pixels for fact in facts if fact.class_pixels is not None]
-    if maps:
-        total = np.sum(maps, axis=0)
-        highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=0)
-        absent = np.flatnonzero(total[:highest] == 0).tolist()
-        if highest == 0 and total[IGNORE_INDEX]:
-            what = "hold nothing but 0 and 255, and 255 is ignored"
-            yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
-        elif absent:
-            what = f"have no pixel of class {', '.join(map(str, absent[:8]))}"
-            mend = "look whether the ids are right; what is not there is not learnt"
-            yield Problem(f"{len(maps)} targets", what, mend, "warning")
+    yield from itertools.islice(_near_duplicates([*first.values()], scenes or {}), 99)
+    masks = [f for f in facts if f.classes is None and 0 < f.foreground < f.known]
+    shares = [fact.foreground / fact.known for fact in masks]
+    usual = np.mean([fact.thumbnails[1] for fact in masks], axis=0) if masks else 0
+    if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
+        mend = "look whether white is what you want to find; foreground=[0] swaps them"
+        what = "are mostly foreground; inverted?"
+        yield Problem(f"{len(masks)} targets", what, mend, "warning")
+    for fact in masks if len(masks) >= MANY_MASKS and np.median(shares) <= 0.5 else ():
+        own = fact.thumbnails[1]
+        others = (usual * len(masks) - own) / (len(masks) - 1)
+        if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
+            what = "looks inverted: its background is where others have foreground"
+            yield Problem(fact.target, what, "swap its black and white", "warning")
+    known = sum(fact.known for fact in masks)
+    share = sum(fact.foreground for fact in masks) / max(known, 1)
+    if masks and not 0.01 <= share <= 0.99:
+        what = f"{share:.2%} of their pixels are foreground"
+        mend = "look whether they were read rightly; weigh the rare class (pos_weight)"
+        yield Problem(f"{len(masks)} targets", what, mend, "warning")
+    maps = [fact.classes for fact in facts if fact.classes is not None]
+    total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
+    highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
+    if maps and not total[1:IGNORE_INDEX].any() and total[IGNORE_INDEX]:
+        what = "hold nothing but 0 and 255, and 255 is ignored"
+        yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
+    elif maps and not total[: highest + 1].all():
+        absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
+        what = f"have no pixel of class {', '.join(map(str, absent))}"
+        mend = "look whether the ids are right; what is not there is not learnt"
+        yield Problem(f"{len(maps)} targets", what, mend, "warning")
 
 
 def _near_duplicates(
@@ -3446,18 +3472,20 @@ def _near_duplicates(
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
+    own = np.array([fact.thumbnails[0] for fact in facts])
     if len(facts) < 2:
         return
-    thumbnails = np.array([fact.thumbnail for fact in facts])
-    thumbnails -= thumbnails.mean(axis=1, keepdims=True)
+    own -= own.mean(axis=1, keepdims=True)
     if len(facts) >= MANY_MASKS:
-        thumbnails -= thumbnails.mean(axis=0)
-    lengths = np.linalg.norm(thumbnails, axis=1, keepdims=True)
-    thumbnails /= np.where(lengths < THUMBNAIL, np.inf, lengths)  # nearly constant
-    groups = np.array([_scene_of(f.image, scenes) or f.image for f in facts])
+        own -= own.mean(axis=0)
+    lengths = np.linalg.norm(own, axis=1, keepdims=True)
+    # Where next to nothing is left, they show what all show; flat ones show nothing.
+    own /= np.where(lengths < THUMBNAIL / 255, np.inf, lengths)
+    if len(facts) >= MANY_MASKS:
+        own[lengths[:, 0] < THUMBNAIL / 255] = 1 / THUMBNAIL
+    groups = np.array([_scene_of(fact.image, scenes) or fact.image for fact in facts])
     for top in range(0, len(facts), 512):
-        rows = thumbnails[top : top + 512]
-        alike = np.triu(rows @ thumbnails.T >= LIKENESS, k=top + 1)
+        alike = np.triu(own[top : top + 512] @ own.T >= LIKENESS, k=top + 1)
         alike &= groups[top : top + 512, None] != groups
         for one, other in np.argwhere(alike):
             what = f"looks nearly like {facts[top + one].image}"
@@ -3713,7 +3741,7 @@ def _worker_loop(inherited: list[Connection], pipe: Connection, task: Any) -> No
 
 
 # --------------------------------------------------------------------------------------
-# 11. Tiles: windows of pictures too big to open. (notebook 09)
+# 11. Tiles: windows of pictures too big to open. (notebook 11)
 # --------------------------------------------------------------------------------------
 
 Region = tuple[int, int, int, int]  # y0, x0, y1, x1
@@ -3732,240 +3760,99 @@ class Tile(NamedTuple):
 
 
 class _Source:
-    """A picture (H, W, 3) or mask (H, W) that is read window by window.
+    """An image (H, W, 3), or a mask (H, W), that is read window by window.
 
-    Anything with `shape` and windows `[y0:y1, x0:x1]`. Where the pixels are a memory
-    map, only the file's name goes to another process, which maps the file again.
+    given: anything with `shape` and windows `[y0:y1, x0:x1]`, or a function that opens
+    it. ignore: of a mask, the id of what a masked array hides; None for an image.
     """
 
-    def __init__(self, name: str, pixels: Any, *, is_mask: bool = False) -> None:
-        self.name, self.pixels, self.is_mask = name, pixels, is_mask
-        shape = tuple(getattr(pixels, "shape", ()))
-        layers = () if is_mask else (3,)
-        if len(shape) < 2 or shape[2:] != layers or 0 in shape:
-            raise ValueError(
-                f"{name}: a {type(pixels).__name__} of shape {shape}; expected "
-                f"{'(H, W)' if is_mask else '(H, W, 3)'} and windows [y0:y1, x0:x1], "
-                "as an array, a memory map or a tiled file has"
-            )
-        self._check_type(getattr(pixels, "dtype", "uint8"))
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, in pixels."""
-        return tuple(self.pixels.shape[:2])
-
-    def cut(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
-        """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
-        window = np.asarray(self.pixels[y0:y1, x0:x1])
-        expected = (y1 - y0, x1 - x0, *self.pixels.shape[2:])
-        if window.shape != expected:
-            raise ValueError(
-                f"{self.name}: rows {y0} to {y1}, columns {x0} to {x1} came as "
-                f"{window.shape}; expected {expected}; has the picture shrunk?"
-            )
-        self._check_type(window.dtype)
-        if window.dtype.itemsize > 1 and (window < 0).any() | (window > 255).any():
+    def __init__(self, name: str, given: Any, ignore: int | None = None) -> None:
+        self.name, self.given, self.ignore = name, given, ignore
+        opens = callable(given) and not hasattr(given, "shape")
+        self.pixels, self.process = given() if opens else given, os.getpid()
+        shape = tuple(getattr(self.pixels, "shape", ()))
+        channels = (3,) if ignore is None else ()
+        if len(shape) < 2 or shape[2:] != channels or 0 in shape:
+            arrived = f"a {type(self.pixels).__name__} of shape {shape}"
+            expected = "shape (H, W, 3)" if channels else "shape (H, W)"
             _refuse(
-                self.name,
-                f"values {np.unique(window)[:8]}",
-                "0 to 255",
-                "mend the mask",
+                name, arrived, expected, "give an array or a function that opens it"
+            )
+        self.size: tuple[int, int] = shape[:2]
+        self.read(0, 0, 1, 1)
+
+    def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+        """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
+        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
+        if os.getpid() != self.process and not in_memory:
+            # Forked processes share an open file, and move each other's place in it.
+            vars(self).update(vars(_Source(*self.__reduce__()[1])))
+        window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
+        if np.ma.is_masked(window):
+            if not is_mask:
+                _refuse(self.name, "masked pixels", "none in an image", "fill them")
+            window = np.where(window.mask, self.ignore, window.data)
+        window, shape = np.asarray(window), (y1 - y0, x1 - x0, *self.pixels.shape[2:])
+        fits = window.dtype.kind in "bui" if is_mask else window.dtype == np.uint8
+        if window.shape != shape or not fits or window.min() < 0 or window.max() > 255:
+            found = f"values {np.unique(window)[:8].tolist()} at {(y0, x0)}"
+            expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
+            arrived = f"{window.dtype} {window.shape}, {found}"
+            _refuse(
+                self.name, arrived, expected, "scale and round; has the file changed?"
             )
         return window.astype(np.uint8, copy=False)
 
-    def _check_type(self, dtype: Any) -> None:
-        dtype = np.dtype(str(dtype).removeprefix("torch."))
-        if dtype != np.uint8 and not (self.is_mask and dtype.kind in "bui"):
-            expected = "uint8 or other whole numbers" if self.is_mask else "uint8"
-            advice = "round it" if self.is_mask else "scale it to 0..255 and round it"
-            _refuse(self.name, f"values of type {dtype}", expected, advice)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"pixels": None, "travelling": _packed(self.pixels)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        open_pixels, arguments = state.pop("travelling")
-        vars(self).update(state, pixels=open_pixels(*arguments))
-
-
-def _packed(pixels: Any) -> tuple[Callable[..., Any], tuple]:
-    """Say how to open pixels elsewhere: numpy would pickle a memory map's bytes."""
-    root, below = None, pixels
-    while isinstance(below, np.ndarray):
-        root = below if isinstance(below, np.memmap) else root
-        below = below.base
-    if root is None or root.filename is None:
-        return _the_same, (pixels,)
-    first, end = np.lib.array_utils.byte_bounds(pixels)
-    start = root.offset + first - root.ctypes.data
-    inside = pixels.ctypes.data - first
-    view = (pixels.shape, pixels.dtype, inside, pixels.strides)
-    return _map_file, (root.filename, start, end - first, *view)
-
-
-def _the_same(pixels: Any) -> Any:
-    return pixels
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process; a memory map goes by the name of its file."""
+        given, root = self.given, None
+        base = given if type(given) in (np.ndarray, np.memmap) else None
+        while isinstance(base, np.ndarray):
+            root, base = base if isinstance(base, np.memmap) else root, base.base
+        if root is not None and root.filename is not None and root.mode != "c":
+            start = root.offset + given.ctypes.data - root.ctypes.data
+            view = given.shape, given.dtype, start, given.strides
+            given = partial(_map_file, root.filename, *view)
+        elif given is self.pixels and not isinstance(given, np.ndarray | torch.Tensor):
+            try:
+                given = partial(pickle.loads, pickle.dumps(given))
+            except Exception as error:
+                raise ValueError(
+                    f"{self.name}: a {type(given).__name__} that no other process can "
+                    f"open ({error}); expected an array, a memory map or a function; "
+                    "open it in the worker: give partial(open_tiff, path)"
+                ) from error
+        return _Source, (self.name, given, self.ignore)
 
 
 def _map_file(
-    path: str,
-    start: int,
-    length: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    inside: int,
-    strides: tuple[int, ...],
+    path: str, shape: Any, dtype: Any, start: int, strides: Any
 ) -> np.ndarray:
-    data = np.memmap(path, np.uint8, "r", start, (length,))
-    return np.ndarray(shape, dtype, data, inside, strides)
+    return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), start, strides)
 
 
-def _sources(name: str, given: Any, *, is_mask: bool = False) -> list[_Source]:
-    """Wrap one source or each of a list."""
-    if not isinstance(given, list | tuple):
-        return [_Source(name, given, is_mask=is_mask)]
-    if not given:
-        raise ValueError(f"{name}: an empty list; expected one picture or more")
-    return [
-        _Source(f"{name} {number}", one, is_mask=is_mask)
-        for number, one in enumerate(given)
-    ]
-
-
-def _starts(length: int, tile: int, stride: int) -> range:
-    """Give the places of tiles that cover a length; the last one may stick out."""
+def _tile_origins(length: int, tile: int, stride: int) -> range:
+    """Give where tiles begin that cover a length; the last one may stick out."""
     return range(0, stride * math.ceil(max(length - tile, 0) / stride) + 1, stride)
 
 
-class _Tiles(Dataset[Sample]):
-    """What both tile datasets share: sources, their regions, and a tile's sample."""
-
-    def __init__(
-        self,
-        image: Any,
-        target: Any,
-        tile_size: int | Sequence[int],
-        transform: PairTransform | None,
-        region: Region | Sequence[Region] | None,
-        num_classes: int | None,
-        ignore: int,
-    ) -> None:
-        self.height, self.width = _check_size("tile_size", tile_size)
-        self.transform = transform or ImageTargetToTensor()
-        self.num_classes = num_classes
-        self.ignore = ignore if num_classes is None else IGNORE_INDEX
-        self._images = _sources("image", image)
-        self._targets = None
-        if target is not None:
-            self._targets = _sources("target", target, is_mask=True)
-            self._check_sizes()
-        self.regions = self._checked_regions(region)
-
-    def _check_sizes(self) -> None:
-        if len(self._images) != len(self._targets):
-            raise ValueError(
-                f"{len(self._images)} images and {len(self._targets)} targets: "
-                "expected as many of both"
-            )
-        for image, target in zip(self._images, self._targets, strict=True):
-            if image.size != target.size:
-                raise ValueError(
-                    f"{target.name}: {target.size} (H, W), but {image.name} is "
-                    f"{image.size}; expected equal sizes"
-                )
-
-    def _checked_regions(self, region: Any) -> list[Region]:
-        regions = [region] * len(self._images)
-        if region is not None and np.ndim(region) > 1:
-            regions = list(region)
-        if len(regions) != len(self._images):
-            raise ValueError(
-                f"{len(regions)} regions for {len(self._images)} images: expected one "
-                "region for all, or one each"
-            )
-        for number, image in enumerate(self._images):
-            height, width = image.size
-            whole = (0, 0, height, width)
-            y0, x0, y1, x1 = regions[number] or whole
-            if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-                raise ValueError(
-                    f"region {regions[number]}: expected (y0, x0, y1, x1) inside "
-                    f"{image.name} of {image.size} (H, W)"
-                )
-            regions[number] = (y0, x0, y1, x1)
-        return regions
-
-    def _check_fit(self, advice: str) -> None:
-        for image, (y0, x0, y1, x1) in zip(self._images, self.regions, strict=True):
-            if y1 - y0 < self.height or x1 - x0 < self.width:
-                raise ValueError(
-                    f"tile of {(self.height, self.width)} (H, W) is larger than "
-                    f"{image.name}, of {(y1 - y0, x1 - x0)}; expected it to fit; "
-                    f"{advice}"
-                )
-
-    def _cut(self, source: _Source, tile: Tile, fill: int) -> np.ndarray:
-        """Read a tile; what of it lies beyond its region is filled."""
-        _, _, foot, right = self.regions[tile.picture]
-        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
-        window = source.cut(tile.y, tile.x, y1, x1)
-        below, beside = tile.height - window.shape[0], tile.width - window.shape[1]
-        if not below and not beside:
-            return window
-        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
-        return np.pad(window, margins, constant_values=fill)
-
-    def _target(self, tile: Tile) -> np.ndarray:
-        """Read a tile of the mask, uint8 (h, w); all is ignored where there is none."""
-        if self._targets is None:
-            return np.full((tile.height, tile.width), self.ignore, np.uint8)
-        return self._cut(self._targets[tile.picture], tile, self.ignore)
-
-    def _sample(self, tile: Tile, target: np.ndarray) -> Sample:
-        image = Image.fromarray(self._cut(self._images[tile.picture], tile, 0))
-        name = self._targets[tile.picture].name if self._targets else "target"
-        if self.num_classes is None:
-            picture = _as_mask_picture(name, target, self.ignore)
-        else:
-            _check_class_ids(
-                name, torch.from_numpy(target), self.num_classes, IGNORE_INDEX
-            )
-            picture = _class_picture(target)
-        return Sample(*self.transform(image, picture))
-
-
-def _as_mask_picture(name: str, mask: np.ndarray, ignore: int) -> Image.Image:
-    """Make what `load_mask` gives: mode "L" of 0, 255 and 128 where nobody knows."""
-    unknown = mask == ignore
-    ones, bright = (mask == 1) & ~unknown, (mask == 255) & ~unknown
-    if not (ones | bright | unknown | (mask == 0)).all():
-        known = f"0 and 1 or 255, {ignore} for ignored"
-        advice = "name what is ignored, or give num_classes for class ids"
-        _refuse(name, f"values {np.unique(mask)[:8]}", known, advice)
-    if ones.any() and bright.any():
-        advice = f"where 255 means ignored, say ignore={IGNORE_INDEX}"
-        _refuse(name, "both 1 and 255", "one value of foreground", advice)
-    greys = (ones | bright).view(np.uint8) * np.uint8(255)
-    greys[unknown] = IGNORE_GREY
-    return Image.fromarray(greys)
-
-
-class TileDataset(_Tiles):
+class TileDataset(Dataset[Sample]):
     """Tiles that cover every pixel of one picture or of several, in reading order.
 
-    image: uint8 (H, W, 3) as an array, a memory map or anything else with `shape` and
-    windows `[y0:y1, x0:x1]`, or a list of such; only windows are ever read. target:
-    masks (H, W) for them, cut by the same window: 0, 1 or 255 for foreground, `ignore`
-    where nobody knows; with num_classes, class ids and 255. None: all is ignored.
-    tile_size, stride (default: tile_size): pixels, or (height, width). edge: the last
-    tile of a row or column is moved inwards ("shift"), or filled with black, ignored
-    ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
+    image: uint8 (H, W, 3) as an array, a memory map, anything else with `shape` and
+    windows `[y0:y1, x0:x1]`, a function that opens one, or a list of these; only
+    windows are ever read. target: masks (H, W) for them, cut by the same window: 0, 1
+    or 255 for foreground, `ignore` where nobody knows; with num_classes, class ids and
+    255. What a masked array hides is ignored; in an image it is refused. None: all is
+    ignored. tile_size, stride (default: tile_size): pixels, or (height, width). edge:
+    the last tile of a row or column is moved inwards ("shift"), or filled with black,
+    ignored ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
 
-    A sample goes through `transform(image, target)` as pictures, like those of
-    PairDataset; by default through ImageTargetToTensor. Worker processes map a memory
-    map's file again; a plain array is shared with forked ones and copied to others.
-    Raises ValueError for what does not fit together. (notebook 09)
+    A sample is what `transform(image, target)` makes of pictures, by default tensors as
+    of ImageTargetToTensor. Forked workers share arrays. Otherwise each worker maps the
+    file of a memory map, calls a function again, and gets anything else by pickle; what
+    cannot be pickled (zarr over TIFF, h5py) must come as a function. Raises ValueError
+    for what does not fit together. (notebook 11)
     """
 
     def __init__(
@@ -3981,34 +3868,52 @@ class TileDataset(_Tiles):
         num_classes: int | None = None,
         ignore: int = IGNORE_GREY,
     ) -> None:
-        super().__init__(
-            image, target, tile_size, transform, region, num_classes, ignore
-        )
-        if edge not in EDGES:
-            raise ValueError(f"edge {edge!r}: expected one of {', '.join(EDGES)}")
-        stride = tile_size if stride is None else stride
-        _check_size("stride", stride)
-        self.stride = tuple(_check_size("tile_size", stride))
+        self.height, self.width = _check_size("tile_size", tile_size)
+        self.stride = _check_size("stride", tile_size if stride is None else stride)
         if self.stride[0] > self.height or self.stride[1] > self.width:
-            raise ValueError(
-                f"stride {stride} of tiles of {tile_size}: expected no more than the "
-                "tile, or pixels between tiles are never seen"
-            )
-        self.edge = edge
-        if edge == "shift":
-            self._check_fit('make the tile smaller, or edge="pad"')
-        grids = [self._grid(region) for region in self.regions]
-        self._columns = [len(columns) for _, columns in grids]
-        self._ends = list(
-            itertools.accumulate(len(rows) * len(columns) for rows, columns in grids)
-        )
-
-    def _grid(self, region: Region) -> tuple[range, range]:
-        y0, x0, y1, x1 = region
-        return (
-            _starts(y1 - y0, self.height, self.stride[0]),
-            _starts(x1 - x0, self.width, self.stride[1]),
-        )
+            expected = f"at most the tile_size {tile_size}"
+            _refuse("stride", str(stride), expected, "pixels between are never seen")
+        _check_choice("edge", edge, EDGES)
+        _check_number("ignore", ignore, 0, 255)
+        if num_classes is not None:
+            _check_number("num_classes", num_classes, 1, IGNORE_INDEX)
+        self.transform, self.edge, self.num_classes = transform, edge, num_classes
+        self.ignore = ignore if num_classes is None else IGNORE_INDEX
+        several = isinstance(image, list | tuple)
+        images = list(image) if several else [image]
+        targets = list(target) if isinstance(target, list | tuple) else [target]
+        targets = [None] * len(images) if target is None else targets
+        regions = list(region) if np.ndim(region) > 1 else [region] * len(images)
+        if not images or not len(images) == len(targets) == len(regions):
+            arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
+            _refuse("images", arrived, "one or more, as many of each", "give lists")
+        self._sources: list[tuple[_Source, _Source]] = []  # image and target
+        self._grids: list[tuple[range, range]] = []  # rows and columns of tiles
+        self.regions: list[Region] = []
+        for number, (one, mask) in enumerate(zip(images, targets, strict=True)):
+            name = f" {number}" if several else ""
+            picture = _Source(f"image{name}", one)
+            size, its = picture.size, f"{picture.name}, {picture.size} (H, W)"
+            if mask is None:  # a mask in which all is ignored, and which holds nothing
+                mask = partial(np.broadcast_to, np.uint8(self.ignore), size)
+            mask = _Source(f"target{name}", mask, self.ignore)
+            if mask.size != size:
+                _refuse(mask.name, f"{mask.size} (H, W)", f"that of {its}", "crop it")
+            y0, x0, y1, x1 = regions[number] or (0, 0, *size)
+            if not (0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]):
+                expected = "(y0, x0, y1, x1)"
+                _refuse("region", str(regions[number]), expected, f"inside {its}")
+            if edge == "shift" and (y1 - y0 < self.height or x1 - x0 < self.width):
+                expected = f"at most the region {(y1 - y0, x1 - x0)} of {its}"
+                advice = 'cut smaller tiles, or edge="pad" in TileDataset'
+                _refuse("tile_size", str(tile_size), expected, advice)
+            self._sources.append((picture, mask))
+            self.regions.append((y0, x0, y1, x1))
+            rows = _tile_origins(y1 - y0, self.height, self.stride[0])
+            columns = _tile_origins(x1 - x0, self.width, self.stride[1])
+            self._grids.append((rows, columns))
+        lengths = (len(rows) * len(columns) for rows, columns in self._grids)
+        self._ends = list(itertools.accumulate(lengths))
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -4017,31 +3922,62 @@ class TileDataset(_Tiles):
         """Tell which picture and window a number stands for, without reading any."""
         index = range(len(self))[index]
         picture = bisect.bisect_right(self._ends, index)
-        before = self._ends[picture - 1] if picture else 0
-        row, column = divmod(index - before, self._columns[picture])
+        rows, columns = self._grids[picture]
+        row, column = divmod(index - self._ends[picture], len(columns))  # from the end
         y0, x0, y1, x1 = self.regions[picture]
-        y, x = y0 + row * self.stride[0], x0 + column * self.stride[1]
+        y, x = y0 + rows[row], x0 + columns[column]
         if self.edge == "shift":
             y, x = min(y, y1 - self.height), min(x, x1 - self.width)
         return Tile(picture, y, x, self.height, self.width)
 
     def __getitem__(self, index: int) -> Sample:
-        tile = self.locate(index)
-        return self._sample(tile, self._target(tile))
+        tile, binary = self.locate(index), self.num_classes is None
+        name, mask = self._sources[tile.picture][1].name, self._read(tile, is_mask=True)
+        ids = torch.from_numpy(mask)
+        if binary:
+            counts = np.bincount(mask.ravel(), minlength=256)
+            counts[self.ignore] = 0
+            found = np.flatnonzero(counts).tolist()
+            if not set(found) <= {0, 1, 255} or {1, 255} <= set(found):
+                known = f"0 and 1, or 0 and 255, and {self.ignore} for ignored"
+                advice = "name what is ignored, or num_classes for class ids"
+                _refuse(name, f"values {found[:8]}", known, advice)
+            ids = torch.where(ids == self.ignore, IGNORE_INDEX, ids.sign())
+        else:
+            _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
+        pixels = self._read(tile, is_mask=False)
+        if self.transform is None:
+            image = torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)
+            return Sample(image, ids[None].float() if binary else ids.long())
+        greys = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)
+        target = Image.fromarray(greys[ids.numpy()] if binary else mask)
+        if not binary:
+            target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
+        return Sample(*self.transform(Image.fromarray(pixels), target))
+
+    def _read(self, tile: Tile, is_mask: bool) -> np.ndarray:
+        """Read a tile; what of it lies beyond its region is black, or ignored."""
+        _, _, foot, right = self.regions[tile.picture]
+        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
+        source = self._sources[tile.picture][is_mask]
+        window = source.read(tile.y, tile.x, y1, x1)
+        below, beside = tile.height - len(window), tile.width - len(window[0])
+        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
+        return np.pad(window, margins, constant_values=source.ignore or 0)
 
 
-class RandomTileDataset(_Tiles):
+class RandomTileDataset(TileDataset):
     """Tiles at random places, `num_samples` an epoch, new ones in each epoch.
 
     A picture is drawn by its area, and each place in it is as likely as any other.
-    image, target, tile_size, transform, region, num_classes, ignore: as in TileDataset.
-    skip_empty: share of the samples, 0..1 (True: all), that are drawn again, up to
-    `tries` times, until there is foreground in them.
+    image, target, tile_size, transform, and as options region, num_classes, ignore: as
+    in TileDataset. skip_empty: share of the samples, 0..1 (True: all), that are drawn
+    again, up to `tries` times, until there is foreground in them.
 
     Which tile it is depends on seed, the index and how often that index was drawn,
     which all worker processes count together: the same seed gives the same epochs,
     whatever the loader. `set_epoch` sets the count, to resume a run, after an epoch
-    that was broken off, or where several processes train together. (notebook 09)
+    that was broken off, or where several processes train together. (notebook 11)
     """
 
     def __init__(
@@ -4053,21 +3989,17 @@ class RandomTileDataset(_Tiles):
         transform: PairTransform | None = None,
         seed: int = 0,
         *,
-        region: Region | Sequence[Region] | None = None,
         skip_empty: float = 0.0,
         tries: int = 20,
-        num_classes: int | None = None,
-        ignore: int = IGNORE_GREY,
+        **options: Any,
     ) -> None:
         super().__init__(
-            image, target, tile_size, transform, region, num_classes, ignore
+            image, target, tile_size, None, transform, edge="shift", **options
         )
-        self._check_fit("make the tile smaller, or leave the picture out")
-        _check_number("num_samples", num_samples, 1)
+        for name, value in {"num_samples": num_samples, "tries": tries}.items():
+            _check_number(name, value, 1)
         _check_number("seed", seed, 0)
-        _check_number("tries", tries, 1)
-        if not 0 <= skip_empty <= 1:
-            raise ValueError(f"skip_empty {skip_empty}: expected a share, 0 to 1")
+        _check_number("skip_empty", skip_empty * 1, 0, 1, whole=False)  # True is 1
         if skip_empty and target is None:
             raise ValueError("skip_empty without a target: nobody knows what is empty")
         self.seed, self.skip_empty, self.tries = seed, skip_empty, tries
@@ -4087,32 +4019,25 @@ class RandomTileDataset(_Tiles):
     def locate(self, index: int, epoch: int | None = None) -> Tile:
         """Tell which tile an index is in an epoch (default: when it is next drawn)."""
         index = range(len(self))[index]
-        return self._draw(index, int(self._draws[index]) if epoch is None else epoch)[0]
-
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        epoch = int(self._draws[index])
-        self._draws[index] = epoch + 1
-        return self._sample(*self._draw(index, epoch))
-
-    def _draw(self, index: int, epoch: int) -> tuple[Tile, np.ndarray]:
-        """Draw a tile and read its mask."""
+        epoch = int(self._draws[index]) if epoch is None else epoch
         rng = np.random.default_rng((self.seed, epoch, index))
         tries = self.tries if rng.random() < self.skip_empty else 1
         for _ in range(tries):
-            tile = self._draw_place(rng)
-            target = self._target(tile)
-            if tries > 1 and ((target != 0) & (target != self.ignore)).any():
+            place = rng.integers(self._area_ends[-1])
+            picture = bisect.bisect_right(self._area_ends, place)
+            y0, x0, y1, x1 = self.regions[picture]
+            y = int(rng.integers(y0, y1 - self.height, endpoint=True))
+            x = int(rng.integers(x0, x1 - self.width, endpoint=True))
+            tile = Tile(picture, y, x, self.height, self.width)
+            mask = self._read(tile, is_mask=True) if tries > 1 else None
+            if mask is None or ((mask != 0) & (mask != self.ignore)).any():
                 break
-        return tile, target
+        return tile
 
-    def _draw_place(self, rng: np.random.Generator) -> Tile:
-        place = rng.integers(self._area_ends[-1])
-        picture = bisect.bisect_right(self._area_ends, place)
-        y0, x0, y1, x1 = self.regions[picture]
-        y = int(rng.integers(y0, y1 - self.height, endpoint=True))
-        x = int(rng.integers(x0, x1 - self.width, endpoint=True))
-        return Tile(picture, y, x, self.height, self.width)
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        self._draws[index] += 1
+        return sample
 
 
 def split_regions(
@@ -4128,25 +4053,20 @@ def split_regions(
     gap: pixels between them that neither sees, at least the `receptive_field`.
     val_share: of what the gap leaves, 0..1. axis: the side that is cut, 0 the height
     (validation is below), 1 the width (on the right); by default the longer, of a
-    square the height. (notebook 09)
+    square the height. (notebook 11)
     """
-    _check_share("val_share", val_share)
+    _check_number("val_share", val_share, 0, 1, whole=False)
     _check_number("gap", gap, 0)
-    if axis not in (None, 0, 1):
-        raise ValueError(f"axis {axis}: expected 0 for the height or 1 for the width")
-    if axis is None:
-        axis = int(width > height)
+    _check_choice("axis", axis, (None, 0, 1))
+    axis = int(width > height) if axis is None else axis
     length = (height, width)[axis] - gap
-    val_length = round(length * val_share)
-    if not 0 < val_length < length:
-        raise ValueError(
-            f"{height} x {width} pixels, val_share {val_share}, gap {gap}: expected "
-            "something left for each side; make the gap smaller"
-        )
-    end, start = length - val_length, length - val_length + gap
+    end = length - round(length * val_share)
+    if not 0 < end < length:
+        arrived = f"{height} x {width} pixels, val_share {val_share}, gap {gap}"
+        _refuse("regions", arrived, "something left for each", "make the gap smaller")
     if axis == 0:
-        return (0, 0, end, width), (start, 0, height, width)
-    return (0, 0, height, end), (0, start, height, width)
+        return (0, 0, end, width), (end + gap, 0, height, width)
+    return (0, 0, height, end), (0, end + gap, height, width)
 
 
 @torch.inference_mode()
@@ -4156,155 +4076,115 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
     One pixel is set to NaN, which spreads to all that is computed from it; at 32 places
     in turn, as pooling looks farther from some. Raises ValueError where that reaches
     the border of a picture of `size`, as it does where a network normalises each image.
-    (notebook 09)
+    (notebook 11)
     """
     _check_number("size", size, 64)
-    reach = 0
-    device = next((p.device for p in network.parameters()), None)
+    reach, image = 0, torch.zeros(1, 3, size, size)
+    image = image.to(next(network.parameters(), image).device)
     with _evaluating(network):
         for place in range(size // 2 - 16, size // 2 + 16):
-            image = torch.zeros(1, 3, size, size, device=device)
-            image[..., place, place] = torch.nan
+            image.zero_()[..., place, place] = torch.nan
             reached = network(image)[0].isnan().any(dim=0).nonzero()
             low, high = (int(end) for end in reached.aminmax())
             if low == 0 or high == size - 1:
-                raise ValueError(
-                    f"size {size}: one pixel reaches the border; expected a network "
-                    "that sees less, such as UNet(normalize=False); or a larger size"
+                expected = "a network that sees less, such as UNet(normalize=False)"
+                _refuse(
+                    f"size {size}", "all of it is seen", expected, "or a larger size"
                 )
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
 
 
-class _Axis(NamedTuple):
-    """Where windows begin along one axis, and their shares, float32 (windows, tile).
+def _axis_weights(
+    length: int, tile: int, overlap: int, weights: str
+) -> tuple[list[int], torch.Tensor]:
+    """Give where windows begin along an axis, and their weights, float32 (n, tile).
 
-    At every pixel the shares sum to 1. As windows form a grid, so do the products of
+    At every pixel the weights sum to 1. As windows form a grid, so do the products of
     two axes, and nothing need be divided afterwards.
     """
-
-    tile: int
-    starts: list[int]
-    shares: torch.Tensor
-
-
-def _axis(length: int, tile: int, overlap: int, weights: str) -> _Axis:
-    padded = max(length, tile)
-    spread = _starts(padded, tile, tile - overlap)
-    starts = np.minimum(spread, padded - tile)[:, None]
+    origins = _tile_origins(length, tile, max(tile - overlap, 1))
+    starts = np.minimum(origins, length - tile)[:, None]
     inside = np.arange(tile)
-    places = starts + inside
     # Pixels to the nearest end of the window that is not an end of the picture.
     before = np.where(starts == 0, tile, inside + 1)
-    after = np.where(starts + tile == padded, tile, tile - inside)
+    after = np.where(starts + tile == length, tile, tile - inside)
     depth = np.minimum(before, after)
-    deepest = np.zeros(padded, np.int64)
-    np.maximum.at(deepest, places, depth)
+    deepest, total = np.zeros((2, length), np.int64)
+    np.maximum.at(deepest, starts + inside, depth)
     shares = {
         "smooth": np.minimum(depth, overlap + 1),
         "constant": np.ones_like(depth),
-        "centre": depth == deepest[places],
+        "centre": (depth == deepest[starts + inside]).astype(int),
     }[weights]
-    total = np.zeros(padded)
-    np.add.at(total, places, shares)
-    shares = torch.from_numpy((shares / total[places]).astype(np.float32))
-    return _Axis(tile, starts[:, 0].tolist(), shares)
+    np.add.at(total, starts + inside, shares)
+    shares = torch.from_numpy(shares / total[starts + inside])
+    return starts[:, 0].tolist(), shares.float()
 
 
-def _activation(activation: str, model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Give what makes logits (B, K, h, w) probabilities."""
-    known = {
-        "sigmoid": torch.sigmoid,
-        "softmax": partial(torch.softmax, dim=1),
-        "none": torch.Tensor.float,
-    }
-    if activation in known:
-        return known[activation]
-    if activation != "auto":
-        names = ", ".join(("auto", *known))
-        raise ValueError(f"activation {activation!r}: expected one of {names}")
-    own = getattr(model, "probabilities", None)
-    one_or_more = ("softmax", "sigmoid")  # of a bare network
-    return own or (lambda logits: known[one_or_more[logits.shape[1] == 1]](logits))
+def _read_windows(
+    source: _Source, axes: Sequence[tuple[list[int], torch.Tensor]], batch_size: int
+) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
+    """Read windows in batches of one row: y, each x, uint8 (B, h, w, 3), weights."""
+    (ys, down), (xs, across) = axes
+    (height, width), tile = source.size, (down.shape[1], across.shape[1])
+    for y, weights in zip(ys, down, strict=True):
+        strip = source.read(y, 0, min(y + tile[0], height), width)
+        margins = (0, tile[0] - len(strip)), (0, xs[-1] + tile[1] - width), (0, 0)
+        strip = np.pad(strip, margins, "edge")
+        for first in range(0, len(xs), batch_size):
+            some = slice(first, first + batch_size)
+            pixels = np.stack([strip[:, x : x + tile[1]] for x in xs[some]])
+            yield y, xs[some], pixels, weights[:, None] * across[some, None]
 
 
-def _check_windows(
-    tile_size: int | Sequence[int], overlap: int, batch_size: int, weights: str
-) -> None:
-    _check_size("tile_size", tile_size)
-    _check_number("overlap", overlap, 0)
-    _check_number("batch_size", batch_size, 1)
-    if overlap >= min(_check_size("tile_size", tile_size)):
-        raise ValueError(f"overlap {overlap}: expected less than the tile, {tile_size}")
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
-
-
-def _check_out(out: Any, size: tuple[int, int], num_classes: int | None = None) -> None:
-    """Refuse an array to write into; its K is known after the first batch."""
-    right = isinstance(out, np.ndarray) and out.dtype == np.float32 and out.ndim == 3
-    fits = right and out.shape[1:] == size and num_classes in (None, len(out))
-    if not fits or not out.flags.writeable:
-        kind = f"{getattr(out, 'dtype', '')} {getattr(out, 'shape', '')}"
-        wanted = f"({num_classes or 'K'}, {size[0]}, {size[1]})"
-        raise ValueError(
-            f"out: a {type(out).__name__} {kind}{', read-only' if fits else ''}; "
-            f"expected float32 {wanted}, to write into"
-        )
-
-
-def _predict_batch(
-    model: Any,
-    to_probabilities: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device | str | None,
-    pixels: np.ndarray,
-) -> torch.Tensor:
-    """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
-    batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # channels last
-    logits = model(batch.float().div_(255))
-    shape = tuple(logits.shape)
-    if len(shape) != 4 or shape[0] != len(pixels) or shape[2:] != pixels.shape[1:3]:
-        raise ValueError(
-            f"the model gave {shape} for {tuple(batch.shape)}: expected logits "
-            "(B, K, H, W) of the same B, H and W"
-        )
-    return to_probabilities(logits).float().cpu()
-
-
-def _predict_row(
+@contextlib.contextmanager
+def _normalizing_over(
+    windows: Callable[[], Iterable[tuple[int, list[int], np.ndarray, torch.Tensor]]],
     predict: Callable[[np.ndarray], torch.Tensor],
-    source: _Source,
-    axes: Sequence[_Axis],
-    row: int,
-    batch_size: int,
-    out: np.ndarray | None,
-    bar: tqdm,
-) -> np.ndarray:
-    """Add one row of windows to `out`, which is made once K is known."""
-    down, across = axes
-    height, width = source.size
-    y = down.starts[row]
-    foot = min(y + down.tile, height)
-    strip = source.cut(y, 0, foot, width)
-    margins = (max(down.tile - height, 0), max(across.tile - width, 0))
-    if any(margins):
-        strip = np.pad(strip, [*((0, more) for more in margins), (0, 0)], "edge")
-    above = min(down.starts[row - 1] + down.tile, height) if row else 0
-    for first in range(0, len(across.starts), batch_size):
-        starts = across.starts[first : first + batch_size]
-        windows = predict(np.stack([strip[:, x : x + across.tile] for x in starts]))
-        if out is None:
-            out = np.empty((windows.shape[1], height, width), np.float32)
-        if not first:
-            _check_out(out, source.size, windows.shape[1])
-            out[:, above:foot] = 0
-        for number, (x, window) in enumerate(zip(starts, windows, strict=True), first):
-            part = torch.from_numpy(out[:, y:foot, x : x + across.tile])
-            share = down.shares[row][:, None] * across.shares[number]
-            _, rows, columns = part.shape
-            part.addcmul_(window[:, :rows, :columns], share[:rows, :columns])
-        bar.update(len(starts))
-    return out
+    layers: Sequence[nn.Module],
+) -> Iterator[None]:
+    """Let layers that normalise each image use mean and variance over all windows.
+
+    These depend on the layers before, so one layer after the other is measured, each by
+    a pass that ends at the layer. Every pixel of the picture counts once.
+    """
+    known: dict[nn.Module, torch.Tensor] = {}
+
+    class Reached(Exception):
+        """Ends a forward pass at the first layer that is not known yet."""
+
+    def normalize(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if layer not in known:
+            raise Reached(layer, x.cpu().double())
+        scale = {"weight": layer.weight, "bias": layer.bias, "eps": layer.eps}
+        return F.batch_norm(x, *known[layer].to(x), **scale)
+
+    try:
+        for layer in layers:
+            layer.forward = partial(normalize, layer)
+        for _ in layers:
+            sums, measured = torch.zeros(3, 1), None
+            for *_, pixels, weights in windows():
+                try:
+                    predict(pixels)
+                except Reached as reached:
+                    measured, x = reached.args
+                    share = F.adaptive_avg_pool2d(weights, x.shape[2:]).double()
+                    powers = [
+                        torch.einsum("bhw,bchw->c", share, x**p) for p in range(3)
+                    ]
+                    sums = sums + torch.stack(powers)
+            if measured is None:
+                break
+            groups = getattr(measured, "num_groups", sums.shape[1])
+            mean, square = (sums[1:] / sums[0]).view(2, groups, -1).mean(dim=2)
+            moments = torch.stack([mean, square - mean**2]).float()
+            known[measured] = moments.repeat_interleave(sums.shape[1] // groups, dim=1)
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 @torch.inference_mode()
@@ -4318,46 +4198,106 @@ def predict_tiled(
     out: np.ndarray | None = None,
     weights: str = "smooth",
     activation: str = "auto",
+    normalize_over: str = "picture",
     progress: bool = False,
     device: torch.device | str | None = None,
 ) -> np.ndarray:
     """Predict a picture of any size by overlapping windows: probabilities (K, H, W).
 
-    image: uint8 (H, W, 3), as in TileDataset; one row of windows is read at a time. The
-    last window of each row and column is moved inwards; a picture smaller than a tile
-    is padded with its edge. out: float32 (K, H, W), an array or a memory map, to write
-    into. device: where to compute (default: where the model is).
+    image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time, the
+    last moved inwards; a picture smaller than a tile is padded with its edge. out:
+    float32 (K, H, W), an array or a memory map, to write into. device: where to compute
+    (default: where the model is). activation: "sigmoid", "softmax" or "none"; "auto" is
+    what the model's task says, or sigmoid for one class and softmax for more.
 
     weights: how windows share the pixels where they overlap. "smooth": less towards
     their borders; "constant": equally; "centre": each pixel from the window that it is
     deepest in, which is what the whole picture would give if half the overlap covers
-    the `receptive_field`'s reach and windows begin where pooling does. activation:
-    "sigmoid", "softmax" or "none"; "auto" is what the model's task says, or sigmoid
-    for one class and softmax for more. Raises ValueError. (notebook 09)
+    the `receptive_field`'s reach and windows begin where pooling does. normalize_over:
+    layers that normalise each image (UNet's, GroupNorm, InstanceNorm2d) do it over the
+    "picture", as if that were predicted whole: mean and variance are measured first, in
+    more than twice the time of the rest. Or over each "tile", as training on tiles did.
+    Warns of layers that pool or attend over a whole tile. Raises ValueError. (notebook
+    11)
     """
-    source = _Source("image", image)
-    _check_windows(tile_size, overlap, batch_size, weights)
-    if out is not None:
-        _check_out(out, source.size)
-    sides = _check_size("tile_size", tile_size)
-    axes = [
-        _axis(length, side, overlap, weights)
+    source, sides = _Source("image", image), _check_size("tile_size", tile_size)
+    _check_number("overlap", overlap, 0, min(sides) - 1)
+    _check_number("batch_size", batch_size, 1)
+    _check_choice("weights", weights, WEIGHTS)
+    _check_choice("normalize_over", normalize_over, ("picture", "tile"))
+    activations = {
+        "auto": getattr(model, "probabilities", None),
+        "sigmoid": torch.sigmoid,
+        "softmax": partial(torch.softmax, dim=1),
+        "none": torch.Tensor.float,
+    }
+    _check_choice("activation", activation, activations)
+    fits = isinstance(out, np.ndarray) and out.flags.writeable
+    if out is not None and not (
+        fits and (out.dtype, out.shape[1:]) == (np.float32, source.size)
+    ):
+        arrived = f"a {type(out).__name__} {getattr(out, 'dtype', '')} {np.shape(out)}"
+        expected = "an array float32 (K, {}, {})".format(*source.size)
+        _refuse("out", arrived, expected, "that can be written into")
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    if any(isinstance(p, nn.AdaptiveAvgPool2d | nn.MultiheadAttention) for p in parts):
+        text = "the model pools or attends over a whole tile, not over the picture"
+        warnings.warn(text, stacklevel=3)
+    # The picture is padded as UNet pads it whole, and to the size of a tile.
+    cell = next((part.multiple for part in parts if hasattr(part, "multiple")), 0)
+    padded = [
+        -(-length // cell) * cell if 0 < cell <= side else max(length, side)
         for length, side in zip(source.size, sides, strict=True)
     ]
-    if device is None and isinstance(model, nn.Module):
-        device = next((p.device for p in model.parameters()), None)
-    to_probabilities = _activation(activation, model)
-    predict = partial(_predict_batch, model, to_probabilities, device)
-    tiles = len(axes[0].starts) * len(axes[1].starts)
+    axes, centre = (
+        [
+            _axis_weights(length, min(side, length), overlap, kind)
+            for length, side in zip(padded, sides, strict=True)
+        ]
+        for kind in (weights, "centre")
+    )
+    tiles = len(axes[0][0]) * len(axes[1][0])
+    norms = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d
+    layers = [part for part in parts if isinstance(part, norms)]
+    layers = [part for part in layers if getattr(part, "running_mean", None) is None]
+    if normalize_over == "tile" or tiles == 1:
+        layers = []
+    like = next(model.parameters(), torch.empty(0)) if parts else torch.empty(0)
+    total = tiles * (1 + len(layers))
+    bar = tqdm(total=total, unit="tile", disable=not progress)
+
+    def predict(pixels: np.ndarray) -> torch.Tensor:
+        """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
+        bar.update(len(pixels))
+        batch = torch.from_numpy(pixels).to(device or like.device).permute(0, 3, 1, 2)
+        logits = model(batch.float().div_(255).to(like.dtype))  # channels last
+        shape = tuple(getattr(logits, "shape", ()))
+        if len(shape) != 4 or (shape[0], *shape[2:]) != pixels.shape[:3]:
+            arrived = f"gave a {type(logits).__name__} {shape} for {tuple(batch.shape)}"
+            _refuse("the model", arrived, "logits (B, K, H, W)", "of its B, H and W")
+        default = "softmax" if shape[1] > 1 else "sigmoid"
+        return (activations[activation] or activations[default])(logits.float()).cpu()
+
+    read = partial(_read_windows, source, batch_size=batch_size)
     with (
+        bar,
         _evaluating(model),
-        tqdm(total=tiles, unit="tile", disable=not progress) as bar,
+        _normalizing_over(partial(read, axes=centre), predict, layers),
     ):
-        for row, end in enumerate([*axes[0].starts[1:], None]):
-            out = _predict_row(predict, source, axes, row, batch_size, out, bar)
-            if activation != "none":  # shares sum to 1 but for rounding
-                done = out[:, axes[0].starts[row] : end]
-                np.minimum(done, 1, out=done)
+        for y, xs, pixels, shares in read(axes=axes):
+            windows = predict(pixels)
+            if out is None:
+                out = np.empty((windows.shape[1], *source.size), np.float32)
+            if len(out) != windows.shape[1]:
+                expected = f"{windows.shape[1]}, the classes of the model"
+                _refuse("out", f"K of {len(out)}", expected, "make it anew")
+            if y == xs[0] == 0:
+                out[:] = 0
+            for x, window, share in zip(xs, windows, shares, strict=True):
+                part = out[:, y : y + len(share), x : x + len(share[0])]
+                part += (window * share)[:, : part.shape[1], : part.shape[2]].numpy()
+                if activation != "none":  # weights sum to 1 but for rounding
+                    np.minimum(part, 1, out=part)
     return out
 
 
@@ -4379,19 +4319,18 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     Gives scene by file name of the image. Raises ValueError with the line for a missing
     column or value and for an image named twice. (notebook 06)
     """
-    path = Path(path)
+    path, scenes = Path(path), {}
     if not path.is_file():
         raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
-    scenes: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 if not image or not scene or image in scenes:
-                    arrived = f"line {rows.line_num} names {image!r} in {scene!r}"
-                    expected = "image,scene in the first line, then each image once"
-                    _refuse(path, arrived, expected, "mend that line")
+                    what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
+                    wanted = "image,scene in the first line, then each image once"
+                    _refuse(path, what, wanted, "mend that line")
                 scenes[image] = scene
     except (UnicodeDecodeError, csv.Error) as error:
         _refuse(path, f"not a CSV table ({error})", "UTF-8 text", "save it as such")
@@ -4410,9 +4349,8 @@ def _parse_values(text: str) -> list[MaskValue]:
         elif ids:
             values += range(int(ids[1]), int(ids[2] or ids[1]) + 1)
         else:
-            raise ValueError(
-                f"{text!r}: expected ids like 15, 1-9 or 1,2, or a colour like ff00ff"
-            )
+            wanted = "ids like 15, 1-9 or 1,2, or a colour like ff00ff"
+            raise ValueError(f"{text!r}: expected {wanted}")
     return values
 
 
@@ -4432,23 +4370,21 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
     foreground, ignore = (
-        list(itertools.chain.from_iterable(map(_parse_values, texts)))
+        [value for text in texts for value in _parse_values(text)]
         for texts in (settings.foreground, settings.ignore)
     )
-    classes = _parse_classes(settings)
+    classes = list(_parse_classes(settings).values())
     if classes and foreground:
         raise ValueError("--foreground and --classes: expected one of them")
-    read_target = partial(
-        load_mask, threshold=settings.threshold, foreground=foreground, ignore=ignore
-    )
+    options = {"threshold": settings.threshold, "foreground": foreground}
+    read = partial(load_mask, **options)
     if classes:
-        values = list(classes.values())
-        read_target = partial(load_classes, classes=values, ignore=ignore)
+        read = partial(load_classes, classes=classes)
     return {
         "patterns": settings.patterns or None,
         "allow_missing": settings.allow_missing,
         "scenes": read_scenes(settings.scenes) if settings.scenes else None,
-        "read_target": read_target,
+        "read_target": partial(read, ignore=ignore),
     }
 
 
@@ -4477,15 +4413,14 @@ def _train(options: argparse.Namespace) -> int:
         report = check_pairs(settings.dataset, progress=True, **reading)
         if report.problems:
             print(report)
-        if report.foreground_share == 0:
-            raise ValueError(
-                f"{settings.dataset}: no mask has a pixel of foreground, so there is "
-                "nothing to learn; say with --foreground which values are meant"
-            )
         if not report.ok:
-            raise ValueError(
-                f"{settings.dataset}: has faults, listed above; mend them first"
-            )
+            what = "has faults, listed above; mend them first"
+            if report.foreground_share == 0:
+                what = (
+                    "no mask has a pixel of foreground, so there is nothing to learn; "
+                )
+                what += "say with --foreground which values are meant"
+            raise ValueError(f"{settings.dataset}: {what}")
     data = UISegmentationData(
         settings.dataset,
         settings.batch_size,
@@ -4520,7 +4455,9 @@ def _train(options: argparse.Namespace) -> int:
     last = keeper.folder / "last.ckpt"
     if last.exists():
         kept = read_checkpoint(last)
-        if "loops" not in kept or kept["hyper_parameters"] != system.settings:
+        if "loops" not in kept or system.settings != system.settings | dict(
+            kept["hyper_parameters"]
+        ):
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
     _end_with_others(is_first)
     try:
@@ -4530,11 +4467,11 @@ def _train(options: argparse.Namespace) -> int:
         print(f"\ninterrupted; go on with: {resume}")
         return 130
     if is_first:
-        best, checkpoint = keeper.best, keeper.folder / "best.ckpt"
+        best, predict = keeper.best, ("predict", "-c", keeper.folder / "best.ckpt")
         print(
             f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
             f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
-            f"to predict: {_command('predict', '--checkpoint', checkpoint)} PICTURES ..."
+            f"to predict: {_command(*predict)} PICTURES ..."
         )
     return 0
 
@@ -4546,16 +4483,14 @@ def _end_with_others(is_first: bool) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
-    parent = os.getppid()
-
-    def watch() -> None:
+    def watch(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
+    signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
     if not is_first:
-        threading.Thread(target=watch, daemon=True).start()
+        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
 
 
 def _command(*words: Any) -> str:
@@ -4568,9 +4503,7 @@ def _resumed(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
     folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
     path = folder / "settings.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: not there; expected the folder of a run, such as runs/001"
-        )
+        raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
     changed = [name for name in given if name not in MACHINE]
     if changed:
         raise ValueError(
@@ -4579,7 +4512,7 @@ def _resumed(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
         )
     try:
         saved = Settings.from_dict(json.loads(path.read_text()))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error}); start a new run") from error
     return folder, replace(saved, **given)
 
@@ -4606,10 +4539,8 @@ def _output_folder(name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            f"{name}: cannot be made a folder ({error.strerror}); give another "
-            "--output-dir"
-        ) from error
+        advice = "cannot be made a folder; give another --output-dir"
+        raise OSError(f"{name}: {advice} ({error.strerror})") from error
     return folder
 
 
@@ -4619,16 +4550,16 @@ def _new_system(
     """Make the system to train, from scratch or from a checkpoint's weights."""
     target = data.split()[0][0][1]
     classes = _parse_classes(settings)
-    changes = {"learning_rate": settings.learning_rate, "image_size": settings.size}
+    kind: dict[str, Any] = {"task": "binary"}
     if classes:
         kind = {"task": "multiclass", "class_names": list(classes)}
         kind["class_values"] = [values[0] for values in classes.values()]
-    else:
-        changes |= {"loss": settings.loss, "pos_weight": settings.pos_weight}
-        kind = {"task": "binary"}
-        if isinstance(target, dict):
-            kind = {"task": "multilabel", "class_names": list(target)}
+    elif isinstance(target, dict):
+        kind = {"task": "multilabel", "class_names": list(target)}
     kind["num_out_channels"] = len(kind.get("class_names", "1"))
+    changes = {"learning_rate": settings.learning_rate, "image_size": settings.size}
+    if not classes:
+        changes |= {"loss": settings.loss, "pos_weight": settings.pos_weight}
     network = {"max_features": settings.max_features, "fast": settings.fast}
     if not settings.weights:
         return UISegmentationSystem(**network, **kind, **changes)
@@ -4636,9 +4567,8 @@ def _new_system(
     for name, value in (kind | network).items():
         own = learnt.settings.get(name, False)
         if own != value and (name in given or name in kind):
-            flag = f"--{name.replace('_', '-')}"
-            what = f"{value}, as the data and {flag} say"
-            _refuse(settings.weights, f"{name} is {own}", what, f"leave out {flag}")
+            what = f"{name} is {own}"
+            _refuse(settings.weights, what, f"{value}", "train anew, without --weights")
     own = {name: value for name, value in learnt.settings.items() if name != "network"}
     system = UISegmentationSystem(**own | changes)
     system.load_state_dict(learnt.state_dict())
@@ -4653,33 +4583,24 @@ def _predict(options: argparse.Namespace) -> int:
     owners: dict[str, Path] = {}
     for path in pictures:
         if owners.setdefault(path.stem, path) is not path:
-            raise ValueError(
-                f"{path} and {owners[path.stem]} would both become {path.stem}_mask.png; "
-                "predict them into two folders"
-            )
-    existing = [
-        path for stem in owners for path in folder.glob(f"{glob.escape(stem)}_*")
-    ]
-    if existing and not options.overwrite:
-        raise FileExistsError(
-            f"{existing[0]}: is there already ({len(existing)} such files); give "
-            "another --output-dir, or --overwrite"
-        )
+            what = f"{path} and {owners[path.stem]} would both be {path.stem}_mask.png"
+            raise ValueError(f"{what}; predict them into two folders")
+        written = sorted(folder.glob(f"{glob.escape(path.stem)}_[mo]*.png"))
+        if written and not options.overwrite:
+            advice = "give another --output-dir, or --overwrite"
+            raise FileExistsError(f"{written[0]}: is there already; {advice}")
     if options.checkpoint is None and not REFERENCE.exists():
-        raise FileNotFoundError(
-            f"{REFERENCE}: the reference checkpoint is not there; give your own with "
-            "--checkpoint, see train"
-        )
+        advice = "give a checkpoint of your own with --checkpoint, see train"
+        raise FileNotFoundError(f"{REFERENCE}: the reference is not there; {advice}")
     system = load_system(options.checkpoint or REFERENCE)
     failures = []
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
-            image = load_image(path)
-            masks = _masks_of(system, image, options, path)
+            drawn = _draw_prediction(system, load_image(path), options, path)
             _output_folder(options.output_dir)
-            for ending, mask in masks.items():
+            for ending, picture in drawn.items():
                 with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
-                    mask.save(part, format="PNG")
+                    picture.save(part, format="PNG")
         except (OSError, ValueError) as error:
             failures.append(" ".join(str(error).split()))
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
@@ -4688,57 +4609,49 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _masks_of(
+def _draw_prediction(
     system: UISegmentationSystem,
     image: Image.Image,
     options: argparse.Namespace,
     path: Path,
 ) -> dict[str, Image.Image]:
     """Predict a picture: what to write, by the ending of its name."""
-    inside = _check_size(
-        "image_size", system.settings["image_size"] or image.size[::-1]
-    )
+    given, size = system.settings, (image.height, image.width)
+    inside = _check_size("image_size", given["image_size"] or size)
+    names, threshold = given["class_names"], options.threshold
     if options.tiles:
         pixels, overlap = np.asarray(image), min(inside) // 4
         found = predict_tiled(system, pixels, inside, overlap, progress=True)
-        classes, masks = found.argmax(axis=0), found >= options.threshold
+        classes, masks = found.argmax(axis=0), found >= threshold
+    elif system.task == "multiclass":
+        classes = system.predict_classes(image)
+    elif system.task == "multilabel":
+        masks = system.predict_masks(image, threshold)
     else:
-        shrunk = max(image.height / inside[0], image.width / inside[1])
-        if shrunk > 8:
-            tqdm.write(
-                f"{path}: shrunk {shrunk:.0f} times, to {inside[1]}x{inside[0]}, as in "
-                "training; --tiles predicts it at its own size",
-                file=sys.stderr,
-            )
-        classes = masks = None
-        if system.task == "multiclass":
-            classes = system.predict_classes(image)
-        elif system.task == "multilabel":
-            masks = system.predict_masks(image, options.threshold)
-        else:
-            masks = system.predict_mask(image, options.threshold)[None]
-    if system.task == "multiclass":
-        values = system.settings["class_values"] or range(
-            system.settings["num_out_channels"]
+        masks = system.predict_mask(image, threshold)[None]
+    shrunk = max(image.height / inside[0], image.width / inside[1])
+    if shrunk > 8 and not options.tiles:
+        what = (
+            f"{path}: shrunk {shrunk:.0f} times for the network, to {inside}; --tiles "
         )
-        by_colour = isinstance(values[0], tuple | list)
-        ids = np.array(range(len(values)) if by_colour else values, np.uint8)[classes]
-        written = {"mask": _class_picture(ids)}
-        colours = list(itertools.chain(*values)) if by_colour else CLASS_COLOURS
-        if by_colour:
-            written["mask"].putpalette(colours)
-        shown = Image.blend(image, written["mask"].convert("RGB"), 0.5)
+        tqdm.write(f"{what}predicts it at its own size", file=sys.stderr)
+    if system.task == "multiclass":
+        values = given["class_values"] or range(given["num_out_channels"])
+        colours = CLASS_COLOURS
+        if isinstance(values[0], tuple | list):
+            colours, values = values, range(len(values))
+        mask = Image.fromarray(np.array(values, np.uint8)[classes])
+        mask.putpalette([channel for colour in colours for channel in colour])
+        drawn = {"mask": mask}
+        shown = Image.blend(image, mask.convert("RGB"), 0.5)
     else:
-        names = system.settings["class_names"]
         endings = [f"mask_{name}" for name in names] or ["mask"]
-        written = {
-            ending: Image.fromarray(mask.astype(np.uint8) * 255)
-            for ending, mask in zip(endings, masks, strict=True)
-        }
-        shown = image
-        for mask, colour in zip(masks, CLASS_COLOURS[1:] if names else [(255, 0, 80)]):
-            shown = overlay(shown, mask, colour)
-    return written | ({"overlay": shown} if options.overlay else {})
+        pictures = [Image.fromarray(mask).convert("L") for mask in masks]
+        drawn, shown = dict(zip(endings, pictures, strict=True)), image
+        for number, mask in enumerate(masks, 1):
+            tint = CLASS_COLOURS[number] if names else (255, 0, 80)
+            shown = overlay(shown, mask, tint)
+    return drawn | ({"overlay": shown} if options.overlay else {})
 
 
 def _list_pictures(names: Sequence[str]) -> list[Path]:
@@ -4746,27 +4659,23 @@ def _list_pictures(names: Sequence[str]) -> list[Path]:
 
     Of a folder or glob, what is named as a target, mask or overlay is left out.
     """
-    made = ("_target", "_mask", "_overlay")
+    made = re.compile(r"_(target|mask|overlay)(_.*)?$", re.IGNORECASE)
     found: dict[Path, None] = {}
     for name in names:
-        path = Path(name)
-        files = [path]
-        if path.is_dir() or not path.exists():
-            places = (
-                path.iterdir() if path.is_dir() else glob.glob(name, recursive=True)
-            )
+        files = [Path(name)]
+        if not files[0].is_file():
+            inside = files[0].is_dir()
+            places = files[0].iterdir() if inside else glob.glob(name, recursive=True)
             files = [
                 file
                 for file in map(Path, places)
                 if file.suffix.lower() in PICTURE_SUFFIXES
-                and file.name[0] != "."
-                and not file.stem.lower().endswith(made)
+                and not file.name.startswith(".")
+                and not made.search(file.stem)
             ]
         if not files:
-            raise FileNotFoundError(
-                f"{name}: no picture; expected files, folders (without what lies in "
-                'their subfolders) or globs such as "folder/**/*.png"'
-            )
+            wanted = 'files, folders or globs such as "folder/**/*.png"'
+            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
         found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
     return list(found)
 
@@ -4782,15 +4691,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return {"check": _check, "train": _train, "predict": _predict}[command](options)
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError) as error:
-        what = error
-    except Exception as error:  # Lightning's own, of settings that it cannot meet
-        if type(error).__name__ != "MisconfigurationException":
+    except Exception as error:
+        # Lightning's own is of settings that this machine cannot meet.
+        lightnings = type(error).__name__ == "MisconfigurationException"
+        if not isinstance(error, ValueError | OSError) and not lightnings:
             raise
-        what = error
-    program = Path(sys.argv[0]).name
-    sys.stderr.write(f"{program} {command}: {' '.join(str(what).split())}\n")
-    raise SystemExit(2)
+        program = Path(sys.argv[0]).name
+        sys.stderr.write(f"{program} {command}: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":
