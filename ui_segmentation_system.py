@@ -62,8 +62,7 @@ import sys
 import time
 import traceback
 import warnings
-import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import (
     Callable,
     Generator,
@@ -75,7 +74,6 @@ from collections.abc import (
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
@@ -884,6 +882,18 @@ def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
             "count all masks in num_classes; a mask of 0 and 255 is for load_mask",
         )
     return unpack_masks(packed, num_classes)
+
+
+def _check_number(
+    name: str, value: Any, least: float = 0, most: float = math.inf, whole: bool = True
+) -> None:
+    """Refuse what is no number from `least` to `most`; numpy's numbers are some."""
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most):
+        kind = "a whole number" if whole else "a number"
+        limits = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} {value!r}: expected {kind}, {limits}")
 
 
 # --------------------------------------------------------------------------------------
@@ -1926,6 +1936,12 @@ def _need_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} {value}: expected {least} or more")
 
 
+def _need_whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} {value!r}: expected a whole number")
+    _need_at_least(name, value, least)
+
+
 # --------------------------------------------------------------------------------------
 # 3. Paired transforms: one random draw for image and target. (notebook 03)
 # --------------------------------------------------------------------------------------
@@ -2820,12 +2836,7 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
 # --------------------------------------------------------------------------------------
 
 Collate = Callable[[list[Any]], Any]
-# Bytes of a message at most: it goes into a pipe in one piece, so that nobody reads
-# half of it, and beside a hundred others, so that nobody waits to get rid of it.
-WHOLE_MESSAGE = 500
-MOST_AHEAD = 100
-# Seconds that workers get to end by themselves, before they are ended.
-GRACE = 1.0
+GRACE = 1.0  # seconds that the workers of an epoch get to end by themselves
 
 
 def pad_collate(samples: Sequence[Sample]) -> Sample:
@@ -2857,18 +2868,13 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
     return default_collate(padded)
 
 
-def _make_batch(dataset: Any, collate_fn: Collate, indices: Sequence[int]) -> Any:
-    return collate_fn([dataset[index] for index in indices])
-
-
 class NaiveDataLoader:
     """Make each batch when it is asked for, in this process.
 
     Iterates as torch's DataLoader does: each `iter` is an epoch of its own, and the
-    same random numbers give the same order. `dataset` has `__len__` and `__getitem__`;
-    `collate_fn` makes a batch of a list of samples (None: torch's default_collate);
-    `shuffle` draws from `generator` (None: torch's own). Raises ValueError where not
-    one batch would come. (notebook 06)
+    same random numbers give the same order. `collate_fn` makes a batch of a list of
+    samples (None: torch's default_collate); `shuffle` draws from `generator` (None:
+    torch's own). (notebook 06)
     """
 
     def __init__(
@@ -2881,66 +2887,46 @@ class NaiveDataLoader:
         drop_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        _check_dataset(dataset, batch_size, drop_last)
+        is_indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+        if not is_indexed or isinstance(dataset, IterableDataset):
+            kind = type(dataset).__name__
+            raise ValueError(f"dataset {kind}: expected __len__ and __getitem__")
+        _check_number("batch_size", batch_size, 1)
+        # Fewer samples would not make one batch.
+        _check_number("len(dataset)", len(dataset), batch_size if drop_last else 1)
         self.dataset = dataset
         self.collate_fn = collate_fn or default_collate
         self.generator = generator
-        order = (
-            RandomSampler(dataset, generator=generator)
-            if shuffle
-            else SequentialSampler(dataset)
-        )
-        self.batch_sampler = BatchSampler(order, batch_size, drop_last)
+        order: Any = SequentialSampler(dataset)
+        if shuffle:
+            order = RandomSampler(dataset, generator=generator)
+        self.batch_sampler = BatchSampler(order, int(batch_size), drop_last)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        _, batches = self._start_epoch()
-        return (
-            _make_batch(self.dataset, self.collate_fn, indices) for indices in batches
-        )
-
-    def _start_epoch(self) -> tuple[int, Iterator[list[int]]]:
-        """Draw the seed of the epoch's workers; the order of its samples follows.
-
-        In this turn, and also where no worker will use the seed, because torch does so.
-        """
+        # torch draws the workers' seed first, and also where no worker will use it.
         seed = torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return int(seed), iter(self.batch_sampler)
+        epoch = self._epoch(int(seed), iter(self.batch_sampler))
+        next(epoch)
+        return epoch
 
-
-def _check_dataset(dataset: Any, batch_size: int, drop_last: bool) -> None:
-    by_number = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    if not by_number or isinstance(dataset, IterableDataset):
-        raise ValueError(
-            f"dataset of type {type(dataset).__name__}: expected one with __len__ and "
-            "__getitem__; for samples without numbers use torch's DataLoader"
-        )
-    _need_whole("batch_size", batch_size, 1)
-    needed = batch_size if drop_last else 1
-    if len(dataset) < needed:
-        raise ValueError(
-            f"batch_size {batch_size}, drop_last {drop_last}: the dataset has "
-            f"{len(dataset)} samples, so not one batch; expected {needed} or more"
-        )
-
-
-def _need_whole(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} {value!r}: expected a whole number")
-    _need_at_least(name, value, least)
+    def _epoch(self, seed: int, batches: Iterator[list[int]]) -> Iterator[Any]:
+        """Yield None as soon as workers run, if there are any, then the batches."""
+        yield None
+        for indices in batches:
+            yield self.collate_fn([self.dataset[index] for index in indices])
 
 
 class PrefetchDataLoader(NaiveDataLoader):
     """Have the batches made ahead by worker processes; hand them out in order.
 
-    Workers start with `iter` and end with the epoch, or when its iterator goes. At most
-    `num_workers * prefetch_batches` batches (100 or fewer) are asked for and not yet
-    handed out. Batch i is made by worker i % num_workers, whose random numbers start
-    from the epoch's seed + its own number; torch's and Python's are those of torch's
-    DataLoader, so that with the same seed both give equal batches. num_workers=0 makes
-    them in this process.
+    Workers live from `iter` to the end of the epoch or of its iterator. At most
+    `num_workers * prefetch_batches` batches are ahead of the loop. Batch i is made by
+    worker i % num_workers, seeded with the epoch's seed + its own number, as torch's
+    DataLoader does (but for numpy's numbers): the same seed gives equal batches.
+    num_workers=0 makes them in this process.
 
     `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
     prefers). What a sample or `collate_fn` raises is raised here, with the worker's
@@ -2960,282 +2946,138 @@ class PrefetchDataLoader(NaiveDataLoader):
         generator: torch.Generator | None = None,
         multiprocessing_context: str | None = None,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size,
-            collate_fn,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            generator=generator,
-        )
-        _need_whole("num_workers", num_workers, 0)
-        _need_whole("prefetch_batches", prefetch_batches, 1)
-        if num_workers * prefetch_batches > MOST_AHEAD:
-            raise ValueError(
-                f"num_workers {num_workers} * prefetch_batches {prefetch_batches}: "
-                f"expected {MOST_AHEAD} or fewer in all; what is ahead fills the memory"
-            )
-        methods = multiprocessing.get_all_start_methods()
-        if multiprocessing_context not in (None, *methods):
-            raise ValueError(
-                f"multiprocessing_context {multiprocessing_context!r}: expected None "
-                f"or one of {', '.join(methods)}"
-            )
+        options = dict(shuffle=shuffle, drop_last=drop_last, generator=generator)
+        super().__init__(dataset, batch_size, collate_fn, **options)
+        _check_number("num_workers", num_workers)
+        _check_number("prefetch_batches", prefetch_batches, 1, 100)
+        methods = (None, *multiprocessing.get_all_start_methods())
+        if multiprocessing_context not in methods:
+            arrived = f"multiprocessing_context {multiprocessing_context!r}"
+            raise ValueError(f"{arrived}: expected one of {methods}")
         self.num_workers = num_workers
         self.prefetch_batches = prefetch_batches
         self.multiprocessing_context = multiprocessing_context
 
-    def __iter__(self) -> Iterator[Any]:
-        return _Epoch(self) if self.num_workers else super().__iter__()
-
-
-class _Epoch(Iterator[Any]):
-    """One pass through the data: ask ahead, put in order, hand out."""
-
-    def __init__(self, loader: PrefetchDataLoader) -> None:
-        seed, batches = loader._start_epoch()
-        self._requests = enumerate(batches)
-        self._num_asked = self._num_given = 0
-        self._early: dict[int, Any] = {}
-        self._crew = _Crew(loader, seed)
-        try:
-            for _ in range(loader.num_workers * loader.prefetch_batches):
-                self._ask()
-        except BaseException:
-            self._crew.end()
-            raise
-
-    def __next__(self) -> Any:
-        if self._num_given == self._num_asked:
-            self._crew.end()
-            raise StopIteration
-        try:
-            batch = self._wait_for(self._num_given)
-        except BaseException:
-            self._num_given = self._num_asked  # nothing comes after an error
-            self._crew.end()
-            raise
-        self._num_given += 1
-        self._ask()
-        return batch
-
-    def _ask(self) -> None:
-        for number, indices in itertools.islice(self._requests, 1):
-            self._crew.ask(number, indices)
-            self._num_asked += 1
-
-    def _wait_for(self, number: int) -> Any:
-        while number not in self._early:
-            arrived, outcome = self._crew.receive()
-            self._early[arrived] = outcome
-        outcome = self._early.pop(number)
-        if isinstance(outcome, _Failure):
-            outcome.error.add_note(outcome.note)
-            raise outcome.error
-        return outcome
-
-
-class _Failure(NamedTuple):
-    """What a worker sends in place of a batch; pickling may cost an error its notes."""
-
-    error: Exception
-    note: str
-
-
-class _Crew:
-    """Worker processes, with a queue of requests to each and one of results from all.
-
-    The queues are bare pipes, so that every wait is for "a result, or somebody's end".
-    """
-
-    def __init__(self, loader: PrefetchDataLoader, seed: int) -> None:
-        context = multiprocessing.get_context(loader.multiprocessing_context)
-        if context.get_start_method() != "fork":
-            _refuse_of_cell(loader.dataset, loader.collate_fn)
-        ends = self._results, results = context.Pipe(duplex=False)
-        self._queues: list[Connection] = []
-        self._workers: list[Any] = []
-        lock = context.Lock()
-        work = partial(_work, loader.collate_fn, ends, lock)
-        # `work` stays until the end: a spawned worker looks the lock up by its name.
-        self.end = weakref.finalize(
-            self, _end, os.getpid(), self._workers, self._queues, self._results, work
-        )
-        try:
-            num_workers = min(loader.num_workers, len(loader))
-            for number in range(num_workers):
-                info = SimpleNamespace(
-                    id=number,
-                    num_workers=num_workers,
-                    seed=seed + number,
-                    dataset=loader.dataset,
-                )
-                self._hire(context, work, info)
-        except (AttributeError, TypeError, pickle.PicklingError) as error:
-            self.end()
-            raise TypeError(
-                f"dataset or collate_fn cannot be sent to a worker process ({error}); "
-                "expected classes and functions of a module, no lambda or local one"
-            ) from error
-        except BaseException:
-            self.end()
-            raise
-        results.close()
-
-    def _hire(self, context: Any, work: Any, info: SimpleNamespace) -> None:
-        requests, queue = context.Pipe(duplex=False)
-        self._queues.append(queue)
-        worker = context.Process(target=work, args=(requests, info), daemon=True)
-        with _interrupts_held_back():
-            worker.start()
-            self._workers.append(worker)
-        requests.close()
-
-    def ask(self, number: int, indices: list[int]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # `receive` tells of the dead
-            queue = self._queues[number % len(self._queues)]
-            queue.send_bytes(_dumps((number, indices)))
-
-    def receive(self) -> tuple[int, Any]:
-        """Block until a result is there, whosoever it is, or a worker has died."""
-        ends = [worker.sentinel for worker in self._workers]
-        if self._results not in wait_for_any([self._results, *ends]):
-            raise self._obituary()
-        try:
-            return _loads(self._results.recv_bytes())
-        except (EOFError, OSError):
-            # Perhaps the sender died before it had handed all over.
-            if wait_for_any(ends, timeout=1):
-                raise self._obituary() from None
-            raise
-
-    def _obituary(self) -> RuntimeError:
-        ends = [worker.sentinel for worker in self._workers]
-        number = ends.index(wait_for_any(ends)[0])
-        self._workers[number].join(GRACE)  # how it died is known a little later
-        code = self._workers[number].exitcode
-        how = "vanished" if code is None else f"ended with code {code}"
-        if code is not None and code < 0:
-            how = f"was killed by signal {-code}"
-        return RuntimeError(
-            f"worker {number} of the loader {how} during an epoch; expected it to live "
-            "to the end. If killed: try fewer workers or smaller batches, memory may "
-            "have run out. Otherwise read its last words in the terminal: a class or "
-            "function of a notebook cell is not found by a new process, one of a "
-            "module is"
-        )
+    def _epoch(self, seed: int, batches: Iterator[list[int]]) -> Iterator[Any]:
+        if not self.num_workers:
+            yield from super()._epoch(seed, batches)
+            return
+        all_batches = list(batches)
+        with _worker_pool(self, seed, all_batches) as workers:
+            yield None
+            ahead = len(workers) * self.prefetch_batches
+            for number in range(len(all_batches)):
+                worker, pipe = workers[number % len(workers)]
+                try:
+                    message = pipe.recv()
+                    if number + ahead < len(all_batches):
+                        pipe.send(True)
+                except (EOFError, OSError):
+                    worker.join(GRACE)  # the exit code is known a little later
+                    if (code := worker.exitcode) is None:
+                        raise
+                    how = "was killed by signal" if code < 0 else "ended with code"
+                    raise RuntimeError(
+                        f"worker {number % len(workers)} of the loader {how} "
+                        f"{abs(code)} during an epoch; expected it to live to the end: "
+                        "memory may have run out, or the terminal shows its last error"
+                    ) from None
+                if note := message.pop():
+                    message[0].add_note(f"In a worker of the loader:\n{note}")
+                    raise message[0]
+                yield message.pop()  # so that nothing here keeps the batch alive
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Keep Ctrl+C waiting; a process started meanwhile is born deaf to it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _worker_pool(
+    loader: PrefetchDataLoader, seed: int, batches: list[list[int]]
+) -> Iterator[list[tuple[Any, Connection]]]:
+    """Start workers, each with its batches and a pipe of its own; leave none behind.
+
+    True tells a worker to make one more batch, False to end; a pipe has room for all.
+    """
+    context = multiprocessing.get_context(loader.multiprocessing_context)
+    is_notebook = not hasattr(sys.modules["__main__"], "__file__")
+    for thing in (loader.dataset, loader.collate_fn):
+        of_main = getattr(thing, "__module__", None) == "__main__"
+        if of_main and is_notebook and context.get_start_method() != "fork":
+            raise TypeError(
+                f"{getattr(thing, '__name__', type(thing).__name__)} is defined in a "
+                "notebook cell, where a new process cannot find it; expected a class "
+                "or function of a module"
+            )
+    workers: list[tuple[Any, Connection]] = []
+    creator, count = os.getpid(), min(loader.num_workers, len(batches))
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            # Ctrl+C waits until all are started, and they are born deaf to it.
+            if hasattr(signal, "pthread_sigmask"):  # not on Windows
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+            for number in range(count):
+                task = SimpleNamespace(id=number, num_workers=count, seed=seed + number)
+                task.dataset, task.collate_fn = loader.dataset, loader.collate_fn
+                task.batches = batches[number::count]
+                pipe, worker_end = context.Pipe()
+                for _ in task.batches[: loader.prefetch_batches]:
+                    pipe.send(True)
+                args = ([pipe, *(other for _, other in workers)], worker_end, task)
+                worker = context.Process(target=_worker_loop, args=args, daemon=True)
+                try:
+                    worker.start()
+                except (AttributeError, TypeError, pickle.PicklingError) as error:
+                    raise TypeError(
+                        f"dataset or collate_fn cannot be sent to a worker: {error}; "
+                        "expected classes and functions of a module"
+                    ) from error
+                workers.append((worker, pipe))
+                worker_end.close()  # now the pipe ends when the worker ends
+        yield workers
+    except (OSError, RuntimeError) as error:
+        if "ancdata" not in str(error) and "Too many open files" not in str(error):
+            raise
+        raise RuntimeError(
+            "too many open files: shared by file descriptor, each tensor of a batch "
+            "that is kept holds one. Raise the limit (ulimit -n), keep tensor.clone(), "
+            'or call torch.multiprocessing.set_sharing_strategy("file_system")'
+        ) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if os.getpid() == creator:  # else a child that was forked meanwhile
+            for _, pipe in workers:
+                with contextlib.suppress(OSError):  # dead, or its pipe is gone first
+                    pipe.send(False)
+                    pipe.close()
+            deadline = time.monotonic() + GRACE
+            for worker, _ in workers:
+                worker.join(max(0.0, deadline - time.monotonic()))
+                worker.kill()
+                worker.join(10 * GRACE)
 
 
-def _refuse_of_cell(*things: Any) -> None:
-    """Refuse what a process that starts anew cannot import: it has no notebook."""
-    of_cell = [t for t in things if getattr(t, "__module__", None) == "__main__"]
-    if of_cell and not hasattr(sys.modules["__main__"], "__file__"):
-        name = getattr(of_cell[0], "__name__", type(of_cell[0]).__name__)
-        raise TypeError(
-            f"{name} is defined in a notebook cell, where a worker process that is not "
-            "forked cannot find it; expected a class or function of a module: move it "
-            "into a file and import it"
-        )
-
-
-def _end(
-    pid: int, workers: list[Any], queues: list[Connection], results: Connection, _: Any
-) -> None:
-    """Tell the workers to stop; end those that don't, and wait for all."""
-    if os.getpid() != pid:  # a forked child inherits this call, not the workers
-        return
-    for queue in queues:
-        with contextlib.suppress(OSError):
-            queue.send_bytes(_dumps(None))
-    deadline = time.monotonic() + GRACE
-    for worker in workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
-    for end in ("terminate", "kill"):
-        for worker in (worker for worker in workers if worker.is_alive()):
-            getattr(worker, end)()
-            worker.join(GRACE)
-    for pipe in (*queues, results):
-        pipe.close()
-
-
-def _work(
-    collate_fn: Collate,
-    ends: tuple[Connection, Connection],
-    lock: Any,
-    requests: Connection,
-    info: SimpleNamespace,
-) -> None:
-    """Live as a worker: make what is asked for, until told to stop or left alone."""
+def _worker_loop(inherited: list[Connection], pipe: Connection, task: Any) -> None:
+    """Make the batches of a task, each when told to, until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl+C ends
     torch.set_num_threads(1)
-    random.seed(info.seed)
-    torch.manual_seed(info.seed)
-    np.random.seed(info.seed % 2**32)
-    # What torch's get_worker_info tells; default_collate then stacks where all can see.
-    torch.utils.data._utils.worker._worker_info = info
-    reader, results = ends
-    reader.close()  # else a write to a parent that is gone would wait for ever
-    parent = multiprocessing.parent_process().sentinel
-    waiting: deque[tuple[int, list[int]]] = deque()
-    while True:
-        while not waiting or requests.poll():  # a None overtakes what waits
-            if parent in wait_for_any([requests, parent]):
-                return
-            request = _loads(requests.recv_bytes())
-            if request is None:
-                return
-            waiting.append(request)
-        message = _message(info.dataset, collate_fn, *waiting.popleft())
-        try:
-            with lock:
-                results.send_bytes(message)
-        except BrokenPipeError:
-            return
-
-
-def _message(dataset: Any, collate_fn: Collate, number: int, indices: list[int]) -> Any:
-    try:
-        return _dumps((number, _make_batch(dataset, collate_fn, indices)))
-    except Exception as error:
-        note = f"In a worker of the loader:\n{traceback.format_exc()}"
-        return _dumps((number, _Failure(_portable(error), note)))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself if it survives the journey and means one, else its words."""
-    with contextlib.suppress(Exception):
-        copy = pickle.loads(pickle.dumps(error))
-        same = (type(copy), str(copy)) == (type(error), str(error))
-        if same and not isinstance(error, StopIteration):
-            return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _dumps(thing: Any) -> Any:
-    """Pickle; tensors, and anything else that is large, travel in shared memory."""
-    data = ForkingPickler.dumps(thing)
-    if len(data) > WHOLE_MESSAGE:
-        whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        data = ForkingPickler.dumps(whole)
-    return data
-
-
-def _loads(data: bytes) -> Any:
-    thing = pickle.loads(data)
-    return pickle.loads(thing.numpy()) if isinstance(thing, torch.Tensor) else thing
+    random.seed(task.seed)
+    torch.manual_seed(task.seed)
+    np.random.seed(task.seed % 2**32)
+    # What torch's get_worker_info tells; default_collate then stacks in shared memory.
+    torch.utils.data._utils.worker._worker_info = task
+    for parent_end in inherited:
+        parent_end.close()  # now the pipe ends when the parent ends
+    batches = iter(task.batches)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while pipe.recv():
+            try:
+                batch = task.collate_fn([task.dataset[i] for i in next(batches)])
+                data = ForkingPickler.dumps([batch, None])
+            except Exception as error:
+                sent: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+                with contextlib.suppress(Exception):  # itself, if it survives the trip
+                    copy = pickle.loads(pickle.dumps(error))
+                    sent = copy if str(copy) == str(error) else sent
+                data = ForkingPickler.dumps([sent, traceback.format_exc()])
+            pipe.send_bytes(data)
 
 
 # --------------------------------------------------------------------------------------
