@@ -2843,28 +2843,26 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
     """Stack samples of different sizes, each padded below and on the right.
 
     Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
-    (B, ..., H, W), filled with 255, which is ignored; H and W are the largest. Targets
-    that are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). Raises
-    ValueError for pictures. (notebook 06)
+    (B, ..., H, W), filled with 255, which is ignored (bool becomes uint8). Targets that
+    are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). (notebook 06)
     """
-    for image, _ in samples:
-        if not isinstance(image, torch.Tensor):
+    for sample in samples:
+        sizes = [part.shape[-2:] for part in sample if isinstance(part, torch.Tensor)]
+        if not isinstance(sample[0], torch.Tensor) or sizes[0] != sizes[-1]:
+            arrived = [getattr(part, "shape", type(part).__name__) for part in sample]
             raise ValueError(
-                f"pad_collate got {type(image).__name__}: expected tensors; give the "
-                "dataset a transform that makes them"
+                f"pad_collate got {arrived}: expected tensors of one height and width, "
+                "or a number as target; give the dataset a transform that makes them"
             )
-    height = max(image.shape[-2] for image, _ in samples)
-    width = max(image.shape[-1] for image, _ in samples)
-
-    def pad(tensor: Any, value: int) -> Any:
-        if not isinstance(tensor, torch.Tensor):
-            return tensor
-        right, below = width - tensor.shape[-1], height - tensor.shape[-2]
-        return F.pad(tensor, (0, right, 0, below), value=value)
-
-    padded = [
-        Sample(pad(image, 0), pad(target, IGNORE_INDEX)) for image, target in samples
-    ]
+    height, width = (max(image.shape[n] for image, _ in samples) for n in (-2, -1))
+    padded = []
+    for image, target in samples:
+        margin = (0, width - image.shape[-1], 0, height - image.shape[-2])
+        if isinstance(target, torch.Tensor):
+            # To a dtype that holds 255, as bool and int8 do not.
+            target = target.to(torch.promote_types(target.dtype, torch.uint8))
+            target = F.pad(target, margin, value=IGNORE_INDEX)
+        padded.append(Sample(F.pad(image, margin), target))
     return default_collate(padded)
 
 

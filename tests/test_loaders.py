@@ -491,54 +491,30 @@ def test_settings_are_refused(settings: dict[str, Any], message: str) -> None:
         ui.PrefetchDataLoader(**{"dataset": range(4), **settings})
 
 
-def test_pad_collate_pads_below_and_on_the_right() -> None:
+@pytest.mark.parametrize("dtypes", ["float32", "int64", "bool uint8", "int8 int16"])
+@pytest.mark.parametrize("shape", [(), (1,), (5,)])
+def test_pad_collate_pads_below_and_on_the_right(shape: Any, dtypes: str) -> None:
+    dtypes = [getattr(torch, name) for name in dtypes.split()]
     sizes = [(4, 7), (6, 2), (5, 5)]
-    samples = [
-        ui.Sample(torch.rand(3, *size) + 0.1, torch.ones(1, *size)) for size in sizes
-    ]
-    image, target = ui.pad_collate(samples)
-    assert image.shape == (3, 3, 6, 7) and target.shape == (3, 1, 6, 7)
+    images = [torch.rand(3, *size) for size in sizes]
+    targets = [torch.ones(*shape, *size).to(dtypes[0]) for size in sizes]
+    samples = list(zip(images, targets, strict=True))
+    (batch,) = prefetch(samples, 3, collate_fn=ui.pad_collate)
+    image = torch.zeros(3, 3, 6, 7)
+    target = torch.full((3, *shape, 6, 7), ui.IGNORE_INDEX)
     for number, (height, width) in enumerate(sizes):
-        inside = torch.zeros(6, 7, dtype=torch.bool)
-        inside[:height, :width] = True
-        assert torch.equal(image[number][:, :height, :width], samples[number].image)
-        assert (image[number][:, ~inside] == 0).all()
-        assert torch.equal(target[number, 0] == 1, inside)
-        assert torch.equal(target[number, 0] == 255, ~inside)
+        image[number, :, :height, :width] = images[number]
+        target[number, ..., :height, :width] = 1
+    assert type(batch) is ui.Sample and torch.equal(batch.image, image)
+    assert torch.equal(batch.target, target.to(dtypes[-1]))
 
 
-def test_pad_collate_keeps_targets_of_classes_and_layers_what_they_are() -> None:
-    sizes = [(2, 3), (4, 1)]
-    for shape, dtype in (((), torch.int64), ((5,), torch.float32)):
-        samples = [
-            ui.Sample(torch.rand(3, *size), torch.ones(*shape, *size).to(dtype))
-            for size in sizes
-        ]
-        batch = ui.pad_collate(samples)
-        assert type(batch) is ui.Sample
-        assert batch.target.dtype == dtype
-        assert batch.target.shape == (2, *shape, 4, 3)
-        assert set(batch.target.unique().tolist()) == {1, ui.IGNORE_INDEX}
-
-
-def test_pad_collate_leaves_numbers_numbers() -> None:
-    samples = [(torch.ones(3, 2, 5), 7), (torch.ones(3, 4, 3), 0)]
-    image, target = ui.pad_collate(samples)
-    assert image.shape == (2, 3, 4, 5)
+def test_pad_collate_leaves_numbers_and_refuses_what_it_cannot_pad() -> None:
+    image = torch.ones(3, 2, 5)
+    padded, target = ui.pad_collate([(image, 7), (image[:, 1:], np.int64(0))])
+    assert padded.shape == (2, 3, 2, 5)
     assert torch.equal(target, torch.tensor([7, 0]))
-
-
-def test_pad_collate_wants_tensors() -> None:
-    picture = Image.new("RGB", (4, 3))
-    with pytest.raises(ValueError, match="got Image: expected tensors; give the datas"):
-        ui.pad_collate([(torch.ones(3, 2, 5), 7), (picture, 1)])
-
-
-def test_pad_collate_in_workers() -> None:
-    def make(index: int) -> ui.Sample:
-        return ui.Sample(torch.ones(3, 2 + index, 3), torch.ones(1, 2 + index, 3))
-
-    batches = prefetch(Made(make), 2, 2, collate_fn=ui.pad_collate)
-    assert [tuple(batch.image.shape) for batch in batches] == [
-        (2, 3, height, 3) for height in (3, 5, 7)
-    ]
+    picture = Image.new("RGB", (5, 2))
+    for wrong in ((picture, 1), (image, image[:, 1:]), (image, image[0, 0, 0])):
+        with pytest.raises(ValueError, match=r"got \[.*expected tensors of one height"):
+            ui.pad_collate([(image, 7), wrong])
