@@ -305,20 +305,6 @@ def test_an_epoch_ends_with_the_last_child_and_knows_its_first_batch() -> None:
     assert 0.05 <= epoch.end <= epoch.wall - epoch.first
 
 
-@pytest.mark.parametrize("name", [loaders.OURS, loaders.COPIES])
-def test_only_copies_go_through_the_pipe_whole(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    loads = ui._loads
-    monkeypatch.setattr(
-        ui, "_loads", lambda sent: sizes.append(len(sent)) or loads(sent)
-    )
-    batch, *_ = loaders.LARGE_RACE[name](BusyDataset())
-    values = batch.image.nbytes + batch.target.nbytes
-    assert [size > values for size in sizes] == [name == loaders.COPIES] * 2
-
-
 def test_an_error_comes_through_the_pipe_as_well() -> None:
     with pytest.raises(TypeError, match="expected Tensor"):
         list(loaders.copying_loader(["no sample", "at all"]))
