@@ -159,6 +159,26 @@ def _refuse(path: Path | str, arrived: str, expected: str, advice: str) -> NoRet
     raise ValueError(f"{path}: {arrived}; expected {expected}; {advice}")
 
 
+def _check_number(
+    name: str, value: Any, least: float, most: float = math.inf, whole: bool = True
+) -> None:
+    """Refuse a setting that is no number from least to most."""
+    kinds = int | np.integer if whole else int | float | np.number
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        fits = False
+    else:
+        fits = least <= value <= most
+    if not fits:
+        kind = "a whole number" if whole else "a number"
+        end = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} {value!r}: expected {kind}, {end}")
+
+
+def _check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    if value not in (known := list(choices)):
+        raise ValueError(f"{name} {value!r}: expected one of {known}")
+
+
 def _open_picture(path: Path | str) -> Image.Image:
     """Open and decode a picture file whole, and turn it upright."""
     path = Path(path)
@@ -2019,14 +2039,16 @@ def _height_width(size: int | Sequence[int]) -> Sequence[int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _check_size(name: str, size: int | Sequence[int]) -> None:
-    numbers = _height_width(size)
-    pair = isinstance(numbers, Sequence) and len(numbers) == 2
-    if not pair or not all(isinstance(n, int) and n > 0 for n in numbers):
+def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Read one number as both sides of a square; (height, width) in pixels."""
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or not all(
+        isinstance(side, int | np.integer) and side > 0 for side in sides
+    ):
         raise ValueError(
-            f"{name}: size {size}; expected a positive number of pixels or a pair of "
-            "them (height, width)"
+            f"{name} {size!r}: expected one whole number of pixels, or (height, width)"
         )
+    return int(sides[0]), int(sides[1])
 
 
 class ImageTargetCompose:
@@ -2291,6 +2313,7 @@ class UNet(nn.Module):
         self.num_in_channels = num_in_channels
         self.num_out_channels = num_out_channels
         self.shrink = 2 if fast else 1  # pixels per side of a cell inside
+        self.multiple = 16 * self.shrink  # sides are padded to multiples of it, pixels
         first = max_features // 16
         widths = [first, 2 * first, 4 * first, 8 * first]
         cell = self.shrink**2
@@ -2363,7 +2386,7 @@ class UNet(nn.Module):
 
         The lowest level keeps at least 2x2 cells: one alone has no deviation.
         """
-        step = 16 * self.shrink
+        step = self.multiple
         height, width = image.shape[-2:]
         foot, right = (max(-side % step, 2 * step - side) for side in (height, width))
         if not foot + right:
@@ -2375,6 +2398,20 @@ def _kaiming(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(module.bias)
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Put a model into evaluation; afterwards each part is as it was."""
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    were_training = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in zip(parts, were_training, strict=True):
+            part.training = training
 
 
 # --------------------------------------------------------------------------------------
@@ -3496,234 +3533,92 @@ class Tile(NamedTuple):
 
 
 class _Source:
-    """A picture (H, W, 3) or mask (H, W) that is read window by window.
+    """An image (H, W, 3), or a mask (H, W), that is read window by window.
 
-    Anything with `shape` and windows `[y0:y1, x0:x1]`. Where the pixels are a memory
-    map, only the file's name goes to another process, which maps the file again.
+    given: anything with `shape` and windows `[y0:y1, x0:x1]`, or a function that opens
+    it. ignore: of a mask, the id of what a masked array hides; None for an image.
     """
 
-    def __init__(self, name: str, pixels: Any, *, is_mask: bool = False) -> None:
-        self.name, self.pixels, self.is_mask = name, pixels, is_mask
-        shape = tuple(getattr(pixels, "shape", ()))
-        layers = () if is_mask else (3,)
-        if len(shape) < 2 or shape[2:] != layers or 0 in shape:
-            raise ValueError(
-                f"{name}: a {type(pixels).__name__} of shape {shape}; expected "
-                f"{'(H, W)' if is_mask else '(H, W, 3)'} and windows [y0:y1, x0:x1], "
-                "as an array, a memory map or a tiled file has"
-            )
-        self._check_type(getattr(pixels, "dtype", "uint8"))
+    def __init__(self, name: str, given: Any, ignore: int | None = None) -> None:
+        self.name, self.given, self.ignore = name, given, ignore
+        opens = callable(given) and not hasattr(given, "shape")
+        self.pixels, self.process = given() if opens else given, os.getpid()
+        shape, channels = getattr(self.pixels, "shape", ()), (3,) if ignore is None else ()
+        if len(shape) < 2 or tuple(shape[2:]) != channels or 0 in shape:
+            arrived = f"a {type(self.pixels).__name__} of shape {tuple(shape)}"
+            expected = "shape (H, W, 3)" if channels else "shape (H, W)"
+            _refuse(name, arrived, expected, "give an array or a function that opens it")
+        self.size: tuple[int, int] = tuple(shape[:2])
+        self.read(0, 0, 1, 1)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, in pixels."""
-        return tuple(self.pixels.shape[:2])
-
-    def cut(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+    def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
         """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
-        window = np.asarray(self.pixels[y0:y1, x0:x1])
-        expected = (y1 - y0, x1 - x0, *self.pixels.shape[2:])
-        if window.shape != expected:
-            raise ValueError(
-                f"{self.name}: rows {y0} to {y1}, columns {x0} to {x1} came as "
-                f"{window.shape}; expected {expected}; has the picture shrunk?"
-            )
-        self._check_type(window.dtype)
-        if window.dtype.itemsize > 1 and (window < 0).any() | (window > 255).any():
-            _refuse(self.name, f"values {_listed(window)}", "0 to 255", "mend the mask")
+        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
+        if os.getpid() != self.process and not in_memory:
+            # Forked processes share an open file, and move each other's place in it.
+            vars(self).update(vars(_Source(*self.__reduce__()[1])))
+        window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
+        if np.ma.is_masked(window):
+            if not is_mask:
+                _refuse(self.name, "masked pixels", "none in an image", "fill them")
+            window = np.where(window.mask, self.ignore, window.data)
+        window, shape = np.asarray(window), (y1 - y0, x1 - x0, *self.pixels.shape[2:])
+        fits = window.dtype.kind in "bui" if is_mask else window.dtype == np.uint8
+        if window.shape != shape or not fits or window.min() < 0 or window.max() > 255:
+            found = f"values {np.unique(window)[:8].tolist()} at {(y0, x0)}"
+            expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
+            arrived = f"{window.dtype} {window.shape}, {found}"
+            _refuse(self.name, arrived, expected, "scale and round; has the file changed?")
         return window.astype(np.uint8, copy=False)
 
-    def _check_type(self, dtype: Any) -> None:
-        dtype = np.dtype(str(dtype).removeprefix("torch."))
-        if dtype != np.uint8 and not (self.is_mask and dtype.kind in "bui"):
-            expected = "uint8 or other whole numbers" if self.is_mask else "uint8"
-            advice = "round it" if self.is_mask else "scale it to 0..255 and round it"
-            _refuse(self.name, f"values of type {dtype}", expected, advice)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"pixels": None, "travelling": _packed(self.pixels)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        open_pixels, arguments = state.pop("travelling")
-        vars(self).update(state, pixels=open_pixels(*arguments))
-
-
-def _packed(pixels: Any) -> tuple[Callable[..., Any], tuple]:
-    """Say how to open pixels elsewhere: numpy would pickle a memory map's bytes."""
-    root, below = None, pixels
-    while isinstance(below, np.ndarray):
-        root = below if isinstance(below, np.memmap) else root
-        below = below.base
-    if root is None or root.filename is None:
-        return _the_same, (pixels,)
-    first, end = np.lib.array_utils.byte_bounds(pixels)
-    start = root.offset + first - root.ctypes.data
-    inside = pixels.ctypes.data - first
-    view = (pixels.shape, pixels.dtype, inside, pixels.strides)
-    return _map_file, (root.filename, start, end - first, *view)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process; a memory map goes by the name of its file."""
+        given, root = self.given, None
+        base = given if type(given) in (np.ndarray, np.memmap) else None
+        while isinstance(base, np.ndarray):
+            root, base = base if isinstance(base, np.memmap) else root, base.base
+        if root is not None and root.filename is not None and root.mode != "c":
+            start = root.offset + given.ctypes.data - root.ctypes.data
+            view = given.shape, given.dtype, start, given.strides
+            given = partial(_map_file, root.filename, *view)
+        elif given is self.pixels and not isinstance(given, np.ndarray | torch.Tensor):
+            try:
+                given = partial(pickle.loads, pickle.dumps(given))
+            except Exception as error:
+                raise ValueError(
+                    f"{self.name}: a {type(given).__name__} that no other process can "
+                    f"open ({error}); expected an array, a memory map or a function; "
+                    "open it in the worker: give partial(open_tiff, path)"
+                ) from error
+        return _Source, (self.name, given, self.ignore)
 
 
-def _the_same(pixels: Any) -> Any:
-    return pixels
+def _map_file(path: str, shape: Any, dtype: Any, start: int, strides: Any) -> np.ndarray:
+    return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), start, strides)
 
 
-def _map_file(
-    path: str,
-    start: int,
-    length: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    inside: int,
-    strides: tuple[int, ...],
-) -> np.ndarray:
-    data = np.memmap(path, np.uint8, "r", start, (length,))
-    return np.ndarray(shape, dtype, data, inside, strides)
-
-
-def _sources(name: str, given: Any, *, is_mask: bool = False) -> list[_Source]:
-    """Wrap one source or each of a list."""
-    if not isinstance(given, list | tuple):
-        return [_Source(name, given, is_mask=is_mask)]
-    if not given:
-        raise ValueError(f"{name}: an empty list; expected one picture or more")
-    return [
-        _Source(f"{name} {number}", one, is_mask=is_mask)
-        for number, one in enumerate(given)
-    ]
-
-
-def _starts(length: int, tile: int, stride: int) -> range:
-    """Give the places of tiles that cover a length; the last one may stick out."""
+def _tile_origins(length: int, tile: int, stride: int) -> range:
+    """Give where tiles begin that cover a length; the last one may stick out."""
     return range(0, stride * math.ceil(max(length - tile, 0) / stride) + 1, stride)
 
 
-class _Tiles(Dataset[Sample]):
-    """What both tile datasets share: sources, their regions, and a tile's sample."""
-
-    def __init__(
-        self,
-        image: Any,
-        target: Any,
-        tile_size: int | Sequence[int],
-        transform: PairTransform | None,
-        region: Region | Sequence[Region] | None,
-        num_classes: int | None,
-        ignore: int,
-    ) -> None:
-        _check_size("tile_size", tile_size)
-        self.height, self.width = _height_width(tile_size)
-        self.transform = transform or ImageTargetToTensor()
-        self.num_classes = num_classes
-        self.ignore = ignore if num_classes is None else IGNORE_INDEX
-        self._images = _sources("image", image)
-        self._targets = None
-        if target is not None:
-            self._targets = _sources("target", target, is_mask=True)
-            self._check_sizes()
-        self.regions = self._checked_regions(region)
-
-    def _check_sizes(self) -> None:
-        if len(self._images) != len(self._targets):
-            raise ValueError(
-                f"{len(self._images)} images and {len(self._targets)} targets: "
-                "expected as many of both"
-            )
-        for image, target in zip(self._images, self._targets, strict=True):
-            if image.size != target.size:
-                raise ValueError(
-                    f"{target.name}: {target.size} (H, W), but {image.name} is "
-                    f"{image.size}; expected equal sizes"
-                )
-
-    def _checked_regions(self, region: Any) -> list[Region]:
-        regions = [region] * len(self._images)
-        if region is not None and np.ndim(region) > 1:
-            regions = list(region)
-        if len(regions) != len(self._images):
-            raise ValueError(
-                f"{len(regions)} regions for {len(self._images)} images: expected one "
-                "region for all, or one each"
-            )
-        for number, image in enumerate(self._images):
-            height, width = image.size
-            whole = (0, 0, height, width)
-            y0, x0, y1, x1 = regions[number] or whole
-            if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
-                raise ValueError(
-                    f"region {regions[number]}: expected (y0, x0, y1, x1) inside "
-                    f"{image.name} of {image.size} (H, W)"
-                )
-            regions[number] = (y0, x0, y1, x1)
-        return regions
-
-    def _check_fit(self, advice: str) -> None:
-        for image, (y0, x0, y1, x1) in zip(self._images, self.regions, strict=True):
-            if y1 - y0 < self.height or x1 - x0 < self.width:
-                raise ValueError(
-                    f"tile of {(self.height, self.width)} (H, W) is larger than "
-                    f"{image.name}, of {(y1 - y0, x1 - x0)}; expected it to fit; "
-                    f"{advice}"
-                )
-
-    def _cut(self, source: _Source, tile: Tile, fill: int) -> np.ndarray:
-        """Read a tile; what of it lies beyond its region is filled."""
-        _, _, foot, right = self.regions[tile.picture]
-        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
-        window = source.cut(tile.y, tile.x, y1, x1)
-        below, beside = tile.height - window.shape[0], tile.width - window.shape[1]
-        if not below and not beside:
-            return window
-        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
-        return np.pad(window, margins, constant_values=fill)
-
-    def _target(self, tile: Tile) -> np.ndarray:
-        """Read a tile of the mask, uint8 (h, w); all is ignored where there is none."""
-        if self._targets is None:
-            return np.full((tile.height, tile.width), self.ignore, np.uint8)
-        return self._cut(self._targets[tile.picture], tile, self.ignore)
-
-    def _sample(self, tile: Tile, target: np.ndarray) -> Sample:
-        image = Image.fromarray(self._cut(self._images[tile.picture], tile, 0))
-        name = self._targets[tile.picture].name if self._targets else "target"
-        if self.num_classes is None:
-            picture = _as_mask_picture(name, target, self.ignore)
-        else:
-            _refuse_classes_beyond(name, target, self.num_classes)
-            picture = _class_picture(target)
-        return Sample(*self.transform(image, picture))
-
-
-def _as_mask_picture(name: str, mask: np.ndarray, ignore: int) -> Image.Image:
-    """Make what `load_mask` gives: mode "L" of 0, 255 and 128 where nobody knows."""
-    unknown = mask == ignore
-    ones, bright = (mask == 1) & ~unknown, (mask == 255) & ~unknown
-    if not (ones | bright | unknown | (mask == 0)).all():
-        known = f"0 and 1 or 255, {ignore} for ignored"
-        advice = "name what is ignored, or give num_classes for class ids"
-        _refuse(name, f"values {_listed(mask)}", known, advice)
-    if ones.any() and bright.any():
-        advice = f"where 255 means ignored, say ignore={IGNORE_INDEX}"
-        _refuse(name, "both 1 and 255", "one value of foreground", advice)
-    greys = (ones | bright).view(np.uint8) * np.uint8(255)
-    greys[unknown] = IGNORE_GREY
-    return Image.fromarray(greys)
-
-
-class TileDataset(_Tiles):
+class TileDataset(Dataset[Sample]):
     """Tiles that cover every pixel of one picture or of several, in reading order.
 
-    image: uint8 (H, W, 3) as an array, a memory map or anything else with `shape` and
-    windows `[y0:y1, x0:x1]`, or a list of such; only windows are ever read. target:
-    masks (H, W) for them, cut by the same window: 0, 1 or 255 for foreground, `ignore`
-    where nobody knows; with num_classes, class ids and 255. None: all is ignored.
-    tile_size, stride (default: tile_size): pixels, or (height, width). edge: the last
-    tile of a row or column is moved inwards ("shift"), or filled with black, ignored
-    ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
+    image: uint8 (H, W, 3) as an array, a memory map, anything else with `shape` and
+    windows `[y0:y1, x0:x1]`, a function that opens one, or a list of these; only
+    windows are ever read. target: masks (H, W) for them, cut by the same window: 0, 1
+    or 255 for foreground, `ignore` where nobody knows; with num_classes, class ids and
+    255. What a masked array hides is ignored; in an image it is refused. None: all is
+    ignored. tile_size, stride (default: tile_size): pixels, or (height, width). edge:
+    the last tile of a row or column is moved inwards ("shift"), or filled with black,
+    ignored ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
 
-    A sample goes through `transform(image, target)` as pictures, like those of
-    PairDataset; by default through ImageTargetToTensor. Worker processes map a memory
-    map's file again; a plain array is shared with forked ones and copied to others.
-    Raises ValueError for what does not fit together. (notebook 09)
+    A sample is what `transform(image, target)` makes of pictures, by default tensors as
+    of ImageTargetToTensor. Forked workers share arrays. Otherwise each worker maps the
+    file of a memory map, calls a function again, and gets anything else by pickle; what
+    cannot be pickled (zarr over TIFF, h5py) must come as a function. Raises ValueError
+    for what does not fit together. (notebook 09)
     """
 
     def __init__(
@@ -3739,34 +3634,52 @@ class TileDataset(_Tiles):
         num_classes: int | None = None,
         ignore: int = IGNORE_GREY,
     ) -> None:
-        super().__init__(
-            image, target, tile_size, transform, region, num_classes, ignore
-        )
-        if edge not in EDGES:
-            raise ValueError(f"edge {edge!r}: expected one of {', '.join(EDGES)}")
-        stride = tile_size if stride is None else stride
-        _check_size("stride", stride)
-        self.stride = tuple(_height_width(stride))
+        self.height, self.width = _check_size("tile_size", tile_size)
+        self.stride = _check_size("stride", tile_size if stride is None else stride)
         if self.stride[0] > self.height or self.stride[1] > self.width:
-            raise ValueError(
-                f"stride {stride} of tiles of {tile_size}: expected no more than the "
-                "tile, or pixels between tiles are never seen"
-            )
-        self.edge = edge
-        if edge == "shift":
-            self._check_fit('make the tile smaller, or edge="pad"')
-        grids = [self._grid(region) for region in self.regions]
-        self._columns = [len(columns) for _, columns in grids]
-        self._ends = list(
-            itertools.accumulate(len(rows) * len(columns) for rows, columns in grids)
-        )
-
-    def _grid(self, region: Region) -> tuple[range, range]:
-        y0, x0, y1, x1 = region
-        return (
-            _starts(y1 - y0, self.height, self.stride[0]),
-            _starts(x1 - x0, self.width, self.stride[1]),
-        )
+            expected = f"at most the tile_size {tile_size}"
+            _refuse("stride", str(stride), expected, "pixels between are never seen")
+        _check_choice("edge", edge, EDGES)
+        _check_number("ignore", ignore, 0, 255)
+        if num_classes is not None:
+            _check_number("num_classes", num_classes, 1, IGNORE_INDEX)
+        self.transform, self.edge, self.num_classes = transform, edge, num_classes
+        self.ignore = ignore if num_classes is None else IGNORE_INDEX
+        several = isinstance(image, list | tuple)
+        images = list(image) if several else [image]
+        targets = list(target) if isinstance(target, list | tuple) else [target]
+        targets = [None] * len(images) if target is None else targets
+        regions = list(region) if np.ndim(region) > 1 else [region] * len(images)
+        if not images or not len(images) == len(targets) == len(regions):
+            arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
+            _refuse("images", arrived, "one or more, as many of each", "give lists")
+        self._sources: list[tuple[_Source, _Source]] = []  # image and target
+        self._grids: list[tuple[range, range]] = []  # rows and columns of tiles
+        self.regions: list[Region] = []
+        for number, (one, mask) in enumerate(zip(images, targets, strict=True)):
+            name = f" {number}" if several else ""
+            picture = _Source(f"image{name}", one)
+            size, its = picture.size, f"{picture.name}, {picture.size} (H, W)"
+            if mask is None:  # a mask in which all is ignored, and which holds nothing
+                mask = partial(np.broadcast_to, np.uint8(self.ignore), size)
+            mask = _Source(f"target{name}", mask, self.ignore)
+            if mask.size != size:
+                _refuse(mask.name, f"{mask.size} (H, W)", f"that of {its}", "crop it")
+            y0, x0, y1, x1 = regions[number] or (0, 0, *size)
+            if not (0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]):
+                expected = "(y0, x0, y1, x1)"
+                _refuse("region", str(regions[number]), expected, f"inside {its}")
+            if edge == "shift" and (y1 - y0 < self.height or x1 - x0 < self.width):
+                expected = f"at most the region {(y1 - y0, x1 - x0)} of {its}"
+                advice = 'cut smaller tiles, or edge="pad" in TileDataset'
+                _refuse("tile_size", str(tile_size), expected, advice)
+            self._sources.append((picture, mask))
+            self.regions.append((y0, x0, y1, x1))
+            rows = _tile_origins(y1 - y0, self.height, self.stride[0])
+            columns = _tile_origins(x1 - x0, self.width, self.stride[1])
+            self._grids.append((rows, columns))
+        lengths = (len(rows) * len(columns) for rows, columns in self._grids)
+        self._ends = list(itertools.accumulate(lengths))
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -3775,26 +3688,57 @@ class TileDataset(_Tiles):
         """Tell which picture and window a number stands for, without reading any."""
         index = range(len(self))[index]
         picture = bisect.bisect_right(self._ends, index)
-        before = self._ends[picture - 1] if picture else 0
-        row, column = divmod(index - before, self._columns[picture])
+        rows, columns = self._grids[picture]
+        row, column = divmod(index - self._ends[picture], len(columns))  # from the end
         y0, x0, y1, x1 = self.regions[picture]
-        y, x = y0 + row * self.stride[0], x0 + column * self.stride[1]
+        y, x = y0 + rows[row], x0 + columns[column]
         if self.edge == "shift":
             y, x = min(y, y1 - self.height), min(x, x1 - self.width)
         return Tile(picture, y, x, self.height, self.width)
 
     def __getitem__(self, index: int) -> Sample:
-        tile = self.locate(index)
-        return self._sample(tile, self._target(tile))
+        tile, binary = self.locate(index), self.num_classes is None
+        name, mask = self._sources[tile.picture][1].name, self._read(tile, is_mask=True)
+        ids = torch.from_numpy(mask)
+        if binary:
+            counts = np.bincount(mask.ravel(), minlength=256)
+            counts[self.ignore] = 0
+            found = np.flatnonzero(counts).tolist()
+            if not set(found) <= {0, 1, 255} or {1, 255} <= set(found):
+                known = f"0 and 1, or 0 and 255, and {self.ignore} for ignored"
+                advice = "name what is ignored, or num_classes for class ids"
+                _refuse(name, f"values {found[:8]}", known, advice)
+            ids = torch.where(ids == self.ignore, IGNORE_INDEX, ids.sign())
+        else:
+            _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
+        pixels = self._read(tile, is_mask=False)
+        if self.transform is None:
+            image = torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)
+            return Sample(image, ids[None].float() if binary else ids.long())
+        greys = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)
+        target = Image.fromarray(greys[ids.numpy()] if binary else mask)
+        if not binary:
+            target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
+        return Sample(*self.transform(Image.fromarray(pixels), target))
+
+    def _read(self, tile: Tile, is_mask: bool) -> np.ndarray:
+        """Read a tile; what of it lies beyond its region is black, or ignored."""
+        _, _, foot, right = self.regions[tile.picture]
+        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
+        source = self._sources[tile.picture][is_mask]
+        window = source.read(tile.y, tile.x, y1, x1)
+        below, beside = tile.height - len(window), tile.width - len(window[0])
+        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
+        return np.pad(window, margins, constant_values=source.ignore or 0)
 
 
-class RandomTileDataset(_Tiles):
+class RandomTileDataset(TileDataset):
     """Tiles at random places, `num_samples` an epoch, new ones in each epoch.
 
     A picture is drawn by its area, and each place in it is as likely as any other.
-    image, target, tile_size, transform, region, num_classes, ignore: as in TileDataset.
-    skip_empty: share of the samples, 0..1 (True: all), that are drawn again, up to
-    `tries` times, until there is foreground in them.
+    image, target, tile_size, transform, and as options region, num_classes, ignore: as
+    in TileDataset. skip_empty: share of the samples, 0..1 (True: all), that are drawn
+    again, up to `tries` times, until there is foreground in them.
 
     Which tile it is depends on seed, the index and how often that index was drawn,
     which all worker processes count together: the same seed gives the same epochs,
@@ -3811,21 +3755,17 @@ class RandomTileDataset(_Tiles):
         transform: PairTransform | None = None,
         seed: int = 0,
         *,
-        region: Region | Sequence[Region] | None = None,
         skip_empty: float = 0.0,
         tries: int = 20,
-        num_classes: int | None = None,
-        ignore: int = IGNORE_GREY,
+        **options: Any,
     ) -> None:
         super().__init__(
-            image, target, tile_size, transform, region, num_classes, ignore
+            image, target, tile_size, None, transform, edge="shift", **options
         )
-        self._check_fit("make the tile smaller, or leave the picture out")
-        _need_whole("num_samples", num_samples, 1)
-        _need_whole("seed", seed, 0)
-        _need_whole("tries", tries, 1)
-        if not 0 <= skip_empty <= 1:
-            raise ValueError(f"skip_empty {skip_empty}: expected a share, 0 to 1")
+        for name, value in {"num_samples": num_samples, "tries": tries}.items():
+            _check_number(name, value, 1)
+        _check_number("seed", seed, 0)
+        _check_number("skip_empty", skip_empty * 1, 0, 1, whole=False)  # True is 1
         if skip_empty and target is None:
             raise ValueError("skip_empty without a target: nobody knows what is empty")
         self.seed, self.skip_empty, self.tries = seed, skip_empty, tries
@@ -3839,38 +3779,31 @@ class RandomTileDataset(_Tiles):
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the tiles of an epoch; the first is 0."""
-        _need_whole("epoch", epoch, 0)
+        _check_number("epoch", epoch, 0)
         self._draws.fill_(epoch)
 
     def locate(self, index: int, epoch: int | None = None) -> Tile:
         """Tell which tile an index is in an epoch (default: when it is next drawn)."""
         index = range(len(self))[index]
-        return self._draw(index, int(self._draws[index]) if epoch is None else epoch)[0]
-
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        epoch = int(self._draws[index])
-        self._draws[index] = epoch + 1
-        return self._sample(*self._draw(index, epoch))
-
-    def _draw(self, index: int, epoch: int) -> tuple[Tile, np.ndarray]:
-        """Draw a tile and read its mask."""
+        epoch = int(self._draws[index]) if epoch is None else epoch
         rng = np.random.default_rng((self.seed, epoch, index))
         tries = self.tries if rng.random() < self.skip_empty else 1
         for _ in range(tries):
-            tile = self._draw_place(rng)
-            target = self._target(tile)
-            if tries > 1 and ((target != 0) & (target != self.ignore)).any():
+            place = rng.integers(self._area_ends[-1])
+            picture = bisect.bisect_right(self._area_ends, place)
+            y0, x0, y1, x1 = self.regions[picture]
+            y = int(rng.integers(y0, y1 - self.height, endpoint=True))
+            x = int(rng.integers(x0, x1 - self.width, endpoint=True))
+            tile = Tile(picture, y, x, self.height, self.width)
+            mask = self._read(tile, is_mask=True) if tries > 1 else None
+            if mask is None or ((mask != 0) & (mask != self.ignore)).any():
                 break
-        return tile, target
+        return tile
 
-    def _draw_place(self, rng: np.random.Generator) -> Tile:
-        place = rng.integers(self._area_ends[-1])
-        picture = bisect.bisect_right(self._area_ends, place)
-        y0, x0, y1, x1 = self.regions[picture]
-        y = int(rng.integers(y0, y1 - self.height, endpoint=True))
-        x = int(rng.integers(x0, x1 - self.width, endpoint=True))
-        return Tile(picture, y, x, self.height, self.width)
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        self._draws[index] += 1
+        return sample
 
 
 def split_regions(
@@ -3888,23 +3821,18 @@ def split_regions(
     (validation is below), 1 the width (on the right); by default the longer, of a
     square the height. (notebook 09)
     """
-    _check_share("val_share", val_share)
-    _need_whole("gap", gap, 0)
-    if axis not in (None, 0, 1):
-        raise ValueError(f"axis {axis}: expected 0 for the height or 1 for the width")
-    if axis is None:
-        axis = int(width > height)
+    _check_number("val_share", val_share, 0, 1, whole=False)
+    _check_number("gap", gap, 0)
+    _check_choice("axis", axis, (None, 0, 1))
+    axis = int(width > height) if axis is None else axis
     length = (height, width)[axis] - gap
-    val_length = round(length * val_share)
-    if not 0 < val_length < length:
-        raise ValueError(
-            f"{height} x {width} pixels, val_share {val_share}, gap {gap}: expected "
-            "something left for each side; make the gap smaller"
-        )
-    end, start = length - val_length, length - val_length + gap
+    end = length - round(length * val_share)
+    if not 0 < end < length:
+        arrived = f"{height} x {width} pixels, val_share {val_share}, gap {gap}"
+        _refuse("regions", arrived, "something left for each", "make the gap smaller")
     if axis == 0:
-        return (0, 0, end, width), (start, 0, height, width)
-    return (0, 0, height, end), (0, start, height, width)
+        return (0, 0, end, width), (end + gap, 0, height, width)
+    return (0, 0, height, end), (0, end + gap, height, width)
 
 
 @torch.inference_mode()
@@ -3916,167 +3844,109 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
     the border of a picture of `size`, as it does where a network normalises each image.
     (notebook 09)
     """
-    _need_whole("size", size, 64)
-    reach = 0
-    device = next((p.device for p in network.parameters()), None)
+    _check_number("size", size, 64)
+    reach, image = 0, torch.zeros(1, 3, size, size)
+    image = image.to(next(network.parameters(), image).device)
     with _evaluating(network):
         for place in range(size // 2 - 16, size // 2 + 16):
-            image = torch.zeros(1, 3, size, size, device=device)
-            image[..., place, place] = torch.nan
+            image.zero_()[..., place, place] = torch.nan
             reached = network(image)[0].isnan().any(dim=0).nonzero()
             low, high = (int(end) for end in reached.aminmax())
             if low == 0 or high == size - 1:
-                raise ValueError(
-                    f"size {size}: one pixel reaches the border; expected a network "
-                    "that sees less, such as UNet(normalize=False); or a larger size"
-                )
+                expected = "a network that sees less, such as UNet(normalize=False)"
+                _refuse(f"size {size}", "all of it is seen", expected, "or a larger size")
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
 
 
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Put a model into evaluation; afterwards each part is as it was."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    were_training = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, training in zip(parts, were_training, strict=True):
-            part.training = training
+def _axis_weights(
+    length: int, tile: int, overlap: int, weights: str
+) -> tuple[list[int], torch.Tensor]:
+    """Give where windows begin along an axis, and their weights, float32 (n, tile).
 
-
-class _Axis(NamedTuple):
-    """Where windows begin along one axis, and their shares, float32 (windows, tile).
-
-    At every pixel the shares sum to 1. As windows form a grid, so do the products of
+    At every pixel the weights sum to 1. As windows form a grid, so do the products of
     two axes, and nothing need be divided afterwards.
     """
-
-    tile: int
-    starts: list[int]
-    shares: torch.Tensor
-
-
-def _axis(length: int, tile: int, overlap: int, weights: str) -> _Axis:
-    padded = max(length, tile)
-    spread = _starts(padded, tile, tile - overlap)
-    starts = np.minimum(spread, padded - tile)[:, None]
+    origins = _tile_origins(length, tile, max(tile - overlap, 1))
+    starts = np.minimum(origins, length - tile)[:, None]
     inside = np.arange(tile)
-    places = starts + inside
     # Pixels to the nearest end of the window that is not an end of the picture.
     before = np.where(starts == 0, tile, inside + 1)
-    after = np.where(starts + tile == padded, tile, tile - inside)
+    after = np.where(starts + tile == length, tile, tile - inside)
     depth = np.minimum(before, after)
-    deepest = np.zeros(padded, np.int64)
-    np.maximum.at(deepest, places, depth)
+    deepest, total = np.zeros((2, length), np.int64)
+    np.maximum.at(deepest, starts + inside, depth)
     shares = {
         "smooth": np.minimum(depth, overlap + 1),
         "constant": np.ones_like(depth),
-        "centre": depth == deepest[places],
+        "centre": (depth == deepest[starts + inside]).astype(int),
     }[weights]
-    total = np.zeros(padded)
-    np.add.at(total, places, shares)
-    shares = torch.from_numpy((shares / total[places]).astype(np.float32))
-    return _Axis(tile, starts[:, 0].tolist(), shares)
+    np.add.at(total, starts + inside, shares)
+    shares = torch.from_numpy(shares / total[starts + inside])
+    return starts[:, 0].tolist(), shares.float()
 
 
-def _activation(activation: str, model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Give what makes logits (B, K, h, w) probabilities."""
-    known = {
-        "sigmoid": torch.sigmoid,
-        "softmax": partial(torch.softmax, dim=1),
-        "none": torch.Tensor.float,
-    }
-    if activation in known:
-        return known[activation]
-    if activation != "auto":
-        names = ", ".join(("auto", *known))
-        raise ValueError(f"activation {activation!r}: expected one of {names}")
-    own = getattr(getattr(model, "task", None), "probabilities", None)
-    one_or_more = ("softmax", "sigmoid")  # of a bare network
-    return own or (lambda logits: known[one_or_more[logits.shape[1] == 1]](logits))
+def _read_windows(
+    source: _Source, axes: Sequence[tuple[list[int], torch.Tensor]], batch_size: int
+) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
+    """Read windows in batches of one row: y, each x, uint8 (B, h, w, 3), weights."""
+    (ys, down), (xs, across) = axes
+    (height, width), tile = source.size, (down.shape[1], across.shape[1])
+    for y, weights in zip(ys, down, strict=True):
+        strip = source.read(y, 0, min(y + tile[0], height), width)
+        margins = (0, tile[0] - len(strip)), (0, xs[-1] + tile[1] - width), (0, 0)
+        strip = np.pad(strip, margins, "edge")
+        for first in range(0, len(xs), batch_size):
+            some = slice(first, first + batch_size)
+            pixels = np.stack([strip[:, x : x + tile[1]] for x in xs[some]])
+            yield y, xs[some], pixels, weights[:, None] * across[some, None]
 
 
-def _check_windows(
-    tile_size: int | Sequence[int], overlap: int, batch_size: int, weights: str
-) -> None:
-    _check_size("tile_size", tile_size)
-    _need_whole("overlap", overlap, 0)
-    _need_whole("batch_size", batch_size, 1)
-    if overlap >= min(_height_width(tile_size)):
-        raise ValueError(f"overlap {overlap}: expected less than the tile, {tile_size}")
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights {weights!r}: expected one of {', '.join(WEIGHTS)}")
-
-
-def _check_out(out: Any, size: tuple[int, int], num_classes: int | None = None) -> None:
-    """Refuse an array to write into; its K is known after the first batch."""
-    right = isinstance(out, np.ndarray) and out.dtype == np.float32 and out.ndim == 3
-    fits = right and out.shape[1:] == size and num_classes in (None, len(out))
-    if not fits or not out.flags.writeable:
-        kind = f"{getattr(out, 'dtype', '')} {getattr(out, 'shape', '')}"
-        wanted = f"({num_classes or 'K'}, {size[0]}, {size[1]})"
-        raise ValueError(
-            f"out: a {type(out).__name__} {kind}{', read-only' if fits else ''}; "
-            f"expected float32 {wanted}, to write into"
-        )
-
-
-def _predict_batch(
-    model: Any,
-    to_probabilities: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device | str | None,
-    pixels: np.ndarray,
-) -> torch.Tensor:
-    """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
-    batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # channels last
-    logits = model(batch.float().div_(255))
-    shape = tuple(logits.shape)
-    if len(shape) != 4 or shape[0] != len(pixels) or shape[2:] != pixels.shape[1:3]:
-        raise ValueError(
-            f"the model gave {shape} for {tuple(batch.shape)}: expected logits "
-            "(B, K, H, W) of the same B, H and W"
-        )
-    return to_probabilities(logits).float().cpu()
-
-
-def _predict_row(
+@contextlib.contextmanager
+def _normalizing_over(
+    windows: Callable[[], Iterable[tuple[int, list[int], np.ndarray, torch.Tensor]]],
     predict: Callable[[np.ndarray], torch.Tensor],
-    source: _Source,
-    axes: Sequence[_Axis],
-    row: int,
-    batch_size: int,
-    out: np.ndarray | None,
-    bar: tqdm,
-) -> np.ndarray:
-    """Add one row of windows to `out`, which is made once K is known."""
-    down, across = axes
-    height, width = source.size
-    y = down.starts[row]
-    foot = min(y + down.tile, height)
-    strip = source.cut(y, 0, foot, width)
-    margins = (max(down.tile - height, 0), max(across.tile - width, 0))
-    if any(margins):
-        strip = np.pad(strip, [*((0, more) for more in margins), (0, 0)], "edge")
-    above = min(down.starts[row - 1] + down.tile, height) if row else 0
-    for first in range(0, len(across.starts), batch_size):
-        starts = across.starts[first : first + batch_size]
-        windows = predict(np.stack([strip[:, x : x + across.tile] for x in starts]))
-        if out is None:
-            out = np.empty((windows.shape[1], height, width), np.float32)
-        if not first:
-            _check_out(out, source.size, windows.shape[1])
-            out[:, above:foot] = 0
-        for number, (x, window) in enumerate(zip(starts, windows, strict=True), first):
-            part = torch.from_numpy(out[:, y:foot, x : x + across.tile])
-            share = down.shares[row][:, None] * across.shares[number]
-            _, rows, columns = part.shape
-            part.addcmul_(window[:, :rows, :columns], share[:rows, :columns])
-        bar.update(len(starts))
-    return out
+    layers: Sequence[nn.Module],
+) -> Iterator[None]:
+    """Let layers that normalise each image use mean and variance over all windows.
+
+    These depend on the layers before, so one layer after the other is measured, each by
+    a pass that ends at the layer. Every pixel of the picture counts once.
+    """
+    known: dict[nn.Module, torch.Tensor] = {}
+
+    class Reached(Exception):
+        """Ends a forward pass at the first layer that is not known yet."""
+
+    def normalize(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if layer not in known:
+            raise Reached(layer, x.float())
+        scale = {"weight": layer.weight, "bias": layer.bias, "eps": layer.eps}
+        return F.batch_norm(x, *known[layer].to(x), **scale)
+
+    try:
+        for layer in layers:
+            layer.forward = partial(normalize, layer)
+        for _ in layers:
+            sums, measured = torch.zeros(3, 1), None
+            for *_, pixels, weights in windows():
+                try:
+                    predict(pixels)
+                except Reached as reached:
+                    measured, x = reached.args
+                    share = F.adaptive_avg_pool2d(weights[:, None], x.shape[2:]).to(x)
+                    powers = [(x**power * share).sum(dim=(0, 2, 3)) for power in range(3)]
+                    sums = sums + torch.stack(powers).cpu().double()
+            if measured is None:
+                break
+            groups = getattr(measured, "num_groups", sums.shape[1])
+            mean, square = (sums[1:] / sums[0]).view(2, groups, -1).mean(dim=2)
+            moments = torch.stack([mean, square - mean**2]).float()
+            known[measured] = moments.repeat_interleave(sums.shape[1] // groups, dim=1)
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 @torch.inference_mode()
@@ -4090,46 +3960,106 @@ def predict_tiled(
     out: np.ndarray | None = None,
     weights: str = "smooth",
     activation: str = "auto",
+    normalize_over: str = "picture",
     progress: bool = False,
     device: torch.device | str | None = None,
 ) -> np.ndarray:
     """Predict a picture of any size by overlapping windows: probabilities (K, H, W).
 
-    image: uint8 (H, W, 3), as in TileDataset; one row of windows is read at a time. The
-    last window of each row and column is moved inwards; a picture smaller than a tile
-    is padded with its edge. out: float32 (K, H, W), an array or a memory map, to write
-    into. device: where to compute (default: where the model is).
+    image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time, the
+    last moved inwards; a picture smaller than a tile is padded with its edge. out:
+    float32 (K, H, W), an array or a memory map, to write into. device: where to compute
+    (default: where the model is). activation: "sigmoid", "softmax" or "none"; "auto" is
+    what the model's task says, or sigmoid for one class and softmax for more.
 
     weights: how windows share the pixels where they overlap. "smooth": less towards
     their borders; "constant": equally; "centre": each pixel from the window that it is
     deepest in, which is what the whole picture would give if half the overlap covers
-    the `receptive_field`'s reach and windows begin where pooling does. activation:
-    "sigmoid", "softmax" or "none"; "auto" is what the model's task says, or sigmoid
-    for one class and softmax for more. Raises ValueError. (notebook 09)
+    the `receptive_field`'s reach and windows begin where pooling does. normalize_over:
+    layers that normalise each image (UNet's, GroupNorm, InstanceNorm2d) do it over the
+    "picture", as if that were predicted whole: mean and variance are measured first, in
+    more than twice the time of the rest. Or over each "tile", as training on tiles did.
+    Warns of layers that pool or attend over a whole tile. Raises ValueError. (notebook
+    09)
     """
-    source = _Source("image", image)
-    _check_windows(tile_size, overlap, batch_size, weights)
-    if out is not None:
-        _check_out(out, source.size)
-    sides = _height_width(tile_size)
-    axes = [
-        _axis(length, side, overlap, weights)
+    source, sides = _Source("image", image), _check_size("tile_size", tile_size)
+    _check_number("overlap", overlap, 0, min(sides) - 1)
+    _check_number("batch_size", batch_size, 1)
+    _check_choice("weights", weights, WEIGHTS)
+    _check_choice("normalize_over", normalize_over, ("picture", "tile"))
+    activations = {
+        "auto": getattr(getattr(model, "task", None), "probabilities", None),
+        "sigmoid": torch.sigmoid,
+        "softmax": partial(torch.softmax, dim=1),
+        "none": torch.Tensor.float,
+    }
+    _check_choice("activation", activation, activations)
+    fits = isinstance(out, np.ndarray) and out.flags.writeable
+    if out is not None and not (
+        fits and (out.dtype, out.shape[1:]) == (np.float32, source.size)
+    ):
+        arrived = f"a {type(out).__name__} {getattr(out, 'dtype', '')} {np.shape(out)}"
+        expected = "an array float32 (K, {}, {})".format(*source.size)
+        _refuse("out", arrived, expected, "that can be written into")
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    if any(isinstance(p, nn.AdaptiveAvgPool2d | nn.MultiheadAttention) for p in parts):
+        text = "the model pools or attends over a whole tile, not over the picture"
+        warnings.warn(text, stacklevel=3)
+    # The picture is padded as UNet pads it whole, and to the size of a tile.
+    cell = next((part.multiple for part in parts if hasattr(part, "multiple")), 0)
+    padded = [
+        -(-length // cell) * cell if 0 < cell <= side else max(length, side)
         for length, side in zip(source.size, sides, strict=True)
     ]
-    if device is None and isinstance(model, nn.Module):
-        device = next((p.device for p in model.parameters()), None)
-    to_probabilities = _activation(activation, model)
-    predict = partial(_predict_batch, model, to_probabilities, device)
-    tiles = len(axes[0].starts) * len(axes[1].starts)
+    axes, centre = (
+        [
+            _axis_weights(length, min(side, length), overlap, kind)
+            for length, side in zip(padded, sides, strict=True)
+        ]
+        for kind in (weights, "centre")
+    )
+    tiles = len(axes[0][0]) * len(axes[1][0])
+    norms, layers = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d, []
+    if normalize_over == "picture" and tiles > 1:
+        layers = [part for part in parts if isinstance(part, norms)]
+        layers = [part for part in layers if getattr(part, "running_mean", None) is None]
+    like = next(model.parameters(), torch.empty(0)) if parts else torch.empty(0)
+    tiles *= 1 + len(layers)
+    bar = tqdm(total=tiles, unit="tile", disable=not progress)
+
+    def predict(pixels: np.ndarray) -> torch.Tensor:
+        """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
+        bar.update(len(pixels))
+        batch = torch.from_numpy(pixels).to(device or like.device).permute(0, 3, 1, 2)
+        logits = model(batch.float().div_(255).to(like.dtype))  # channels last
+        shape = tuple(getattr(logits, "shape", ()))
+        if len(shape) != 4 or (shape[0], *shape[2:]) != pixels.shape[:3]:
+            arrived = f"gave a {type(logits).__name__} {shape} for {tuple(batch.shape)}"
+            _refuse("the model", arrived, "logits (B, K, H, W)", "of its B, H and W")
+        default = "softmax" if shape[1] > 1 else "sigmoid"
+        return (activations[activation] or activations[default])(logits.float()).cpu()
+
+    read = partial(_read_windows, source, batch_size=batch_size)
     with (
+        bar,
         _evaluating(model),
-        tqdm(total=tiles, unit="tile", disable=not progress) as bar,
+        _normalizing_over(partial(read, axes=centre), predict, layers),
     ):
-        for row, end in enumerate([*axes[0].starts[1:], None]):
-            out = _predict_row(predict, source, axes, row, batch_size, out, bar)
-            if activation != "none":  # shares sum to 1 but for rounding
-                done = out[:, axes[0].starts[row] : end]
-                np.minimum(done, 1, out=done)
+        for y, xs, pixels, shares in read(axes=axes):
+            windows = predict(pixels)
+            if out is None:
+                out = np.empty((windows.shape[1], *source.size), np.float32)
+            if len(out) != windows.shape[1]:
+                expected = f"{windows.shape[1]}, the classes of the model"
+                _refuse("out", f"K of {len(out)}", expected, "make it anew")
+            if y == xs[0] == 0:
+                out[:] = 0
+            for x, window, share in zip(xs, windows, shares, strict=True):
+                part = torch.from_numpy(out[:, y:, x:])[:, : len(share), : len(share[0])]
+                window = (window * share)[:, : part.shape[1], : part.shape[2]]
+                part.add_(window)
+                if activation != "none":  # weights sum to 1 but for rounding
+                    part.clamp_(max=1)
     return out
 
 

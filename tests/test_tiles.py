@@ -5,31 +5,25 @@ Most pictures here carry their own coordinates, so that a tile says where it is 
 
 import itertools
 import pickle
-import re
 import tracemalloc
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+import zarr
 from torch import nn
 from torch.utils.data import DataLoader
 
 import ui_segmentation_system as ui
 from tools.slide import Slide
-from ui_segmentation_system import (
-    PrefetchDataLoader,
-    RandomTileDataset,
-    TileDataset,
-    UNet,
-    predict_tiled,
-    receptive_field,
-    split_regions,
-)
+from ui_segmentation_system import RandomTileDataset, TileDataset, UNet, predict_tiled
 
-METHODS = ["fork", "spawn", "forkserver"]
 CLASSES = 250
 
 
@@ -49,8 +43,8 @@ def pixels(image: torch.Tensor) -> np.ndarray:
     return (image * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
+def noise(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -58,17 +52,16 @@ def scaled(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-class OnlyWindows:
+class Windows:
     """A source that is nothing but a shape and windows, and notes what was asked."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.shape, self._array, self.asked = array.shape, array, []
+    def __init__(self, array: np.ndarray, alter: Callable = np.asarray) -> None:
+        self.shape, self._array, self.alter, self.asked = array.shape, array, alter, []
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         assert all(isinstance(part, slice) for part in key)
-        window = self._array[key]
-        self.asked.append(window.shape[:2])
-        return window
+        self.asked.append(self._array[key].shape[:2])
+        return self.alter(self._array[key])
 
 
 class Recorder(nn.Module):
@@ -76,24 +69,20 @@ class Recorder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches: list[int] = []
+        self.batches: list[tuple[int, ...]] = []
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         assert not self.training and torch.is_inference_mode_enabled()
-        self.batches.append(len(image))
+        self.batches.append(tuple(image.shape))
         return image
 
 
-def small_net(num_classes: int = 1) -> nn.Module:
-    """Three convolutions of 3x3: a logit sees 7x7 pixels."""
+def small_net(num_classes: int = 1, *more: nn.Module) -> nn.Sequential:
+    """Three convolutions of 3x3: a logit sees 7x7 pixels, unless there is more."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(6, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(6, num_classes, 3, padding=1),
-    )
+    first, second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+    last = nn.Conv2d(6, num_classes, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second, *more, nn.ReLU(), last)
 
 
 @torch.no_grad()
@@ -116,32 +105,25 @@ def geometries(count: int = 60) -> list[tuple[int, int, tuple, tuple]]:
 # Tiles in order
 
 
-@pytest.mark.parametrize("edge", ["shift", "pad"])
+@pytest.mark.parametrize("edge", ui.EDGES)
 def test_tiles_put_together_are_the_picture(edge: str) -> None:
     for height, width, tile, stride in geometries():
         image = coordinates(height, width)
-        dataset = TileDataset(
-            image, ids_at(image), tile, stride, edge=edge, num_classes=CLASSES
-        )
+        options = {"edge": edge, "num_classes": CLASSES}
+        dataset = TileDataset(image, ids_at(image), tile, stride, **options)
         together = np.zeros((height + tile[0], width + tile[1], 3), np.uint8)
         classes = np.full(together.shape[:2], 254)
         for index, (piece, target) in enumerate(dataset):
             _, y, x, *size = dataset.locate(index)
             assert tuple(piece.shape[1:]) == tuple(size) == tile
+            assert edge == "pad" or (y + tile[0] <= height and x + tile[1] <= width)
             part = np.s_[y : y + tile[0], x : x + tile[1]]
             together[part], classes[part] = pixels(piece), target
         assert (together[:height, :width] == image).all()
         assert (classes[:height, :width] == ids_at(image)).all()
         assert (classes[height:] >= 254).all() and (classes[:, width:] >= 254).all()
         assert not together[height:].any() and not together[:, width:].any()
-
-
-def test_shifted_tiles_lie_inside_and_none_is_there_twice() -> None:
-    for height, width, tile, stride in geometries():
-        dataset = TileDataset(noise(height, width), None, tile, stride)
-        tiles = [dataset.locate(index) for index in range(len(dataset))]
-        assert len(set(tiles)) == len(tiles)
-        assert all(t.y + t.height <= height and t.x + t.width <= width for t in tiles)
+        assert len({dataset.locate(i) for i in range(len(dataset))}) == len(dataset)
 
 
 def test_a_number_leads_to_its_tile_of_its_picture() -> None:
@@ -150,7 +132,6 @@ def test_a_number_leads_to_its_tile_of_its_picture() -> None:
     targets = [ids_at(image) for image in images]
     dataset = TileDataset(images, targets, 16, 10, num_classes=CLASSES)
     alone = [TileDataset(image, None, 16, 10) for image in images]
-    assert len(dataset) == sum(map(len, alone))
     expected = [
         one.locate(index)._replace(picture=number)
         for number, one in enumerate(alone)
@@ -165,79 +146,68 @@ def test_a_number_leads_to_its_tile_of_its_picture() -> None:
         dataset[len(dataset)]
 
 
-def test_half_a_billion_pixels_are_found_at_once() -> None:
-    dataset = TileDataset([OnlyWindows(noise(9, 9)), Slide()], None, 8, edge="pad")
+def test_a_slide_of_half_a_billion_pixels_is_a_source() -> None:
+    slide = Slide()
+    dataset = TileDataset([Windows(noise(9, 9)), slide], None, 8, edge="pad")
     assert len(dataset) == 4 + 2875**2
     assert dataset.locate(len(dataset) - 1) == (1, 22_992, 22_992, 8, 8)
-
-
-def test_the_drawn_slide_is_a_source() -> None:
-    slide = Slide(900, 700)
-    dataset = TileDataset(slide, slide.mask, 256)
-    _, y, x, height, width = dataset.locate(5)
-    image, mask = slide.window(y, x, height, width)
-    assert (pixels(dataset[5].image) == image).all()
-    assert (dataset[5].target.numpy() == (mask == 255)).all()
+    (image, target), place = (
+        TileDataset(slide, slide.mask, 8)[50_000],
+        (136, 9000, 8, 8),
+    )
+    assert (pixels(image) == slide.window(*place)[0]).all()
+    assert (target.numpy() == (slide.window(*place)[1] == 255)).all()
 
 
 def test_only_windows_are_read() -> None:
-    image = OnlyWindows(coordinates(90, 80))
-    mask = OnlyWindows(np.zeros((90, 80), bool))
+    image, mask = Windows(coordinates(90, 80)), Windows(np.zeros((90, 80), bool))
     list(TileDataset(image, mask, 16, edge="pad"))
     list(RandomTileDataset(image, mask, 16, 9, skip_empty=True, tries=3))
     assert max(image.asked) <= (16, 16) and max(mask.asked) <= (16, 16)
 
 
 @pytest.mark.parametrize(
-    ("values", "options"),
+    ("mask", "options", "expected"),
     [
-        ((0, 1, 128), {}),
-        ((0, 255, 128), {}),
-        ((0, 1, 255), {"ignore": 255}),
-        ((0, 1, 7), {"ignore": 7}),
-        ((0, 255, 9), {"ignore": 9}),
+        ([0, 1, 128], {}, [0, 1, 255]),
+        ([0, 255, 128], {}, [0, 1, 255]),
+        ([0, 1, 255], {"ignore": 255}, [0, 1, 255]),
+        ([0, 255, 9], {"ignore": 9}, [0, 1, 255]),
+        ([True, False, False], {}, [1, 0, 0]),
+        ([5, 255, 0], {"num_classes": 6}, [5, 255, 0]),
+        (np.ma.array([0, 1, -9999], mask=[0, 0, 1]), {}, [0, 1, 255]),
+        (np.ma.array([0, 1, 1], mask=[1, 0, 0]), {"ignore": 7}, [255, 1, 1]),
+        (np.ma.array([0, 9, 1], mask=[1, 0, 0]), {"num_classes": 10}, [255, 9, 1]),
+        (np.ma.array([False, True, True], mask=[0, 0, 1]), {}, [0, 1, 255]),
+        (None, {}, [255, 255, 255]),
+        (None, {"num_classes": 3}, [255, 255, 255]),
     ],
 )
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_masks_of_every_habit(values: tuple, options: dict, dtype: type) -> None:
-    mask = np.array(values, dtype)[None].repeat(2, 0)
-    (sample,) = TileDataset(noise(2, 3), mask, (2, 3), **options)
-    assert sample.target.dtype == torch.float32
-    assert sample.target[0, 0].tolist() == [0, 1, 255]
-    plain = TileDataset(noise(2, 3), mask, (2, 3), transform=ui.Sample, **options)
-    assert np.array(plain[0].target)[0].tolist() == [0, 255, 128]
+def test_masks_of_every_habit(mask: Any, options: dict, expected: list) -> None:
+    image, classes = noise(1, 3), "num_classes" in options
+    for dtype in (np.int64, np.uint8, ">u2"):
+        if isinstance(mask, list):
+            mask = np.array(mask).astype(dtype if mask[0] is not True else bool)
+        row = None if mask is None else mask[None]
+        (sample,) = TileDataset(image, row, (1, 3), **options)
+        assert sample.target.tolist() == ([expected] if classes else [[expected]])
+        (pictures,) = TileDataset(image, row, (1, 3), transform=ui.Sample, **options)
+        assert (np.array(pictures.image) == image).all()
+        through = ui.ImageTargetToTensor()(*pictures)
+        assert [part.dtype for part in sample] == [part.dtype for part in through]
+        assert all(map(torch.equal, sample, through))
 
 
-def test_bool_masks_and_none() -> None:
-    mask = np.array([[True, False]])
-    assert TileDataset(noise(1, 2), mask, (1, 2))[0].target.tolist() == [[[1, 0]]]
-    assert TileDataset(noise(1, 2), None, (1, 2))[0].target.tolist() == [[[255, 255]]]
-
-
-def test_class_ids_come_as_pictures_that_transforms_know() -> None:
-    image = coordinates(20, 20)
-    target = ids_at(image)
-    target[3:5] = 255
-    flip = ui.ImageTargetRandomHorizontalFlip(p=1)
-    steps = ui.ImageTargetCompose([flip, ui.ImageTargetToTensor()])
-    dataset = TileDataset(image, target, 20, transform=steps, num_classes=CLASSES)
-    assert dataset[0].target.dtype == torch.int64
-    assert (dataset[0].target.numpy() == target[:, ::-1]).all()
-    assert (pixels(dataset[0].image) == image[:, ::-1]).all()
-
-
-# Memory maps and processes
+# Memory maps, open files and processes
 
 
 @pytest.fixture
 def maps(tmp_path: Path) -> tuple[np.memmap, np.memmap]:
     """Memory maps of 200x150 pixels: coordinates, and the ids that belong to them."""
-    image = coordinates(200, 150)
-    for name, array in (("image", image), ("ids", ids_at(image))):
-        np.save(tmp_path / name, array)
-    return tuple(
-        np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "ids")
-    )
+    image, paths = coordinates(200, 150), (tmp_path / "image.npy", tmp_path / "ids.npy")
+    for path, array in zip(paths, (image, ids_at(image)), strict=True):
+        np.save(path, array)
+    return tuple(np.load(path, mmap_mode="r") for path in paths)
 
 
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -251,61 +221,81 @@ VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
 def test_a_memory_map_travels_as_a_name(maps: Any, view: Callable) -> None:
     image, ids = map(view, maps)
-    dataset = TileDataset(image, ids, 32, num_classes=CLASSES)
-    for _ in range(2):
-        travelling = pickle.dumps(dataset)
+    dataset = copy = TileDataset(image, ids, 32, num_classes=CLASSES)
+    for _ in range(2):  # it may travel on
+        travelling = pickle.dumps(copy)
         assert len(travelling) < 2000 < image.nbytes
         copy = pickle.loads(travelling)
-        for (one, its), (other, others) in zip(dataset, copy, strict=True):
-            assert torch.equal(one, other) and torch.equal(its, others)
-        dataset = copy  # and may travel on
+        for one, other in zip(dataset, copy, strict=True):
+            assert all(map(torch.equal, one, other))
 
 
-def test_an_array_in_memory_travels_whole() -> None:
-    image = noise(40, 30)
-    copy = pickle.loads(pickle.dumps(TileDataset(image, None, (40, 30))))
-    assert (pixels(copy[0].image) == image).all()
+def test_what_memory_alone_holds_travels_whole(maps: Any) -> None:
+    changed = np.load(maps[0].filename, mmap_mode="c")
+    changed[:] = 9
+    masked = np.ma.array(maps[1], mask=maps[1] > 100)
+    for image, mask in ((noise(200, 150), None), (changed, masked)):
+        dataset = TileDataset(image, mask, 40, num_classes=CLASSES)
+        for one, other in zip(
+            dataset, pickle.loads(pickle.dumps(dataset)), strict=True
+        ):
+            assert all(map(torch.equal, one, other))
 
 
-def batches(loader: Any, epochs: int = 2) -> list[list[torch.Tensor]]:
-    return [[batch.image for batch in loader] for _ in range(epochs)]
+def open_tiff(path: Path) -> zarr.Array:
+    return zarr.open(tifffile.imread(path, aszarr=True), mode="r")
 
 
-def same(one: list[list[torch.Tensor]], other: list[list[torch.Tensor]]) -> bool:
-    flat = [list(itertools.chain.from_iterable(epochs)) for epochs in (one, other)]
-    return all(torch.equal(a, b) for a, b in zip(*flat, strict=True))
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_open_file_is_not_shared_by_processes(
+    maps: Any, tmp_path: Path, method: str
+) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, maps[0], tile=(32, 32), photometric="rgb")
+    expected = torch.stack([image for image, _ in TileDataset(maps[0], None, 16)])
+    opened, opener = open_tiff(path), partial(open_tiff, path)
+    sources = [opened, opener]
+    if method == "fork":
+        sources += [zarr.array(np.array(maps[0])), Windows(maps[0])]
+    for source in sources:
+        dataset = TileDataset(source, None, 16)
+        assert torch.equal(dataset[3].image, expected[3])  # one tile is read here first
+        options = {"num_workers": 2, "multiprocessing_context": method}
+        loader = DataLoader(dataset, 4, **options)
+        if source is opened:
+            with pytest.raises(ValueError, match=r"image: a Array .*give partial"):
+                list(loader)
+        else:
+            assert torch.equal(torch.cat([batch.image for batch in loader]), expected)
 
 
 def random_tiles(maps: Any, **options: Any) -> RandomTileDataset:
     return RandomTileDataset(*maps, 24, 12, num_classes=CLASSES, **options)
 
 
+METHODS = ["fork", "spawn", "forkserver"]
+
+
 @pytest.mark.parametrize(
-    ("method", "persistent"), [("fork", False), *((name, True) for name in METHODS)]
+    ("method", "kind"),
+    [("fork", "fresh"), *itertools.product(METHODS, ["persistent", "ours"])],
 )
 def test_workers_of_any_kind_draw_the_same_tiles(
-    maps: Any, method: str, persistent: bool
+    maps: Any, method: str, kind: str
 ) -> None:
-    here = batches(DataLoader(random_tiles(maps), 3))
-    torch.manual_seed(1)  # must not matter
-    loader = DataLoader(
-        random_tiles(maps),
-        3,
-        num_workers=2,
-        persistent_workers=persistent,
-        multiprocessing_context=method,
+    options: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": method}
+    if kind != "ours":
+        options["persistent_workers"] = kind == "persistent"
+    make = ui.PrefetchDataLoader if kind == "ours" else DataLoader
+    here, there = (
+        [torch.cat([batch.image for batch in loader]) for _ in range(2)]
+        for loader in (
+            DataLoader(random_tiles(maps), 3),
+            make(random_tiles(maps), 3, **options),
+        )
     )
-    there = batches(loader)
-    assert same(here, there)
-    assert not same(there[:1], there[1:])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_our_own_loader_draws_the_same_tiles(maps: Any, method: str) -> None:
-    here = batches(DataLoader(random_tiles(maps), 3))
-    dataset = random_tiles(maps)
-    loader = PrefetchDataLoader(dataset, 3, 2, multiprocessing_context=method)
-    assert same(here, batches(loader))
+    assert all(map(torch.equal, here, there))
+    assert not torch.equal(*here)
 
 
 # Random tiles
@@ -317,17 +307,18 @@ def test_image_and_target_are_cut_by_one_window(maps: Any) -> None:
 
 
 def test_a_seed_gives_the_same_epochs_and_each_its_own(maps: Any) -> None:
-    def epochs(seed: int) -> list[list]:
+    def epochs(seed: int) -> list[tuple]:
         dataset = random_tiles(maps, seed=seed)
-        return [[pixels(image)[0, 0].tolist() for image, _ in dataset] for _ in "123"]
+        return [tuple(pixels(image)[0, 0]) for _ in "123" for image, _ in dataset]
 
     first = epochs(0)
     np.random.seed(5)
     torch.manual_seed(5)
-    assert epochs(0) == first
-    assert epochs(1) != first
-    corners = [tuple(corner) for corner in itertools.chain(*first)]
-    assert len(set(corners)) > 0.9 * len(corners)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    assert epochs(0) == first != epochs(1)
+    assert len(set(first)) > 0.9 * len(first)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
 
 
 def test_set_epoch_goes_on_where_a_run_stopped(maps: Any) -> None:
@@ -338,13 +329,6 @@ def test_set_epoch_goes_on_where_a_run_stopped(maps: Any) -> None:
     assert [dataset.locate(index) for index in range(len(dataset))] == third
     drawn = [pixels(image)[0, 0, :2].tolist() for image, _ in dataset]
     assert drawn == [[tile.y, tile.x] for tile in third]
-
-
-def test_drawing_leaves_the_global_random_numbers_alone(maps: Any) -> None:
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    list(random_tiles(maps))
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()
 
 
 def test_pictures_are_drawn_by_area_and_places_evenly() -> None:
@@ -362,81 +346,59 @@ def test_empty_tiles_are_skipped_by_the_share_asked_for() -> None:
     mask = np.full((100, 100), 128, np.uint8)  # nobody knows: no foreground either
     mask[:, :95] = 0
     mask[40:50, 40:50] = 1
-
-    def filled(skip_empty: float) -> float:
-        dataset = RandomTileDataset(
-            noise(100, 100), mask, 10, 300, skip_empty=skip_empty, tries=400
-        )
-        return float(np.mean([bool((t == 1).any()) for _, t in dataset]))
-
-    assert filled(0) < 0.1
-    assert filled(0.5) == pytest.approx(0.52, abs=0.1)
-    assert filled(True) == 1
-
-
-def test_tiles_without_any_foreground_end_the_search() -> None:
-    mask = OnlyWindows(np.zeros((50, 50), np.uint8))
-    dataset = RandomTileDataset(noise(50, 50), mask, 8, 1, skip_empty=True, tries=7)
-    assert not dataset[0].target.any()
-    assert len(mask.asked) == 7
+    for share, least, most in ((0, 0, 0.1), (0.5, 0.42, 0.62), (True, 1, 1)):
+        options = {"skip_empty": share, "tries": 400}
+        dataset = RandomTileDataset(noise(100, 100), mask, 10, 300, **options)
+        filled = np.mean([bool((target == 1).any()) for _, target in dataset])
+        assert least <= filled <= most
+    empty = Windows(np.zeros((50, 50), np.uint8))  # the search for foreground ends
+    dataset = RandomTileDataset(noise(50, 50), empty, 8, 1, skip_empty=True, tries=7)
+    empty.asked.clear()
+    dataset.locate(0)
+    assert len(empty.asked) == 7
 
 
-# Regions
+# Regions and the receptive field
 
 
 def test_regions_are_cut_along_the_axis_asked_for() -> None:
-    assert split_regions(30, 30, 0.5, 4) == ((0, 0, 13, 30), (17, 0, 30, 30))
-    assert split_regions(30, 20, 0.5, 4, axis=1) == ((0, 0, 30, 8), (0, 12, 30, 20))
-    assert split_regions(20, 30, 0.5, 4, axis=0) == ((0, 0, 8, 30), (12, 0, 20, 30))
+    cut = partial(ui.split_regions, val_share=0.5, gap=4)
+    assert cut(30, 30) == ((0, 0, 13, 30), (17, 0, 30, 30))
+    assert cut(30, 20, axis=1) == ((0, 0, 30, 8), (0, 12, 30, 20))
+    assert cut(20, 30, axis=0) == ((0, 0, 8, 30), (12, 0, 20, 30))
 
 
 def test_regions_never_touch() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
-        height, width = rng.integers(50, 200, 2).tolist()
-        gap, share = int(rng.integers(0, 30)), float(rng.uniform(0.1, 0.9))
-        train, val = split_regions(height, width, share, gap)
+        height, width = rng.integers(50, 200, 2)
+        gap, share = rng.integers(0, 30), float(rng.uniform(0.1, 0.9))
         seen = np.zeros((height, width), int)
-        for mark, (y0, x0, y1, x1) in enumerate((train, val), start=1):
+        for y0, x0, y1, x1 in ui.split_regions(height, width, share, gap):
             assert not seen[y0:y1, x0:x1].any()
-            seen[y0:y1, x0:x1] = mark
+            seen[y0:y1, x0:x1] = seen.max() + 1
         longer = seen.max(axis=1 if height >= width else 0)
-        assert (longer == 0).sum() == gap
-        assert len(np.unique(seen[seen > 0])) == 2
+        assert (longer == 0).sum() == gap and set(longer) <= {0, 1, 2}
         assert (longer == 2).sum() / (longer > 0).sum() == pytest.approx(share, abs=0.1)
 
 
-@pytest.mark.parametrize("edge", ["shift", "pad"])
+@pytest.mark.parametrize("edge", ui.EDGES)
 def test_tiles_stay_in_their_region(edge: str) -> None:
-    region = (13, 20, 61, 77)
-    image = coordinates(90, 80)
-    inside = set(itertools.product(range(13, 61), range(20, 77)))
-    in_order = TileDataset(
-        image, ids_at(image), 16, region=region, edge=edge, num_classes=CLASSES
-    )
-    at_random = RandomTileDataset(
-        image, ids_at(image), 16, 300, region=region, num_classes=CLASSES
-    )
+    images = [coordinates(90, 80), coordinates(90, 80, number=1)]
+    sources = images, [*map(ids_at, images)]
+    regions = [(13, 20, 61, 77), (0, 0, 16, 16)]
+    options = {"region": regions, "num_classes": CLASSES}
+    inside = {(y, x, 0) for y in range(13, 61) for x in range(20, 77)}
+    inside |= {(y, x, 1) for y in range(16) for x in range(16)}
+    in_order = TileDataset(*sources, 16, edge=edge, **options)
+    at_random = RandomTileDataset(*sources, 16, 300, **options)
     for dataset in (in_order, at_random):
         seen = set()
         for tile, target in dataset:
-            known = target.numpy() != 255
-            seen |= {tuple(pixel[:2]) for pixel in pixels(tile)[known].tolist()}
+            seen |= {*map(tuple, pixels(tile)[target.numpy() != 255].tolist())}
         assert seen <= inside
         assert len(seen) == len(inside) or dataset is at_random
 
-
-def test_each_picture_may_have_its_own_region() -> None:
-    images = [noise(40, 40), noise(50, 30)]
-    dataset = TileDataset(images, None, 10, region=[(0, 0, 20, 20), (30, 10, 50, 30)])
-    places = [dataset.locate(index) for index in range(len(dataset))]
-    assert [tuple(tile[:3]) for tile in places] == [
-        *((0, y, x) for y in (0, 10) for x in (0, 10)),
-        *((1, y, x) for y in (30, 40) for x in (10, 20)),
-    ]
-
-
-# The receptive field
 
 POOLING = [nn.MaxPool2d(4), nn.Upsample(scale_factor=4)]
 
@@ -452,16 +414,8 @@ POOLING = [nn.MaxPool2d(4), nn.Upsample(scale_factor=4)]
         (nn.Sequential(nn.ZeroPad2d(2), *POOLING, nn.ZeroPad2d(-2)), 7),
     ],
 )
-def test_receptive_field_of_networks_that_can_be_reckoned(
-    network: nn.Module, side: int
-) -> None:
-    assert receptive_field(network, 64) == side
-
-
-def test_a_network_that_normalises_sees_the_whole_picture() -> None:
-    network = UNet(max_features=16)
-    with pytest.raises(ValueError, match="normalize=False"):
-        receptive_field(network, 64)
+def test_receptive_fields_that_can_be_reckoned(network: nn.Module, side: int) -> None:
+    assert ui.receptive_field(network, 64) == side
     assert network.training
 
 
@@ -470,40 +424,26 @@ def test_a_network_that_normalises_sees_the_whole_picture() -> None:
 
 @pytest.mark.parametrize("weights", ui.WEIGHTS)
 def test_a_model_that_copies_gives_the_picture_back(weights: str) -> None:
-    rng = np.random.default_rng(0)
-    for height, width, tile, _ in geometries(25):
-        overlap = int(rng.integers(0, min(tile)))
-        image = noise(height, width)
-        copy = predict_tiled(
-            Recorder(), image, tile, overlap, weights=weights, activation="none"
-        )
+    rng, options = np.random.default_rng(0), {"weights": weights, "activation": "none"}
+    small = [(*size, (16, 16), 0) for size in ((5, 40), (40, 5), (3, 4))]
+    for height, width, tile, _ in [*geometries(25), *small]:
+        overlap, batch_size = rng.integers(min(tile)), rng.integers(1, 9)
+        image, model = noise(height, width), Recorder()
+        options["batch_size"] = batch_size
+        copy = predict_tiled(model, image, tile, overlap, **options)
         assert copy.dtype == np.float32 and copy.shape == (3, height, width)
-        if weights == "centre":
-            assert (copy == scaled(image).numpy()).all()
-        np.testing.assert_allclose(copy, scaled(image), rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("weights", ui.WEIGHTS)
-@pytest.mark.parametrize("size", [(5, 40), (40, 5), (3, 4)])
-def test_pictures_smaller_than_a_tile(weights: str, size: tuple[int, int]) -> None:
-    image = noise(*size)
-    shapes, corners = [], []
-
-    def copies(batch: torch.Tensor) -> torch.Tensor:
-        shapes.append(tuple(batch.shape[2:]))
-        corners.append(batch[-1, :, -1, -1])
-        return batch
-
-    copy = predict_tiled(copies, image, 16, 4, weights=weights, activation="none")
-    assert set(shapes) == {(16, 16)}
-    assert torch.equal(corners[-1], scaled(image)[:, -1, -1])
-    np.testing.assert_allclose(copy, scaled(image), rtol=0, atol=1e-6)
+        assert {batch[2:] for batch in model.batches} == {tile}
+        assert max(model.batches)[0] <= batch_size
+        exact = 0 if weights == "centre" else 2e-6
+        np.testing.assert_allclose(copy, scaled(image), rtol=0, atol=exact)
+    model = Recorder()
+    predict_tiled(model, noise(16, 70), 16, 6, batch_size=4)
+    assert [batch[0] for batch in model.batches] == [4, 3]
 
 
 def test_no_seam_once_the_margin_covers_the_receptive_field() -> None:
     net, image = small_net(), noise(75, 90)
-    whole = untiled(net, image)
-    reach = receptive_field(net, 64) // 2
+    whole, reach = untiled(net, image), ui.receptive_field(net, 64) // 2
     for weights, overlap, least, most in (
         ("centre", 2 * reach, 0, 1e-6),
         ("centre", 2 * reach - 2, 1e-4, 1),
@@ -514,88 +454,54 @@ def test_no_seam_once_the_margin_covers_the_receptive_field() -> None:
         assert least <= np.abs(tiled - whole).max() <= most, (weights, overlap)
 
 
-def test_a_unet_leaves_no_seam_where_windows_begin_at_its_cells() -> None:
-    torch.manual_seed(0)
-    net = UNet(max_features=16, normalize=False)
-    margin = receptive_field(net) // 2
-    image = noise(384, 256)
-    assert margin <= 64
-    tiled = predict_tiled(net, image, 256, 128, weights="centre")
-    np.testing.assert_allclose(tiled, untiled(net, image), rtol=0, atol=1e-5)
+FIRST, SECOND = ([min(x, 7) for x in xs] for xs in (range(9, 0, -1), range(1, 10)))
 
 
-def slow_average(net: nn.Module, image: np.ndarray, tile: int, step: int) -> np.ndarray:
-    """Average windows in the plainest way."""
-    height, width = image.shape[:2]
-    total, count = np.zeros((2, 1, height, width))
-    for y in [*range(0, height - tile, step), height - tile]:
-        for x in [*range(0, width - tile, step), width - tile]:
-            part = np.s_[y : y + tile, x : x + tile]
-            total[:, *part] += untiled(net, image[part])
-            count[:, *part] += 1
-    return total / count
-
-
-def test_constant_weights_are_the_average() -> None:
-    net, image = small_net(), noise(50, 61)
-    expected = slow_average(net, image, 16, 10)
-    tiled = predict_tiled(net, image, 16, 6, weights="constant")
-    np.testing.assert_allclose(tiled, expected, rtol=0, atol=1e-6)
-
-
-def fade(width: int, tile: int, overlap: int) -> np.ndarray:
-    """Give the share of the second of two windows in each column."""
+@pytest.mark.parametrize(
+    ("width", "tile", "overlap", "weights", "expected"),
+    [
+        (14, 8, 2, "smooth", [1 / 3, 2 / 3]),
+        # The border of the picture is no border to fade at.
+        (
+            11,
+            10,
+            6,
+            "smooth",
+            [b / (a + b) for a, b in zip(FIRST, SECOND, strict=True)],
+        ),
+        (14, 8, 2, "constant", [1 / 2, 1 / 2]),
+        (14, 8, 2, "centre", [0, 1]),
+    ],
+)
+def test_shares_of_the_second_of_two_windows(
+    width: int, tile: int, overlap: int, weights: str, expected: list[float]
+) -> None:
     windows = itertools.count()
 
     def numbers(batch: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.full_like(one, next(windows)) for one in batch])
 
-    image = np.zeros((tile, width, 3), np.uint8)
-    return predict_tiled(numbers, image, tile, overlap, activation="none")[0, 0]
-
-
-def test_smooth_weights_fade_from_one_window_to_the_next() -> None:
-    expected = [*[0] * 6, 1 / 3, 2 / 3, *[1] * 6]
-    np.testing.assert_allclose(fade(14, 8, 2), expected, atol=1e-6)
-
-
-def test_the_border_of_the_picture_is_no_border_to_fade_at() -> None:
-    first, second = ([min(x, 7) for x in xs] for xs in (range(9, 0, -1), range(1, 10)))
-    between = [b / (a + b) for a, b in zip(first, second, strict=True)]
-    np.testing.assert_allclose(fade(11, 10, 6), [0, *between, 1], atol=1e-6)
-
-
-@pytest.mark.parametrize("weights", ui.WEIGHTS)
-def test_batch_size_does_not_matter(weights: str) -> None:
-    net, image = small_net(2), noise(50, 61)
-    one, *others = (
-        predict_tiled(net, image, 16, 6, batch_size=size, weights=weights)
-        for size in (1, 2, 3, 4, 100)
-    )
-    for other in others:
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
-
-
-def test_tiles_go_through_the_model_in_batches() -> None:
-    model = Recorder()
-    predict_tiled(model, noise(16, 70), 16, 6, batch_size=4, activation="none")
-    assert model.batches == [4, 3]
+    image, alone = np.zeros((tile, width, 3), np.uint8), width - tile
+    options = {"weights": weights, "activation": "none"}
+    shares = predict_tiled(numbers, image, tile, overlap, **options)[0, 0]
+    expected = [*[0] * alone, *expected, *[1] * alone]
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
 
 
 def test_probabilities_are_what_the_task_says() -> None:
-    image = noise(20, 20)
-    one = predict_tiled(small_net(), image, 16, 4)
-    np.testing.assert_allclose(
-        one,
-        predict_tiled(small_net(), image, 16, 4, activation="sigmoid"),
-    )
-    classes = predict_tiled(small_net(3), image, 16, 4)
-    np.testing.assert_allclose(classes.sum(axis=0), 1, atol=1e-5)
-    labels = ui.UISegmentationSystem(
-        max_features=16, task="multilabel", num_out_channels=3
-    )
-    sigmoids = predict_tiled(labels, image, 16, 4, activation="sigmoid")
-    assert (predict_tiled(labels, image, 16, 4) == sigmoids).all()
+    labels = {"task": "multilabel", "num_out_channels": 3}
+    labels = ui.UISegmentationSystem(max_features=16, **labels)
+    for model, right in (
+        (small_net(), torch.sigmoid),
+        (small_net(3), partial(torch.softmax, dim=0)),
+        (labels, torch.sigmoid),
+    ):
+        auto, raw, named = (
+            torch.from_numpy(predict_tiled(model, noise(20, 20), 32, 4, **options))
+            for options in ({}, {"activation": "none"}, {"activation": "sigmoid"})
+        )
+        torch.testing.assert_close(auto, right(raw))
+        torch.testing.assert_close(named, raw.sigmoid())
 
 
 def test_nothing_is_more_probable_than_one() -> None:
@@ -607,45 +513,48 @@ def test_nothing_is_more_probable_than_one() -> None:
         assert predict_tiled(sure, image, 11, overlap, weights=weights).max() <= 1
 
 
-def test_each_part_of_the_model_is_in_the_mode_it_was_in() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1), nn.Dropout(0.5))
-    net[1].eval()  # frozen
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_networks_of_other_types(dtype: torch.dtype) -> None:
+    net, image = small_net(1, nn.GroupNorm(2, 6)), noise(40, 50)
+    expected = predict_tiled(net, image, 16, 6)
+    found = predict_tiled(net.to(dtype), image, np.int64(16), np.int64(6))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_each_part_of_the_model_is_as_it_was() -> None:
+    net = small_net(1, nn.BatchNorm2d(6), nn.GroupNorm(2, 6), nn.Dropout(0.5))
+    net[3].eval()  # frozen
     first, second = (predict_tiled(net, noise(20, 20), 16, 4) for _ in "12")
     assert (first == second).all()
-    assert [part.training for part in net] == [True, False, True]
-
-    class Fails(Recorder):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("out of memory")
-
-    model = Fails()
-    with pytest.raises(RuntimeError, match="out of memory"):
-        predict_tiled(model, noise(20, 20), 16, 4)
-    assert model.training
+    net.append(nn.MaxPool2d(2))  # makes logits of a size that is refused
+    with pytest.raises(ValueError, match="expected logits"):
+        predict_tiled(net, noise(20, 20), 16, 4)
+    assert [part.training for part in net] == [index != 3 for index in range(9)]
+    assert not any("forward" in vars(part) for part in net)
 
 
 def test_writing_into_what_is_given(tmp_path: Path) -> None:
-    net, image = small_net(), noise(50, 61)
+    net, image, path = small_net(), noise(50, 61), tmp_path / "out.npy"
     expected = predict_tiled(net, image, 16, 6)
-    array = np.full((1, 50, 61), np.nan, np.float32)
-    on_disk = np.lib.format.open_memmap(
-        tmp_path / "out.npy", "w+", np.float32, (1, 50, 61)
-    )
-    on_disk[:] = 7
-    for out in (array, on_disk, np.full((1, 60, 70), 9, np.float32)[:, 5:55, 4:65]):
+    on_disk = np.lib.format.open_memmap(path, "w+", np.float32, (1, 50, 61))
+    whole = np.full((1, 60, 70), np.nan, np.float32)
+    for out in (on_disk, whole[:, 5:55, 4:65]):
         assert predict_tiled(net, image, 16, 6, out=out) is out
         assert (out == expected).all()
-    del on_disk
-    assert (np.load(tmp_path / "out.npy") == expected).all()
+    assert np.isnan(whole).sum() == 60 * 70 - 50 * 61
+    del out, on_disk
+    assert (np.load(path) == expected).all()
 
 
-def test_memory_is_bounded_by_a_row_of_tiles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), (nn.GroupNorm(2, 6),)])
+def test_memory_is_bounded_by_a_row_of_tiles(tmp_path: Path, more: tuple) -> None:
     def most_held(height: int) -> int:
-        source = OnlyWindows(np.zeros((height, 600, 3), np.uint8))
+        source = Windows(np.zeros((height, 600, 3), np.uint8))
         path = tmp_path / f"{height}.npy"
         out = np.lib.format.open_memmap(path, "w+", np.float32, (1, height, 600))
         tracemalloc.start()
-        predict_tiled(small_net(), source, 32, 8, out=out)
+        predict_tiled(small_net(1, *more), source, 32, 8, out=out)
         held = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert max(source.asked) <= (32, 600)
@@ -657,148 +566,210 @@ def test_memory_is_bounded_by_a_row_of_tiles(tmp_path: Path) -> None:
 
 
 def test_progress_is_shown_where_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    predict_tiled(small_net(), noise(40, 40), 16, 4)
-    assert not capsys.readouterr().err
-    predict_tiled(small_net(), noise(40, 40), 16, 4, progress=True)
-    assert "9/9" in capsys.readouterr().err
+    for net, total in (
+        (small_net(), "9/9"),
+        (small_net(1, nn.GroupNorm(2, 6)), "18/18"),
+    ):
+        predict_tiled(net, noise(40, 40), 16, 4)
+        assert not capsys.readouterr().err
+        predict_tiled(net, noise(40, 40), 16, 4, progress=True)
+        assert total in capsys.readouterr().err
+
+
+# Networks that normalise the whole picture
+
+
+def uneven(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Draw a picture lit unevenly, and where its brighter squares are, (1, H, W)."""
+    light = np.linspace(rng.uniform(20, 60), rng.uniform(100, 160), width)
+    squares = rng.random((height // 8 + 1, width // 8 + 1)) > 0.8
+    squares = squares.repeat(8, 0).repeat(8, 1)[:height, :width]
+    grey = light + 60 * squares + rng.integers(0, 10, (height, width))
+    return grey.astype(np.uint8)[..., None].repeat(3, 2), squares[None].astype(
+        np.float32
+    )
+
+
+@pytest.fixture(scope="module")
+def trained() -> UNet:
+    """A UNet that learns in 40 steps what is brighter than its neighbourhood."""
+    torch.manual_seed(0)
+    net, rng = UNet(max_features=32), np.random.default_rng(0)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(40):
+        images, targets = zip(*(uneven(rng, 64, 64) for _ in range(4)), strict=True)
+        logits = net(torch.stack([scaled(image) for image in images]))
+        optimizer.zero_grad()
+        ui.bce_loss(logits, torch.from_numpy(np.stack(targets))).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.mark.parametrize("size", [(400, 400), (300, 523), (100, 500), (512, 512)])
+def test_a_trained_unet_predicts_by_tiles_what_it_predicts_whole(
+    trained: UNet, size: tuple[int, int]
+) -> None:
+    image, target = uneven(np.random.default_rng(1), *size)
+    whole = untiled(trained, image)
+    assert ui.binary_iou(torch.from_numpy(whole), torch.from_numpy(target)) > 0.9
+    by_tile, smooth, centre = (
+        np.abs(predict_tiled(trained, image, 256, 128, **options) - whole)
+        for options in ({"normalize_over": "tile"}, {}, {"weights": "centre"})
+    )
+    assert smooth.mean() < 0.005 and centre.max() < 0.001
+    assert by_tile.mean() > 0.01
+
+
+@pytest.mark.parametrize("size", [(250, 131), (17, 9), (256, 256), (1, 300)])
+def test_a_picture_of_one_tile_is_predicted_whole(
+    trained: UNet, size: tuple[int, int]
+) -> None:
+    tiled = predict_tiled(trained, noise(*size), 320, 64)
+    np.testing.assert_allclose(tiled, untiled(trained, noise(*size)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("fast", "overlap"), [(False, 128), (True, 256)])
+def test_a_unet_leaves_no_seam_at_any_size(fast: bool, overlap: int) -> None:
+    torch.manual_seed(0)
+    net, image = UNet(max_features=16, normalize=False, fast=fast), noise(381, 250)
+    assert ui.receptive_field(net, 384) <= overlap
+    tiled = predict_tiled(net, image, 320, overlap, weights="centre")
+    np.testing.assert_allclose(tiled, untiled(net, image), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.GroupNorm(2, 6),
+        nn.InstanceNorm2d(6, affine=True),
+        nn.BatchNorm2d(6, track_running_stats=False),
+        nn.InstanceNorm2d(6, track_running_stats=True),
+        nn.Sequential(nn.GroupNorm(3, 6), nn.Conv2d(6, 6, 1), nn.InstanceNorm2d(6)),
+    ],
+)
+def test_foreign_networks_that_normalise(norm: nn.Module) -> None:
+    net, image = small_net(1, norm), noise(75, 90)
+    net[0].never_used = nn.GroupNorm(1, 6)
+    image[40:, 50:] //= 4
+    tiled = predict_tiled(net, image, 24, 8, weights="centre")
+    np.testing.assert_allclose(tiled, untiled(net, image), rtol=0, atol=1e-5)
+
+
+def test_a_notice_of_layers_that_look_at_a_whole_tile() -> None:
+    pools = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample((16, 16)))
+    with pytest.warns(UserWarning, match="pools or attends"):
+        predict_tiled(pools, noise(20, 20), 16, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_tiled(UNet(max_features=16), noise(20, 20), 16, 4)
 
 
 # Refusals
 
 IMAGE, MASK = noise(40, 50), np.zeros((40, 50), np.uint8)
+HIDDEN = np.ma.array(IMAGE, mask=IMAGE < 5)
+TWO = {"image": [IMAGE] * 2, "target": [MASK] * 2}
 
 
-class Shrinks(OnlyWindows):
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        return super().__getitem__(key)[:-1]
+def holding(*values: int, dtype: Any = np.int32) -> dict[str, np.ndarray]:
+    """Give a mask that holds values, not at its first pixel."""
+    mask = MASK.astype(dtype)
+    mask[1, : len(values)] = values
+    return {"target": mask}
 
 
-class ChangesType(OnlyWindows):
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        return super().__getitem__(key) / 255
+def out_of(*shape: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    return {"out": np.zeros(shape, dtype)}
 
 
-def with_values(*values: int) -> np.ndarray:
-    mask = MASK.astype(np.int32)
-    mask[0, : len(values)] = values
-    return mask
-
-
-BAD_TILES: list[tuple[tuple, dict, str]] = [
-    ((IMAGE, MASK, 41), {}, r"tile of \(41, 41\).*larger than image, of \(40, 50\)"),
-    ((IMAGE, MASK, (40, 51)), {}, 'edge="pad"'),
-    (([IMAGE, noise(8, 9)], None, 16), {}, "larger than image 1"),
-    ((IMAGE, MASK, 8, 0), {}, "stride: size 0"),
-    ((IMAGE, MASK, 8, (4, -1)), {}, r"stride: size \(4, -1\)"),
-    ((IMAGE, MASK, 8, 9), {}, "pixels between tiles are never seen"),
-    ((IMAGE, MASK, 0), {}, "tile_size: size 0"),
-    ((IMAGE, MASK, -8), {}, "tile_size: size -8"),
-    ((IMAGE, MASK, 8.5), {}, "tile_size: size 8.5"),
-    ((IMAGE, MASK[:-1], 8), {}, r"target: \(39, 50\).*image is \(40, 50\)"),
-    (([IMAGE] * 2, [MASK, MASK.T], 8), {}, r"target 1: \(50, 40\)"),
-    (([IMAGE] * 2, [MASK], 8), {}, "2 images and 1 targets"),
-    (([IMAGE] * 2, MASK, 8), {}, "2 images and 1 targets"),
-    (([], [], 8), {}, "image: an empty list"),
-    ((IMAGE / 255, MASK, 8), {}, "image: values of type float64; expected uint8"),
-    ((IMAGE.astype(int), MASK, 8), {}, "values of type int64; expected uint8"),
-    ((IMAGE, MASK.astype(np.float32), 8), {}, "target: values of type float32"),
-    ((IMAGE[..., 0], MASK, 8), {}, r"shape \(40, 50\); expected \(H, W, 3\)"),
-    ((IMAGE, IMAGE, 8), {}, r"shape \(40, 50, 3\); expected \(H, W\)"),
-    (("slide.tif", MASK, 8), {}, "a str of shape"),
-    ((IMAGE, MASK, 8), {"edge": "drop"}, "edge 'drop': expected one of shift, pad"),
-    ((IMAGE, MASK, 8), {"region": (0, 0, 41, 9)}, "inside image of"),
-    ((IMAGE, MASK, 8), {"region": (9, 0, 9, 9)}, "inside image of"),
-    ((IMAGE, MASK, 8), {"region": [(0, 0, 9, 9)] * 2}, "2 regions for 1 images"),
-    ((IMAGE, MASK, 8), {"region": (0, 0, 7, 50)}, r"of \(7, 50\)"),
+# Bad arguments, and words of the message: what is wrong, what arrived, what is right.
+BAD_TILES = [
+    ({"tile_size": 41}, r"tile_size: 41; expected .*\(40, 50\) .*image, "),
+    ({"tile_size": (9, 51)}, r'tile_size: \(9, 51\); expected .*edge="pad"'),
+    ({"image": [IMAGE, IMAGE[:7]], "target": None}, "tile_size: 8; .*image 1, "),
+    ({"tile_size": 8.5}, "tile_size 8.5: expected"),
+    ({"stride": (4, 0)}, r"stride \(4, 0\): expected .*pixels"),
+    ({"stride": 9}, "stride: 9; expected at most the tile_size 8"),
+    ({"target": MASK[:-1]}, r"target: \(39, 50\).*expected .*image, \(40, 50\)"),
+    (TWO | {"target": [MASK, MASK.T]}, r"target 1: \(50, 40\)"),
+    (TWO | {"target": [MASK]}, "images: 2, 1 targets.*expected"),
+    ({"image": [], "target": []}, "images: 0, .*expected one or more"),
+    (TWO | {"region": [(0, 0, 9, 9)]}, "images: 2, 2 targets, 1 regions"),
+    ({"region": (0, 0, 41, 9)}, r"region: \(0, 0, 41, 9\); expected .*inside image"),
+    ({"region": (0, 0, 7, 50)}, r"tile_size: 8; expected .*\(7, 50\)"),
+    ({"image": IMAGE.astype(int)}, "image: int64 .*expected uint8"),
+    ({"image": Windows(IMAGE, lambda part: part / 255)}, "image: float64 .*uint8"),
+    (
+        {"image": Windows(IMAGE, lambda part: part[1:])},
+        r"image: .*\(0, 1, 3\), .*1, 3\)",
+    ),
+    ({"image": IMAGE[..., 0]}, r"image: .*\(40, 50\); expected shape \(H, W, 3\)"),
+    ({"image": "slide.tif"}, "image: a str .*expected .*function that opens"),
+    ({"target": lambda: IMAGE}, r"target: .*, 3\); expected shape \(H, W\)"),
+    ({"target": MASK / 2}, "target: float64 .*expected whole numbers"),
+    ({"edge": "drop"}, "edge 'drop': expected one of .*shift.*pad"),
+    ({"ignore": -1}, "ignore -1: expected .*0 to 255"),
+    ({"num_classes": 0}, "num_classes 0: expected .*1 to 255"),
+]
+BAD_SAMPLES = [
+    ({"image": HIDDEN}, "image: masked pixels; expected none"),
+    (holding(-1, dtype=np.int8), r"target: int8 .*\[-1, 0\].*expected .*0 to 255"),
+    (holding(256), r"target: int32 .*\[0, 256\].*expected .*0 to 255"),
+    (holding(1, 255), r"target: values \[0, 1, 255\]; expected 0 and 1"),
+    (holding(3), r"target: values \[0, 3\]; expected .*num_classes"),
+    (holding(3) | {"num_classes": 3}, "target.* class id.* 3.*expected 0 to 2"),
+]
+BAD_RANDOM = [
+    ({"tile_size": 41}, "tile_size: 41; expected"),
+    ({"num_samples": 0}, "num_samples 0: expected"),
+    ({"seed": -1}, "seed -1: expected"),
+    ({"tries": 2.5}, "tries 2.5: expected a whole number"),
+    ({"skip_empty": 1.5}, "skip_empty 1.5: expected .*0 to 1"),
+    ({"skip_empty": 1, "target": None}, "skip_empty without a target"),
+]
+BAD_PREDICTIONS = [
+    ({"overlap": 16}, "overlap 16: expected .*0 to 15"),
+    ({"overlap": 2.5}, "overlap 2.5: expected a whole number"),
+    ({"tile_size": 0}, "tile_size 0: expected"),
+    ({"batch_size": 0}, "batch_size 0: expected"),
+    ({"weights": "hann"}, "weights 'hann': expected one of .*smooth"),
+    ({"activation": "relu"}, "activation 'relu': expected one of .*auto"),
+    ({"normalize_over": "batch"}, "normalize_over 'batch': expected one of .*tile"),
+    ({"image": HIDDEN}, "image: masked pixels"),
+    (out_of(1, 40, 51), r"out: .*51\); expected .*float32 \(K, 40, 50\)"),
+    (out_of(2, 40, 50), "out: K of 2; expected 1"),
+    (out_of(1, 40, 50, dtype=float), "out: a ndarray float64 .*expected .*float32"),
+    ({"out": torch.zeros(1, 40, 50)}, "out: a Tensor .*expected an array"),
+    ({"out": np.broadcast_to(np.float32(0), (1, 40, 50))}, "out: .*written into"),
+    ({"model": lambda batch: batch[..., 1:]}, "the model: gave .*expected logits"),
+    ({"model": lambda batch: batch[0, 0]}, "the model: gave .*expected logits"),
+    ({"model": lambda batch: {"out": batch}}, "the model: gave a dict"),
+]
+BAD_REGIONS = [
+    ({"gap": 50}, "gap 50; expected something left for each"),
+    ({"gap": -1}, "gap -1: expected"),
+    ({"val_share": 1}, "val_share 1, .*expected something left"),
+    ({"val_share": 1.5}, "val_share 1.5: expected"),
+    ({"width": 400, "gap": 50, "axis": 0}, "expected something left"),
+    ({"axis": 2}, "axis 2: expected one of"),
+]
+BAD_FIELDS = [({"size": 63}, "size 63: expected"), ({}, "size 256.*normalize=False")]
+PREDICTED = {"model": small_net(), "image": IMAGE, "tile_size": 16, "overlap": 4}
+GOOD = {"image": IMAGE, "target": MASK, "tile_size": 8}
+CALLS: list[tuple[Callable, dict, list]] = [
+    (TileDataset, GOOD, BAD_TILES),
+    (lambda **options: list(TileDataset(**options)), GOOD, BAD_SAMPLES),
+    (RandomTileDataset, GOOD | {"num_samples": 3}, BAD_RANDOM),
+    (predict_tiled, PREDICTED, BAD_PREDICTIONS),
+    (ui.split_regions, {"height": 50, "width": 40}, BAD_REGIONS),
+    (ui.receptive_field, {"network": UNet(max_features=16)}, BAD_FIELDS),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "options", "words"), BAD_TILES)
-def test_refused_tiles(arguments: tuple, options: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        TileDataset(*arguments, **options)
-
-
 @pytest.mark.parametrize(
-    ("image", "target", "options", "words"),
-    [
-        (Shrinks(IMAGE), MASK, {}, r"image: rows 0 to 8.*came as \(7, 8, 3\).*shrunk"),
-        (IMAGE, Shrinks(MASK), {}, "target: rows 0 to 8.*shrunk"),
-        (ChangesType(IMAGE), MASK, {}, "image: values of type float64"),
-        (IMAGE, with_values(0, 1, 255), {}, "target: both 1 and 255.*ignore=255"),
-        (IMAGE, with_values(0, 3), {}, "target: values 0, 3.*num_classes"),
-        (IMAGE, with_values(0, 256), {}, "target: values 0, 256; expected 0 to 255"),
-        (IMAGE, with_values(0, 3), {"num_classes": 3}, "target: class ids 3"),
-    ],
+    ("call", "options", "words"),
+    [(call, good | bad, words) for call, good, table in CALLS for bad, words in table],
 )
-def test_refused_samples(image: Any, target: Any, options: dict, words: str) -> None:
-    dataset = TileDataset(image, target, 8, **options)
+def test_refusals(call: Callable, options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        dataset[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"tile_size": 41}, "larger than image"),
-        ({"num_samples": 0}, "num_samples 0"),
-        ({"num_samples": 2.5}, "num_samples 2.5"),
-        ({"seed": -1}, "seed -1"),
-        ({"skip_empty": 1.5}, "skip_empty 1.5"),
-        ({"skip_empty": 1, "target": None}, "without a target"),
-        ({"tries": 0}, "tries 0"),
-    ],
-)
-def test_refused_random_tiles(options: dict, words: str) -> None:
-    arguments = {"image": IMAGE, "target": MASK, "tile_size": 8, "num_samples": 3}
-    with pytest.raises(ValueError, match=words):
-        RandomTileDataset(**arguments | options)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((50, 40, 0.2, 50), "something left for each side"),
-        ((50, 40, 1), "val_share 1"),
-        ((50, 40, 0.2, -1), "gap -1"),
-        ((50, 40, 0.001), "something left for each side"),
-        ((50, 400, 0.2, 50, 0), "something left for each side"),
-        ((50, 40, 0.2, 5, 2), "axis 2: expected 0 for the height"),
-    ],
-)
-def test_refused_regions(arguments: tuple, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        split_regions(*arguments[:4], axis=(*arguments[4:], None)[0])
-
-
-def locked() -> np.ndarray:
-    out = np.zeros((1, 40, 50), np.float32)
-    out.flags.writeable = False
-    return out
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"overlap": 16}, "overlap 16: expected less than the tile"),
-        ({"overlap": -1}, "overlap -1"),
-        ({"overlap": 2.5}, "overlap 2.5"),
-        ({"tile_size": 0}, "tile_size: size 0"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"weights": "hann"}, "weights 'hann': expected one of smooth"),
-        ({"activation": "relu"}, "activation 'relu': expected one of auto"),
-        ({"image": IMAGE / 255}, "image: values of type float64"),
-        ({"image": Shrinks(IMAGE)}, "shrunk"),
-        ({"out": np.zeros((1, 40, 51), np.float32)}, r"float32 \(1, 40, 51\)"),
-        ({"out": np.zeros((2, 40, 50), np.float32)}, r"expected float32 \(1, 40, 50\)"),
-        ({"out": np.zeros((1, 40, 50))}, "float64"),
-        ({"out": torch.zeros(1, 40, 50)}, "out: a Tensor"),
-        ({"out": locked()}, "read-only; expected float32"),
-        ({"model": lambda batch: batch[..., 1:]}, "expected logits"),
-        ({"model": lambda batch: batch[0, 0]}, "expected logits"),
-    ],
-)
-def test_refused_predictions(options: dict, words: str) -> None:
-    arguments = {"model": small_net(), "image": IMAGE, "tile_size": 16, "overlap": 4}
-    with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
-        predict_tiled(**arguments | options)
+        call(**options)
