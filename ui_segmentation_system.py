@@ -3543,12 +3543,15 @@ class _Source:
         self.name, self.given, self.ignore = name, given, ignore
         opens = callable(given) and not hasattr(given, "shape")
         self.pixels, self.process = given() if opens else given, os.getpid()
-        shape, channels = getattr(self.pixels, "shape", ()), (3,) if ignore is None else ()
-        if len(shape) < 2 or tuple(shape[2:]) != channels or 0 in shape:
-            arrived = f"a {type(self.pixels).__name__} of shape {tuple(shape)}"
+        shape = tuple(getattr(self.pixels, "shape", ()))
+        channels = (3,) if ignore is None else ()
+        if len(shape) < 2 or shape[2:] != channels or 0 in shape:
+            arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = "shape (H, W, 3)" if channels else "shape (H, W)"
-            _refuse(name, arrived, expected, "give an array or a function that opens it")
-        self.size: tuple[int, int] = tuple(shape[:2])
+            _refuse(
+                name, arrived, expected, "give an array or a function that opens it"
+            )
+        self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
     def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
@@ -3568,7 +3571,9 @@ class _Source:
             found = f"values {np.unique(window)[:8].tolist()} at {(y0, x0)}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
             arrived = f"{window.dtype} {window.shape}, {found}"
-            _refuse(self.name, arrived, expected, "scale and round; has the file changed?")
+            _refuse(
+                self.name, arrived, expected, "scale and round; has the file changed?"
+            )
         return window.astype(np.uint8, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -3593,7 +3598,9 @@ class _Source:
         return _Source, (self.name, given, self.ignore)
 
 
-def _map_file(path: str, shape: Any, dtype: Any, start: int, strides: Any) -> np.ndarray:
+def _map_file(
+    path: str, shape: Any, dtype: Any, start: int, strides: Any
+) -> np.ndarray:
     return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), start, strides)
 
 
@@ -3854,7 +3861,9 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
             low, high = (int(end) for end in reached.aminmax())
             if low == 0 or high == size - 1:
                 expected = "a network that sees less, such as UNet(normalize=False)"
-                _refuse(f"size {size}", "all of it is seen", expected, "or a larger size")
+                _refuse(
+                    f"size {size}", "all of it is seen", expected, "or a larger size"
+                )
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
 
@@ -3920,7 +3929,7 @@ def _normalizing_over(
 
     def normalize(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if layer not in known:
-            raise Reached(layer, x.float())
+            raise Reached(layer, x.cpu().double())
         scale = {"weight": layer.weight, "bias": layer.bias, "eps": layer.eps}
         return F.batch_norm(x, *known[layer].to(x), **scale)
 
@@ -3934,9 +3943,11 @@ def _normalizing_over(
                     predict(pixels)
                 except Reached as reached:
                     measured, x = reached.args
-                    share = F.adaptive_avg_pool2d(weights[:, None], x.shape[2:]).to(x)
-                    powers = [(x**power * share).sum(dim=(0, 2, 3)) for power in range(3)]
-                    sums = sums + torch.stack(powers).cpu().double()
+                    share = F.adaptive_avg_pool2d(weights, x.shape[2:]).double()
+                    powers = [
+                        torch.einsum("bhw,bchw->c", share, x**p) for p in range(3)
+                    ]
+                    sums = sums + torch.stack(powers)
             if measured is None:
                 break
             groups = getattr(measured, "num_groups", sums.shape[1])
@@ -4019,13 +4030,14 @@ def predict_tiled(
         for kind in (weights, "centre")
     )
     tiles = len(axes[0][0]) * len(axes[1][0])
-    norms, layers = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d, []
-    if normalize_over == "picture" and tiles > 1:
-        layers = [part for part in parts if isinstance(part, norms)]
-        layers = [part for part in layers if getattr(part, "running_mean", None) is None]
+    norms = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d
+    layers = [part for part in parts if isinstance(part, norms)]
+    layers = [part for part in layers if getattr(part, "running_mean", None) is None]
+    if normalize_over == "tile" or tiles == 1:
+        layers = []
     like = next(model.parameters(), torch.empty(0)) if parts else torch.empty(0)
-    tiles *= 1 + len(layers)
-    bar = tqdm(total=tiles, unit="tile", disable=not progress)
+    total = tiles * (1 + len(layers))
+    bar = tqdm(total=total, unit="tile", disable=not progress)
 
     def predict(pixels: np.ndarray) -> torch.Tensor:
         """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
@@ -4055,11 +4067,10 @@ def predict_tiled(
             if y == xs[0] == 0:
                 out[:] = 0
             for x, window, share in zip(xs, windows, shares, strict=True):
-                part = torch.from_numpy(out[:, y:, x:])[:, : len(share), : len(share[0])]
-                window = (window * share)[:, : part.shape[1], : part.shape[2]]
-                part.add_(window)
+                part = out[:, y : y + len(share), x : x + len(share[0])]
+                part += (window * share)[:, : part.shape[1], : part.shape[2]].numpy()
                 if activation != "none":  # weights sum to 1 but for rounding
-                    part.clamp_(max=1)
+                    np.minimum(part, 1, out=part)
     return out
 
 
