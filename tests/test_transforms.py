@@ -344,7 +344,7 @@ def test_bad_mean_and_std_are_refused(mean: tuple, std: tuple) -> None:
 )
 @pytest.mark.parametrize("size", [0, -3, (0, 4), (4, -1), (1, 2, 3), (2.5, 3)])
 def test_bad_sizes_are_refused(make: Callable, size: Any) -> None:
-    with pytest.raises(ValueError, match=f"{make.__name__}: size .*; expected a posit"):
+    with pytest.raises(ValueError, match=f"{make.__name__} .*: expected one whole"):
         make(size)
 
 
