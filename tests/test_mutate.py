@@ -1,0 +1,57 @@
+"""Faults planted on purpose: where they may stand, and which of them tests catch."""
+
+from pathlib import Path
+
+import pytest
+
+from tools import mutate
+from tools.faults import find_faults
+
+SOURCE = '''"""A made module: 1 < 2."""
+# ----
+# 1. Showing: what a module shows.
+# ----
+def scale(value: int | float) -> int:
+    """Multiply by three, if not 1 > 2."""
+    if value < LOW:  # 1 < 2
+        raise ValueError(
+            f"{value - 1}: expected more"
+        )
+    return value * 3
+'''
+TEST = "import ui_segmentation_system as ui\ndef test_scale(): assert ui.scale(2) == 6"
+
+
+def test_faults_stand_in_code_alone() -> None:
+    planted = [fault.plant(SOURCE) for fault in find_faults(SOURCE)]
+    for source, _ in planted:
+        compile(source, "made", "exec")
+        assert source.count("\n") == SOURCE.count("\n")
+    raised = 'raise ValueError( f"{value - 1}: expected more" )'
+    assert sorted(row for _, row in planted) == [
+        ["11", "arithmetic", "return value * 3", "return value / 3"],
+        ["11", "constant", "return value * 3", "return value * 2"],
+        ["11", "constant", "return value * 3", "return value * 4"],
+        ["7", "comparison", "if value < LOW: # 1 < 2", "if value <= LOW: # 1 < 2"],
+        ["8", "dropped line", raised, "pass"],
+    ]
+
+
+def test_what_is_caught_is_told_from_what_survives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, same = tmp_path / "table", tmp_path / "same"
+    (tmp_path / "made" / "tests").mkdir(parents=True)
+    (tmp_path / "made" / mutate.MODULE).write_text(SOURCE.replace("LOW", "0"))
+    (tmp_path / "made" / "tests" / "test_scale.py").write_text(TEST)
+    monkeypatch.setattr(mutate, "ROOT", tmp_path / "made")
+    monkeypatch.setattr(mutate, "TESTS", {"showing": "scale"})
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    same.write_text("comparison\tif value < 0: # 1 < 2\tif value <= 0: # 1 < 2\twhy")
+    mutate.main(["--count", "3", "--write", str(table), "--equivalent", str(same)])
+    rows = [line.split("\t") for line in table.read_text().splitlines()[1:]]
+    outcomes = {row[2]: row[5] for row in rows if row[2] != "constant"}
+    assert outcomes == {"dropped line": "survived", "arithmetic": "caught"}
+    files = ["tests/test_scale.py"]
+    assert mutate.judge("import nothing_of_this_name", files, 60)[0] == "broken"
+    assert mutate.judge("while True: pass", files, 3)[0] == "time-out"
