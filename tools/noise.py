@@ -6,14 +6,9 @@ its own, in any order, and comes out the same.
 
 import numpy as np
 
-GOLDEN, MIX_1, MIX_2, MIX_3 = (
-    np.uint64(value)
-    for value in (
-        0x9E3779B97F4A7C15,
-        0xBF58476D1CE4E5B9,
-        0x94D049BB133111EB,
-        0xC2B2AE3D27D4EB4F,
-    )
+GOLDEN, MIX_1, MIX_2, MIX_3 = np.array(
+    [0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xC2B2AE3D27D4EB4F],
+    np.uint64,
 )
 
 
@@ -37,11 +32,11 @@ def value_noise(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     left, top = np.floor(x), np.floor(y)
     u, v = x - left, y - top
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
-    upper = _mix(place_hash(left, top, seed), place_hash(left + 1, top, seed), u)
-    lower = _mix(
-        place_hash(left, top + 1, seed), place_hash(left + 1, top + 1, seed), u
+    upper, lower = (
+        place_hash(left, row, seed) * (1 - u) + place_hash(left + 1, row, seed) * u
+        for row in (top, top + 1)
     )
-    return _mix(upper, lower, v)
+    return upper * (1 - v) + lower * v
 
 
 def layered_noise(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
@@ -51,7 +46,3 @@ def layered_noise(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
         + 0.3 * value_noise(x * 2.7, y * 2.7, seed + 1)
         + 0.2 * value_noise(x * 7.1, y * 7.1, seed + 2)
     )
-
-
-def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    return a * (1 - share) + b * share
