@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from tools import build_set, contact_sheet
-from tools.raw_item import RawItem, load_item, save_item
-from tools.ui_classes import CLASS_IDS
+from tools.raw_item import CLASS_IDS, RawItem, load_item, save_item
 
 
 def raw_item(number: int, kind: str = "hud", game: str = "flare") -> RawItem:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tools import flare_capture as flare
-from tools.raw_item import load_item
-from tools.ui_classes import CLASS_IDS
+from tools.raw_item import CLASS_IDS, load_item
 
 
 def half_transparent_box(world: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tools import freedoom_capture as capture
-from tools.raw_item import RawItem, load_item
-from tools.ui_classes import CLASS_IDS
+from tools.raw_item import CLASS_IDS, RawItem, load_item
 
 BARS, MESSAGE, MENU = (CLASS_IDS[name] for name in ("bars", "message", "menu_text"))
 SHAPE = (6, 8, 3)

@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tools.raw_item import RawItem, load_item
-from tools.ui_classes import CLASS_IDS, CLASS_NAMES, save_classes
+from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_classes
 
 WIDTH, HEIGHT = 256, 224
 KEPT_FILES = ("LICENSE.md",)

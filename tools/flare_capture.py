@@ -26,8 +26,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tools.raw_item import RawItem, save_item
-from tools.ui_classes import CLASS_IDS
+from tools.raw_item import CLASS_IDS, RawItem, save_item
 
 HERE = Path(__file__).parent
 GAME = Path("/usr/games/flare")

@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from tools.raw_item import RawItem, save_item
-from tools.ui_classes import CLASS_IDS
+from tools.raw_item import CLASS_IDS, RawItem, save_item
 
 if TYPE_CHECKING:
     import vizdoom

@@ -1,8 +1,9 @@
-"""The raw form in which both games' captures hand their frames to the set builder.
+"""What all makers of screenshots share: the classes of user interface, and raw items.
 
-A raw item is a folder of `image.png` (what the player sees), `world.png` (the same
-moment without its user interface), `mask.png` (0 and 255), `classes.png` (class ids)
-and `meta.json` (game, scene, map and how it came about).
+A raw item is the form in which both captures hand their frames to the set builder: a
+folder of `image.png` (what the player sees), `world.png` (the same moment without its
+user interface), `mask.png` (0 and 255), `classes.png` (class ids) and `meta.json`
+(game, scene, map and how it came about).
 """
 
 import json
@@ -12,6 +13,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from ui_segmentation_system import PALETTE
+
+# Tooltips are windows too: the game draws them as part of the window they explain.
+CLASS_NAMES = (
+    *(
+        "not_ui",
+        "bars",
+        "minimap",
+        "actionbar",
+        "window",
+        "dialog",
+        "message",
+        "cursor",
+    ),
+    "menu_text",  # of menus without a window, and the crosshair
+)
+CLASS_IDS = {name: number for number, name in enumerate(CLASS_NAMES)}
 
 
 class RawItem(NamedTuple):
@@ -52,3 +71,10 @@ def load_item(folder: Path) -> RawItem:
     if not np.array_equal(item.mask, mask > 0):
         raise ValueError(f"{folder}: mask.png and classes.png mark different pixels")
     return item
+
+
+def save_classes(classes: np.ndarray, path: Path) -> None:
+    """Write class ids, uint8 (H, W), as a palette picture: the index is the id."""
+    picture = Image.fromarray(classes, "L")
+    picture.putpalette([value for colour in PALETTE for value in colour])
+    picture.save(path, optimize=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFilter
 
-from tools.noise import layered_noise, place_hash, value_noise
+from tools.drawing import layered_noise, place_hash, value_noise
 from tools.road_world import (
     CAMERA_HEIGHT,
     STOREY,

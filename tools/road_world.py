@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from tools.noise import value_noise
+from tools.drawing import value_noise
 
 CATEGORIES = ("um", "umm", "uu")
 LANES = {"um": 2, "umm": 4, "uu": 2}

@@ -13,9 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.noise import value_noise
-from tools.tile_art import Colour, read_colours, shade
-from tools.tile_world import Draws
+from tools.drawing import Colour, Draws, read_colours, shade, value_noise
 
 # A colour's name, a form, and its numbers. oval: centre and half axes; area: corners;
 # stroke: a width and the points of a line.

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from tools.drawing import layered_noise, place_hash, value_noise
 from tools.folders import new_folder
-from tools.noise import layered_noise, place_hash, value_noise
 
 SIZE = 23_000  # default height and width, pixels
 STEP = 8  # pixels between the places where slow fields are computed

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tools.drawing import Draws
 from tools.folders import new_folder
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
-from tools.tile_world import Draws
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
 
 CIFAR_SIZE = (32, 32)

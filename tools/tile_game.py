@@ -2,61 +2,96 @@
 
     python -m tools.tile_game OUT --count 100 --seed 1
 
-A screen is a little world of 16-pixel tiles and, over it, what a player reads and
-chooses from: dialogue, menus, bars, coins. The world and the interface are drawn by
-code alone, from whole numbers and a drawn font, so that the same seed gives the same
-pixels on every machine and with every version of the libraries.
+A screen is a little world and, over it, what a player reads and chooses from: dialogue,
+menus, bars, coins. Both are drawn by code alone, from whole numbers and Pillow's own
+bitmap font, so that the same seed gives the same pixels on every machine.
 """
 
 import argparse
 import sys
-import tempfile
+import textwrap
 from collections.abc import Sequence
-from operator import index
+from operator import index, itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from tools import tile_art as art
-from tools.tile_art import Colour, paint, shade
-from tools.tile_world import Draws, draw_world, frame
-from tools.ui_classes import CLASS_IDS, CLASS_NAMES, save_classes
-
-# A place (left, top) or a size (width, height), in pixels.
-Pair = tuple[int, int]
+from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
+from tools.folders import new_folder
+from tools.raw_item import CLASS_IDS, save_classes
 
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
     CLASS_IDS[name] for name in ("bars", "window", "dialog", "message", "cursor")
 )
-
-MIN_WIDTH, MIN_HEIGHT = 128, 112
-SHOP_SHARE = 0.12
-TARGET_END = "_target.jpg"
+LEAST_SIZE = 128, 112
 # Sets of different seeds share no screen, as long as none is larger.
 MAX_COUNT = 99_999
+FONT, LETTER, LINE = ImageFont.load_default_imagefont(), (6, 11), 12
+BORDER = 64  # pixels that the world goes on beyond the screen
 
+SENTENCES = (
+    *("The bridge is out. Try the ferry!", "MOSSCUB hides under a leaf."),
+    *("You got 3 copper coins.", "Snow in June? How odd.", "Have you seen my hat?"),
+    *("Grandma baked a plum pie. It smells of cinnamon.", "A shy FERNLET peeks out!"),
+    *("The old mill turns again, thanks to you!", "The sign says: Beware of geese."),
+)
+QUESTIONS = ("Save your journey?", "Shall we cross the river?", "Sleep until morning?")
+CREATURES = ("MOSSCUB", "FERNLET", "EMBRIL", "TIDOOT", "PEBBLIN", "DRIZZET", "NUBBIN")
+PLACES = ("MILLBROOK", "OLD QUARRY", "LANE 12", "Plum Orchard", "SNOWY GAP")
+SPEAKERS = ("Ada", "Bruno", "Granny", "Ferryman", "Mira", "Otto")
+PAUSE_WORDS = ("BAG", "TEAM", "MAP", "NOTES", "SAVE", "OPTIONS", "EXIT")
+COMMANDS = ("DASH", "GUARD", "BAG", "FLEE")
+WARES = ("Herb 8", "Rope 15", "Plum bun 4", "Lamp oil 21", "Tonic 60", "Wool hat 33")
 
-class Box(NamedTuple):
-    """A rectangle of the interface, in pixels, and what it is."""
-
-    class_id: int
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def right(self) -> int:
-        """First column right of the box."""
-        return self.left + self.width
-
-    @property
-    def bottom(self) -> int:
-        """First row under the box."""
-        return self.top + self.height
+OUTLINE, WOOD, STONE, WHITE = read_colours("20202c a06838 b0acb4 ffffff")
+WATER, BANK, GLASS, RED = read_colours("4890e8 c8ecfc a0d8f8 e84840")
+EMPTY_BAR, HEALTH, MAGIC = read_colours("484854 50d060 5090f0")
+SHIRTS = read_colours("d04040 4068d0 48a060 f0b030 a060c0")
+SKINS = read_colours("fcd8b0 e8b888 b07850 785038")
+ROOFS = read_colours("d85048 5078c8 8860b0 409888 e89040")
+WALLS = read_colours("f0e4cc d8b088 e0e0e8 f8d8a8")
+NIGHT = (0.5, 0.56, 0.88)  # what is left of red, green and blue
+# Ground, tall grass, leaf and path of each kind of country.
+LANDS = """
+88d058 48a848 409848 e4cc90
+a8d860 60b048 f4a0c4 e8d4a8
+d8c060 b89038 e47838 c8a070
+f0d898 a8b858 60a850 d8b478
+ecf4fc b0c8e0 489080 ccd0e0
+"""
+# Top, bottom, edge, frame, text and shadow of every box on one screen.
+THEMES = """
+fcfcfc fcfcfc 384058 7090d0 404048 d0d0d8
+4868d0 202878 181838 f0f0f8 ffffff 181850
+fff4d8 f8e4b8 603820 d09048 583828 e8cc98
+20202c 14141c 08080c d8d8e0 f0f0f0 484858
+e0f8d8 c8ecc0 205040 58a878 204838 a8d4a8
+fff0f8 fcdcec 703060 e478a8 683058 f0c0d8
+"""
+# Left halves of 16x16 sprites, and half a hand. A letter is a pixel: o outline, d dark,
+# m middle, l light, w wood or white, s skin, e eye, h hair, k clothes, b trousers.
+DRAWINGS = """
+person   bush     rock     sign     hand
+........ ........ ........ ........ ooo..oooo.......
+.....ooo ........ ........ ........ okkoowwwwoooooo.
+...oohhh ........ ........ ........ okkwwwwwwwwwwwwo
+..ohhhhh .....ooo ........ .ooooooo okkwwwwwwwooooo.
+..ohhhhh ...oolll ........ owwwwwww okkwwwwwdwwwo...
+..ohhhhh ..ollmml ........ owllllll okkwwwwwwooo....
+..ohhsss .olmmmmm .....ooo owlddldd okkwwwwddwwo....
+..ohsess .olmmlmm ...oolll owllllll okkowwwwwoo.....
+..ossess ommmlmmm ..olllmm owldlddl ooo.ooooo.......
+...ossss ommmmmmd .ollmmmm owllllll ................
+...ooooo odmmdmmm .olmmmmm owwwwwww ................
+..oskkkk odddmmdm ommmmmmd .ooooooo ................
+..oskkkk .oddddmd ommmmddd .....oww ................
+...obbbb ..oodddd oddddddd .....oww ................
+...obbbo ....oooo .ooooooo .....oww ................
+....ooo. ........ ........ .....ooo ................
+"""
 
 
 class Screen(NamedTuple):
@@ -64,45 +99,151 @@ class Screen(NamedTuple):
 
     image: uint8 (H, W, 3). classes: uint8 (H, W), the id of the topmost box, 0 where
     there is none. layers: bool (9, H, W), layers[id] is every pixel of that class,
-    also those under other boxes; layers[0] is empty. boxes: in the order of drawing.
+    also those under other boxes; layers[0] is empty.
     """
 
     image: np.ndarray
     classes: np.ndarray
     layers: np.ndarray
-    boxes: tuple[Box, ...]
 
 
-def text_width(text: str) -> int:
-    """Measure a line of text in pixels."""
-    return sum(art.GLYPHS[letter].shape[1] + 1 for letter in text)
+class Box(NamedTuple):
+    """A rectangle in pixels; right and bottom are outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
-def list_size(words: Sequence[str]) -> Pair:
-    """Measure the window that holds a list: width and height."""
-    return max(map(text_width, words)) + 30, len(words) * art.LINE_HEIGHT + 14
+# --- The world ------------------------------------------------------------------------
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """Break a sentence into lines of at most that many pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if text_width(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+def choose_row(draws: Draws, table: str) -> tuple[Colour, ...]:
+    """Draw one row of a table of colours."""
+    return read_colours(draws.choice(table.split("\n")[1:-1]))
 
 
-def rounded(height: int, width: int, radius: int) -> np.ndarray:
-    """Draw a rectangle with round corners, as bool (height, width)."""
-    # Twice the distance to the straight part, so that all numbers stay whole.
-    down, across = (
-        np.maximum(2 * radius - 1 - 2 * np.minimum(places, places[::-1]), 0)
-        for places in (np.arange(height), np.arange(width))
-    )
-    return down[:, None] ** 2 + across[None] ** 2 <= (2 * radius) ** 2
+def paint(name: str, colours: dict[str, Colour]) -> np.ndarray:
+    """Colour a drawing, uint8 (H, W, 4); the last band is 0 where nothing is."""
+    names, *rows = (line.split() for line in DRAWINGS.strip().split("\n"))
+    letters = np.array([list(row[names.index(name)]) for row in rows])
+    if name != "hand":
+        letters = np.hstack((letters, letters[:, ::-1]))
+    pixels = np.zeros((*letters.shape, 4), np.uint8)
+    for letter, colour in colours.items():
+        pixels[letters == letter] = (*colour, 255)
+    return pixels
+
+
+def shades(base: Colour) -> dict[str, Colour]:
+    """Name the shades of one colour as the drawings do."""
+    tones = {"o": 40, "d": 76, "m": 100, "l": 126}
+    return {"w": WOOD} | {name: shade(base, tone) for name, tone in tones.items()}
+
+
+def draw_tree(leaf: Colour) -> np.ndarray:
+    """Draw a tree of 32x36: a trunk and four balls of leaves, lit from the left."""
+    pixels = np.zeros((36, 32, 4), np.uint8)
+    frame(pixels, Box(12, 24, 20, 35), WOOD, OUTLINE)
+    rows, columns = np.indices(pixels.shape[:2])
+    tones = list(shades(leaf).values())[1:]
+    for x, y, radius in ((9, 19, 8), (23, 19, 8), (16, 21, 9), (16, 11, 11)):
+        for smaller, shift, tone in zip((0, 1, 3, 7), (0, 0, 1, 3), tones, strict=True):
+            squared = (columns - x + shift) ** 2 + (rows - y + shift) ** 2
+            pixels[squared <= (radius - smaller) ** 2] = (*tone, 255)
+    return pixels
+
+
+def frame(pixels: np.ndarray, box: Box, fill: Colour, edge: Colour) -> None:
+    """Paint a box with an edge one pixel wide."""
+    left, top, right, bottom = box
+    for inset, colour in enumerate((edge, fill)):
+        inner = np.s_[top + inset : bottom - inset, left + inset : right - inset]
+        pixels[inner] = (*colour, 255)[: pixels.shape[2]]
+
+
+def draw_house(draws: Draws) -> np.ndarray:
+    """Draw a house 64 high and 64 to 96 wide, with a door and windows."""
+    columns = draws.whole(4, 6)
+    roof, wall = draws.choice(ROOFS), draws.choice(WALLS)
+    pixels = np.zeros((64, 16 * columns, 4), np.uint8)
+    frame(pixels, Box(2, 34, 16 * columns - 2, 64), wall, shade(wall, 50))
+    for top in range(0, 32, 6):
+        frame(pixels, Box(0, top, 16 * columns, 36), roof, shade(roof, 50))
+    door = draws.whole(1, columns - 2)
+    for left in range(2, 16 * columns, 16):
+        window = Box(left + 1, 43, left + 11, 54)
+        frame(pixels, window, GLASS, shade(WOOD, 60))
+        if left // 16 == door:
+            frame(pixels, Box(left, 44, left + 12, 64), WOOD, shade(WOOD, 50))
+    return pixels
+
+
+def draw_world(draws: Draws, seed: int, height: int, width: int) -> np.ndarray:
+    """Draw a village, a wood or a shore by day or night, uint8 (height, width, 3)."""
+    shape = height + 2 * BORDER, width + 2 * BORDER
+    y, x = np.indices(shape)
+    ground, tall, leaf, gravel = choose_row(draws, LANDS)
+
+    def blots(salt: int, share: float) -> np.ndarray:
+        """Draw smooth blots over about that share of the world."""
+        noise = value_noise(x / 60, y / 60, seed * 31 + salt)
+        return noise > np.sort(noise, axis=None)[int(noise.size * (1 - share)) - 1]
+
+    def lay(where: np.ndarray, colour: Colour) -> None:
+        """Cover places with a material, speckled in its darker shade."""
+        image[where], image[where & specks] = colour, shade(colour, 88)
+
+    image = np.empty((*shape, 3), np.uint8)
+    specks = place_hash(x // 2, y // 2, seed) < 0.06
+    lake = blots(1, draws.choice((0.0, 0.0, 0.1, 0.18, 0.3)))
+    lay(y >= 0, ground)
+    meadow = blots(2, 0.15)
+    lay(meadow, tall)
+    image[meadow & ((x + y // 4) % 4 < 2)] = shade(tall, 84)
+    along, across = (y, x) if draws.chance(0.5) else (x, y)
+    middle = value_noise(along / 150, along * 0, seed) * across.max()
+    lay(abs(across - middle) < 14, gravel)
+    lay(np.roll(lake, 3, 0) | np.roll(lake, -3, 0) | lake, BANK)
+    lay(lake, WATER)
+
+    # Things stand where there is room for their lower halves.
+    things: list[tuple[int, int, np.ndarray]] = []
+    free = ~lake
+
+    def stand(pixels: np.ndarray, left: int, foot: int) -> None:
+        high, wide = pixels.shape[:2]
+        plot = free[foot - high // 2 : foot, left : left + wide]
+        if foot >= high and left + wide <= shape[1] and plot.all():
+            plot[:] = False
+            things.append((foot, left, pixels))
+
+    for _ in range(draws.whole(0, 6)):
+        stand(draw_house(draws), draws.whole(0, shape[1]), draws.whole(64, shape[0]))
+    tree, wood = draw_tree(leaf), blots(3, draws.choice((0.1, 0.25, 0.4)))
+    for foot in range(36, shape[0], 18):
+        for left in range(foot // 18 % 2 * 16, shape[1] - 32, 32):
+            if wood[foot - 1, left + 16]:
+                stand(tree, left, foot)
+    small = [paint("bush", shades(leaf)), paint("rock", shades(STONE))]
+    small += [paint("sign", shades(shade(WOOD, 140)))]
+    for _ in range(4):
+        cap, clothes, trousers = draws.sample(SHIRTS, 3)
+        colours = {"h": cap, "k": clothes, "b": shade(trousers, 60), "o": OUTLINE}
+        colours |= {"e": OUTLINE, "s": draws.choice(SKINS)}
+        small.append(paint("person", colours))
+    for _ in range(draws.whole(10, 30)):
+        left, foot = draws.whole(0, shape[1]), draws.whole(16, shape[0])
+        stand(draws.choice(small), left, foot)
+    for foot, left, pixels in sorted(things, key=itemgetter(0, 1)):
+        region = image[foot - len(pixels) : foot, left : left + pixels.shape[1]]
+        np.copyto(region, pixels[..., :3], where=pixels[..., 3:] > 0)
+    image = image[BORDER:-BORDER, BORDER:-BORDER].copy()
+    return (image * NIGHT).astype(np.uint8) if draws.chance(0.2) else image
+
+
+# --- The interface --------------------------------------------------------------------
 
 
 class Interface:
@@ -111,237 +252,149 @@ class Interface:
     def __init__(self, image: np.ndarray, draws: Draws) -> None:
         self.image, self.draws = image, draws
         self.height, self.width = image.shape[:2]
-        self.layers = np.zeros((len(CLASS_NAMES), self.height, self.width), bool)
+        self.layers = np.zeros((9, self.height, self.width), bool)
         self.classes = np.zeros((self.height, self.width), np.uint8)
-        self.boxes: list[Box] = []
-        self.theme = draws.choice(art.THEMES)
-        self.radius = draws.choice((0, 2, 4, 6))
+        self.theme = choose_row(draws, THEMES)
+        self.cut = draws.choice((0, 2, 4, 6))  # pixels cut off each corner of a box
         self.margin = draws.choice((0, 2, 4, 8))
 
-    def cover(self, box: Box, shape: np.ndarray) -> None:
-        """Enter a shape (box height, box width) into the masks."""
-        region = (slice(box.top, box.bottom), slice(box.left, box.right))
-        self.layers[box.class_id][region] |= shape
-        self.classes[region][shape] = box.class_id
-        self.boxes.append(box)
+    def cover(self, class_id: int, left: int, top: int, shape: np.ndarray) -> Box:
+        """Enter a shape (h, w) into the masks, moved to fit the screen."""
+        height, width = shape.shape
+        left = min(max(left, 0), self.width - width)
+        top = min(max(top, 0), self.height - height)
+        region = np.s_[top : top + height, left : left + width]
+        self.layers[class_id][region] |= shape
+        self.classes[region][shape] = class_id
+        return Box(left, top, left + width, top + height)
 
-    def place(self, class_id: int, corner: Pair, size: Pair) -> Box:
-        """Make a box at (left, top) of (width, height), moved to fit the screen."""
-        width, height = min(size[0], self.width), min(size[1], self.height)
-        left = min(max(corner[0], 0), self.width - width)
-        top = min(max(corner[1], 0), self.height - height)
-        return Box(class_id, left, top, width, height)
-
-    def panel(self, class_id: int, corner: Pair, size: Pair) -> Box:
-        """Draw an empty framed box, placed to fit."""
-        theme, box = self.theme, self.place(class_id, corner, size)
-        self.cover(box, rounded(box.height, box.width, self.radius))
-        for inset, colour in enumerate((theme.edge, theme.frame, theme.frame)):
-            self.fill(box, inset, np.array(colour))
-        share = np.arange(box.height - 6)[:, None, None] * 8 // (box.height - 6)
-        top, bottom = np.array(theme.top), np.array(theme.bottom)
-        self.fill(box, 3, top + (bottom - top) * share // 8)
+    def panel(self, class_id: int, left: int, top: int, width: int, height: int) -> Box:
+        """Draw an empty framed box, moved to fit the screen."""
+        down, across = np.arange(height), np.arange(width)
+        down, across = np.minimum(down, down[::-1]), np.minimum(across, across[::-1])
+        depth = np.minimum(
+            np.minimum(down[:, None], across), down[:, None] + across - self.cut
+        )
+        box = self.cover(class_id, left, top, depth >= 0)
+        region = self.image[box.top : box.bottom, box.left : box.right]
+        first, last, edge, rim, *_ = map(np.array, self.theme)
+        share = np.arange(height)[:, None, None] * 8 // height
+        for least, colour in (
+            (0, edge),
+            (1, rim),
+            (3, first + (last - first) * share // 8),
+        ):
+            np.copyto(region, colour.astype(np.uint8), where=depth[..., None] >= least)
         return box
-
-    def fill(self, box: Box, inset: int, colours: np.ndarray) -> None:
-        """Paint a box, made smaller on each side, in one colour or one per row."""
-        height, width = box.height - 2 * inset, box.width - 2 * inset
-        region = self.image[box.top + inset :, box.left + inset :][:height, :width]
-        shape = rounded(height, width, max(self.radius - inset, 0))
-        np.copyto(region, colours.astype(np.uint8), where=shape[..., None])
-
-    def bar(self, corner: Pair, width: int, share: float, colour: Colour) -> None:
-        """Draw a bar 6 high, filled to a share in 0..1 with a colour."""
-        left, top = corner
-        edges = left, top, left + width, top + 6
-        frame(self.image, edges, art.EMPTY_BAR, art.OUTLINE)
-        end = left + 1 + max(1, int((width - 2) * share))
-        self.image[top + 1 : top + 5, left + 1 : end] = colour
-        self.image[top + 1, left + 1 : end] = shade(colour, 130)
-
-    def stamp(self, ink: np.ndarray, left: int, top: int, colour: Colour) -> None:
-        """Colour the pixels of ink (h, w) at a place, cut at the screen's edge."""
-        region = self.image[top : top + ink.shape[0], left : left + ink.shape[1]]
-        region[ink[: region.shape[0], : region.shape[1]]] = colour
 
     def write(self, text: str, left: int, top: int) -> None:
         """Write a line of text with its shadow."""
-        for letter in text:
-            ink = art.GLYPHS[letter]
-            self.stamp(ink, left + 1, top + 1, self.theme.shadow)
-            self.stamp(ink, left, top, self.theme.text)
-            left += ink.shape[1] + 1
+        picture = Image.new("1", (LETTER[0] * len(text), LETTER[1]))
+        ImageDraw.Draw(picture).text((0, 0), text, 1, FONT)
+        for shift, colour in ((1, self.theme[5]), (0, self.theme[4])):
+            region = self.image[top + shift :, left + shift :]
+            region[: LETTER[1], : picture.width][np.array(picture)] = colour
+
+    def tag(self, class_id: int, left: int, top: int, text: str) -> None:
+        """Draw a box around one line of text."""
+        box = self.panel(class_id, left, top, LETTER[0] * len(text) + 18, 21)
+        self.write(text, box.left + 9, box.top + 5)
 
     def dialog(self, text: str, top_edge: bool = False) -> Box:
-        """Draw a dialogue box along the bottom, or the top, of the screen.
-
-        A red mark promises whatever does not fit into three lines.
-        """
-        margin, width = self.margin, self.width - 2 * self.margin
-        lines = wrap(text, width - 22)[:3]
-        size = (width, max(2, len(lines)) * art.LINE_HEIGHT + 18)
-        top = margin if top_edge else self.height - margin - size[1]
-        box = self.panel(DIALOG, (margin, top), size)
+        """Draw a dialogue box along the bottom, or the top, of the screen."""
+        width = self.width - 2 * self.margin
+        lines = textwrap.wrap(text, (width - 22) // LETTER[0])[:3]
+        height = max(2, len(lines)) * LINE + 18
+        top = self.margin if top_edge else self.height - self.margin - height
+        box = self.panel(DIALOG, self.margin, top, width, height)
         for number, line in enumerate(lines):
-            self.write(line, box.left + 10, box.top + 9 + number * art.LINE_HEIGHT)
-        self.stamp(art.MARKS["more"] == "#", box.right - 16, box.bottom - 9, art.ALERT)
+            self.write(line, box.left + 10, box.top + 8 + number * LINE)
         return box
 
-    def tag(self, class_id: int, corner: Pair, text: str) -> None:
-        """Draw a box around one line of text."""
-        box = self.panel(class_id, corner, (text_width(text) + 18, 21))
-        self.write(text, box.left + 9, box.top + 7)
-
-    def menu(self, words: Sequence[str], corner: Pair, hand: bool) -> Box:
+    def menu(self, words: Sequence[str], left: int, top: int) -> Box:
         """Draw a window with a list, one line of it pointed at."""
-        box = self.panel(WINDOW, corner, list_size(words))
+        width = LETTER[0] * max(map(len, words)) + 30
+        box = self.panel(WINDOW, left, top, width, len(words) * LINE + 14)
         for number, word in enumerate(words):
-            self.write(word, box.left + 18, box.top + 9 + number * art.LINE_HEIGHT)
-        row = box.top + 9 + self.draws.whole(0, len(words) - 1) * art.LINE_HEIGHT
-        if hand:
-            self.hand((box.left, row - 1))
-        else:
-            self.stamp(art.MARKS["arrow"] == "#", box.left + 9, row, self.theme.text)
+            self.write(word, box.left + 18, box.top + 7 + number * LINE)
+        row = box.top + 7 + self.draws.whole(0, len(words) - 1) * LINE
+        if self.draws.chance(0.6):
+            self.write(">", box.left + 9, row)
+            return box
+        colours = {"o": OUTLINE, "w": WHITE, "d": STONE, "k": self.draws.choice(SHIRTS)}
+        pixels = paint("hand", colours)[:9]
+        shape = pixels[..., 3] > 0
+        left, top, right, bottom = self.cover(CURSOR, box.left, row, shape)
+        self.image[top:bottom, left:right][shape] = pixels[shape, :3]
         return box
 
-    def hand(self, corner: Pair) -> None:
-        """Draw a pointing hand."""
-        letters = art.MARKS["hand"]
-        box = self.place(CURSOR, corner, letters.shape[::-1])
-        skin = {"o": art.OUTLINE, "w": art.WHITE, "d": (216, 208, 216)}
-        sleeve = {"k": self.draws.choice(art.SHIRTS)}
-        pixels, opaque = paint(letters, skin | sleeve)
-        region = self.image[box.top : box.bottom, box.left : box.right]
-        np.copyto(region, pixels, where=opaque[..., None])
-        self.cover(box, opaque)
-
-    def status(self, corner: Pair, width: int, bars: int) -> None:
-        """Draw a creature's name and level over its bars."""
-        box = self.panel(BARS, corner, (width, 23 + bars * 9))
-        self.write(self.draws.choice(art.CREATURES), box.left + 8, box.top + 7)
-        level = f"Lv{self.draws.whole(2, 60)}"
+    def status(self, left: int, top: int, width: int, bars: int) -> None:
+        """Draw a creature's name, and its level if there is room, over its bars."""
+        box = self.panel(BARS, left, top, width, 23 + bars * 9)
+        self.write(self.draws.choice(CREATURES), box.left + 8, box.top + 5)
         if width >= 96:
-            self.write(level, box.right - 7 - text_width(level), box.top + 7)
+            self.write(f"Lv{self.draws.whole(2, 60)}", box.right - 32, box.top + 5)
         for number in range(bars):
-            share = self.draws.whole(2, 100) / 100
-            health = next(colour for least, colour in art.HEALTH if share > least)
-            corner = box.left + 8, box.top + 17 + number * 9
-            self.bar(corner, box.width - 16, share, art.MAGIC if number else health)
+            share, top = self.draws.whole(5, 100), box.top + 17 + number * 9
+            colour = MAGIC if number else HEALTH if share > 30 else RED
+            for part, fill in ((100, EMPTY_BAR), (share, colour)):
+                right = box.left + 10 + (width - 18) * part // 100
+                frame(self.image, Box(box.left + 8, top, right, top + 6), fill, OUTLINE)
 
-    def purse(self, corner: Pair) -> None:
+    def purse(self, left: int, top: int) -> None:
         """Draw the box that counts the coins."""
-        self.tag(MESSAGE, corner, f"$ {self.draws.whole(5, 99_999)}")
+        self.tag(MESSAGE, left, top, f"$ {self.draws.whole(5, 99_999)}")
 
 
-def some_words(ui: Interface) -> str:
-    """Make up one sentence or two."""
-    return " ".join(ui.draws.sample(art.SENTENCES, ui.draws.whole(1, 2)))
-
-
-def talk(ui: Interface) -> None:
-    """Somebody says something, perhaps with their name on the dialogue's edge."""
-    box = ui.dialog(some_words(ui), top_edge=ui.draws.chance(0.25))
-    if box.top > ui.height // 2 and ui.draws.chance(0.4):
-        ui.tag(DIALOG, (box.left + 8, box.top - 16), ui.draws.choice(art.SPEAKERS))
-
-
-def ask(ui: Interface) -> None:
-    """A question, with yes and no over the dialogue's edge or just above it."""
-    box = ui.dialog(ui.draws.choice(art.QUESTIONS))
-    words = ("YES", "NO")
-    width, height = list_size(words)
-    sunk = ui.draws.choice((-2, -2, 10, 22))
-    corner = box.right - width - ui.draws.whole(0, 12), box.top - height + sunk
-    ui.menu(words, corner, hand=ui.draws.chance(0.2))
-
-
-def pause(ui: Interface) -> None:
-    """The list that stops the game, now and then with the purse beside it."""
-    words = art.PAUSE_WORDS[-ui.draws.whole(3, len(art.PAUSE_WORDS)) :]
-    width, height = list_size(words)
-    left = ui.draws.choice((ui.margin, ui.width - ui.margin - width))
-    top = ui.draws.choice((ui.margin, ui.height - ui.margin - height))
-    ui.menu(words, (left, top), hand=ui.draws.chance(0.3))
-    if ui.draws.chance(0.3):
-        ui.purse((ui.margin if left > ui.width // 2 else ui.width, ui.margin))
-
-
-def travel(ui: Interface) -> None:
-    """The name of the place one comes to, and perhaps the purse."""
-    name = ui.draws.choice(art.PLACES)
-    middle = (ui.width - text_width(name)) // 2 - 9
-    ui.tag(MESSAGE, (ui.draws.choice((ui.margin, middle)), ui.margin), name)
-    if ui.draws.chance(0.3):
-        ui.purse((ui.width - ui.margin - 64, ui.height - ui.margin - 21))
-
-
-def wounds(ui: Interface) -> None:
-    """A status box or a row of them, perhaps with a dialogue at the other edge."""
-    count = ui.draws.whole(1, max(1, ui.width // 84))
-    width, bars = ui.width // max(count, 2) - 4, ui.draws.whole(1, 2)
-    at_top = ui.draws.chance(0.5)
-    for number in range(count):
-        top = ui.margin if at_top else ui.height - ui.margin - 23 - bars * 9
-        ui.status((2 + number * (width + 4), top), width, bars)
-    if ui.draws.chance(0.4):
-        ui.dialog(some_words(ui), top_edge=not at_top)
-
-
-def battle(ui: Interface) -> None:
-    """Two creatures, what happens, and often the commands over the dialogue."""
-    width = min(112, ui.width // 2 - 4)
-    ui.status((ui.margin + 4, ui.margin + 4), width, 1)
-    box = ui.dialog(some_words(ui))
-    top = box.top - ui.draws.choice((43, 43, 34))
-    ui.status((ui.width - width - ui.margin - 2, top), width, 2)
-    if ui.draws.chance(0.5):
-        across, high = list_size(art.COMMANDS)
-        corner = ui.width - ui.margin - across, ui.height - ui.margin - high
-        ui.menu(art.COMMANDS, corner, hand=ui.draws.chance(0.5))
-
-
-def trade(ui: Interface) -> None:
-    """A list of wares, the purse over its corner or beside it, and the keeper."""
-    wares = ui.draws.sample(art.WARES, 4)
-    words = [f"{ware} {ui.draws.whole(2, 90)}" for ware in wares]
-    box = ui.menu(words, (ui.margin + 4, ui.margin), hand=ui.draws.chance(0.4))
-    ui.dialog(ui.draws.choice(art.GREETINGS))
-    overlap = ui.draws.choice((-4, 16))
-    ui.purse((box.right - overlap, ui.margin + ui.draws.whole(0, 8)))
-
-
-def earn(ui: Interface) -> None:
-    """The purse, alone or over the corner of a dialogue."""
-    if ui.draws.chance(0.35):
-        ui.purse((ui.draws.choice((ui.margin, ui.width)), ui.margin))
-        return
-    box = ui.dialog(some_words(ui))
-    ui.purse((ui.width - 70, box.top - ui.draws.choice((23, 23, 12))))
-
-
-# A scenario that stands here twice comes twice as often.
-SCENARIOS = (
-    *(talk, talk, talk),
-    *(ask, ask),
-    *(pause, pause),
-    travel,
-    *(wounds, wounds),
-    *(battle, battle),
-    trade,
-    earn,
-)
-SHOP_SCENARIOS = (trade, trade, talk, ask, earn)
-
-
-def check_screen(seed: int, width: int, height: int) -> None:
-    """Raise ValueError for a negative seed or less than 128 x 112 pixels."""
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more; give another seed")
-    if width < MIN_WIDTH or height < MIN_HEIGHT:
-        raise ValueError(
-            f"screen size is {width}x{height}, expected at least "
-            f"{MIN_WIDTH}x{MIN_HEIGHT} pixels; give a larger width or height"
+def draw_interface(ui: Interface) -> None:
+    """Draw one of seven moments of a game."""
+    draws, margin, right, bottom = ui.draws, ui.margin, ui.width, ui.height
+    moments = ("talk", "talk", "ask", "ask", "pause", "pause", "travel", "trade")
+    moment = draws.choice((*moments, "wounds", "wounds", "battle", "battle"))
+    words = " ".join(draws.sample(SENTENCES, draws.whole(1, 2)))
+    if moment == "talk":  # perhaps with the speaker's name on the dialogue's edge
+        box = ui.dialog(words, top_edge=draws.chance(0.25))
+        if box.top > bottom // 2 and draws.chance(0.4):
+            ui.tag(DIALOG, box.left + 8, box.top - 16, draws.choice(SPEAKERS))
+    elif moment == "ask":  # yes and no over the dialogue's edge or just above it
+        box = ui.dialog(draws.choice(QUESTIONS))
+        top = box.top - draws.choice((40, 40, 28, 16))
+        ui.menu(("YES", "NO"), box.right - draws.whole(48, 60), top)
+    elif moment == "pause":  # now and then with the purse at the other side
+        left = draws.choice((margin, right))
+        chosen = PAUSE_WORDS[-draws.whole(3, len(PAUSE_WORDS)) :]
+        ui.menu(chosen, left, draws.choice((margin, bottom)))
+        if draws.chance(0.3):
+            ui.purse(right - left, margin)
+    elif moment == "travel":  # the name of the place one comes to
+        ui.tag(
+            MESSAGE, draws.choice((margin, right // 3)), margin, draws.choice(PLACES)
         )
+        if draws.chance(0.3):
+            ui.purse(right, bottom)
+    elif moment == "trade":  # the purse over the list's corner or beside it
+        box = ui.menu(draws.sample(WARES, 4), margin + 4, margin)
+        ui.dialog("What may I wrap up for you?")
+        ui.purse(box.right - draws.choice((-4, 16)), margin + draws.whole(0, 8))
+    elif moment == "wounds":  # a row of status boxes, perhaps a dialogue opposite
+        count, bars = draws.whole(1, max(1, right // 84)), draws.whole(1, 2)
+        width, at_top = right // max(count, 2) - 4, draws.chance(0.5)
+        for number in range(count):
+            ui.status(
+                2 + number * (width + 4), margin if at_top else bottom, width, bars
+            )
+        if draws.chance(0.4):
+            ui.dialog(words, top_edge=not at_top)
+    else:  # a battle: two creatures, what happens, and often the commands
+        width = min(112, right // 2 - 4)
+        ui.status(margin + 4, margin + 4, width, 1)
+        box = ui.dialog(words)
+        ui.status(right, box.top - draws.choice((43, 43, 34)), width, 2)
+        if draws.chance(0.5):
+            ui.menu(COMMANDS, right - margin, bottom)
+
+
+# --- The command ----------------------------------------------------------------------
 
 
 def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
@@ -350,134 +403,34 @@ def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
     Raises ValueError for a negative seed or less than 128 x 112 pixels.
     """
     seed = index(seed)
-    check_screen(seed, width, height)
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more; give another seed")
+    if width < LEAST_SIZE[0] or height < LEAST_SIZE[1]:
+        raise ValueError(
+            f"screen size is {width}x{height}, expected at least 128x112 pixels; "
+            "give a larger width or height"
+        )
     draws = Draws(seed)
-    indoors = draws.chance(SHOP_SHARE)
-    scenario = draws.choice(SHOP_SCENARIOS if indoors else SCENARIOS)
-    ui = Interface(draw_world(draws, seed, (height, width), indoors), draws)
-    scenario(ui)
-    return Screen(ui.image, ui.classes, ui.layers, tuple(ui.boxes))
+    ui = Interface(draw_world(draws, seed, height, width), draws)
+    draw_interface(ui)
+    return Screen(ui.image, ui.classes, ui.layers)
 
 
-def save_target(mask: np.ndarray, path: Path) -> None:
-    """Write a bool mask (H, W) as a grey JPEG of quality 95."""
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path, quality=95)
-
-
-def load_target(path: Path) -> np.ndarray:
-    """Read a target as a bool mask (H, W)."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("L")) > 127
-
-
-def write_set(folder: Path, count: int, seed: int, size: Pair) -> None:
-    """Write count screens of size (width, height) as pairs numbered from 1.
+def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None:
+    """Write screens as pairs numbered from 1 into a new folder, whole or not at all.
 
     N_input.png goes with N_target.jpg and classes/N_classes.png.
     """
-    (folder / "classes").mkdir(parents=True)
-    for number in tqdm(range(1, count + 1), unit="screen", disable=None):
-        screen = render_screen(seed * (MAX_COUNT + 1) + number, *size)
-        Image.fromarray(screen.image).save(folder / f"{number}_input.png")
-        save_target(screen.classes > 0, folder / f"{number}{TARGET_END}")
-        save_classes(screen.classes, folder / f"classes/{number}_classes.png")
-
-
-# Which share of the targets a kind of dirt spoils; at least one.
-DIRT = {"jpeg-rings": 0.1, "one-pixel-off": 0.1, "renamed": 0.0, "missing": 0.0}
-
-
-def rename(path: Path) -> Path:
-    """Give a target a key that no other target has. Returns its new path."""
-    other = path
-    while other.exists():
-        other = path.with_name(other.name.replace(TARGET_END, f"0{TARGET_END}"))
-    return path.rename(other)
-
-
-def spoil(path: Path, kind: str) -> str:
-    """Spoil a target in one way. Returns what was done."""
-    if kind == "jpeg-rings":
-        # The careless way to save a mask: its edges ring with greys.
-        Image.open(path).convert("RGB").save(path, quality=30)
-        return "saved again through RGB as JPEG of quality 30"
-    if kind == "one-pixel-off":
-        save_target(np.pad(load_target(path), ((1, 0), (0, 0)))[:-1], path)
-        return "mask moved one row down"
-    if kind == "missing":
-        path.unlink()
-        return "deleted"
-    return f"now called {rename(path).name}"
-
-
-def plan_dirt(count: int, kinds: Sequence[str]) -> list[str]:
-    """Name the kind of dirt for each file to be spoilt among count files.
-
-    Raises ValueError for an unknown kind or fewer files than there is dirt.
-    """
-    for kind in kinds:
-        if kind not in DIRT:
-            raise ValueError(
-                f"dirt is {kind!r}, expected some of {', '.join(DIRT)}; "
-                "give kinds with commas between them"
-            )
-    plan = [
-        kind
-        for kind, share in DIRT.items()
-        if kind in kinds
-        for _ in range(max(1, int(count * share)))
-    ]
-    if len(plan) > count:
-        raise ValueError(
-            f"{count} targets for {len(plan)} kinds of dirt, expected at least one "
-            "target each; make more screens or plant less"
-        )
-    return plan
-
-
-def plant_dirt(folder: Path, kinds: Sequence[str], seed: int) -> list[str]:
-    """Spoil some targets of a folder of pairs, each in one way only.
-
-    jpeg-rings and one-pixel-off spoil a tenth of the targets, renamed and missing one.
-    Returns a line for each spoilt file. Raises ValueError for an unknown kind or too
-    few targets.
-    """
-    targets = sorted(folder.glob(f"*{TARGET_END}"), key=lambda p: (len(p.name), p.name))
-    plan = plan_dirt(len(targets), kinds)
-    spoilt = Draws(seed).sample(targets, len(plan))
-    return [
-        f"{path.name}: {kind}, {spoil(path, kind)}"
-        for path, kind in zip(spoilt, plan, strict=True)
-    ]
-
-
-def check_options(options: argparse.Namespace, kinds: Sequence[str]) -> None:
-    """Refuse what cannot be made before anything is; raises ValueError, OSError."""
-    check_screen(options.seed, options.width, options.height)
-    if not 1 <= options.count <= MAX_COUNT:
-        raise ValueError(
-            f"count is {options.count}, expected 1 to {MAX_COUNT}; give another count"
-        )
-    plan_dirt(options.count, kinds)
-    out = options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} exists and is not an empty folder; give another folder"
-        )
-
-
-def make_set(options: argparse.Namespace) -> list[str]:
-    """Write the whole folder or nothing. Returns a line for each spoilt file."""
-    kinds = options.dirt.split(",") if options.dirt else []
-    check_options(options, kinds)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out, prefix=".unfinished_") as scratch:
-        beside = Path(scratch)
-        write_set(beside, options.count, options.seed, (options.width, options.height))
-        lines = plant_dirt(beside, kinds, options.seed)
-        for path in sorted(beside.iterdir()):
-            path.rename(options.out / path.name)
-    return lines
+    if not 1 <= count <= MAX_COUNT:
+        raise ValueError(f"count is {count}, expected 1 to {MAX_COUNT}; give another")
+    with new_folder(out) as part:
+        (part / "classes").mkdir()
+        for number in tqdm(range(1, count + 1), unit="screen", disable=None):
+            screen = render_screen(seed * (MAX_COUNT + 1) + number, width, height)
+            Image.fromarray(screen.image).save(part / f"{number}_input.png")
+            mask = Image.fromarray((screen.classes > 0).astype(np.uint8) * 255)
+            mask.save(part / f"{number}_target.jpg", quality=95)
+            save_classes(screen.classes, part / f"classes/{number}_classes.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -488,11 +441,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
     parser.add_argument("--width", type=int, default=256, help="pixels, from 128 up")
     parser.add_argument("--height", type=int, default=224, help="pixels, from 112 up")
-    parser.add_argument("--dirt", default="", help=f"faults to plant: {','.join(DIRT)}")
-    options = parser.parse_args(argv)
     try:
-        for line in make_set(options):
-            print(line)
+        write_set(**vars(parser.parse_args(argv)))
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return 0
