@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from tools.command import run
 from tools.raw_item import CLASS_IDS, RawItem, save_item
 
 HERE = Path(__file__).parent
@@ -441,8 +442,22 @@ def need_tools() -> None:
         )
 
 
-def capture_all(scenes: Sequence[Scene], out: Path) -> list[str]:
-    """Capture what OUT does not hold yet. Returns a line for each scene that failed."""
+def capture_all(
+    out: Path, count: int, seed: int, maps: list[str] | None, only: list[int] | None
+) -> int:
+    """Capture what OUT does not hold yet, and print how it went.
+
+    Returns 1 if a scene failed, else 0.
+    """
+    need_tools()
+    names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
+    unknown = set(maps or []) - set(names)
+    if unknown:
+        raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
+    maps = maps or [name for name in names if name not in NO_PLACES]
+    scenes = deal_scenes(count, seed, maps)
+    scenes = [scene for scene in scenes if not only or scene.number in only]
+    out.mkdir(parents=True, exist_ok=True)
     failures = []
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
         shim, source = Path(home, "flare_shim.so"), HERE / "flare_shim.c"
@@ -458,34 +473,20 @@ def capture_all(scenes: Sequence[Scene], out: Path) -> list[str]:
                     save_item(player.capture(scene), folder)
                 except ValueError as error:
                     failures.append(str(error))
-    return failures
+    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
+    return 1 if failures else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="flare_capture", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the raw items")
-    parser.add_argument("--count", type=int, default=150, help="number of scenes")
-    parser.add_argument("--seed", type=int, default=5, help="what all is drawn from")
-    parser.add_argument("--maps", nargs="+", help="just these maps of the campaign")
-    parser.add_argument("--only", type=int, nargs="+", help="just these numbers")
-    options = parser.parse_args(argv)
-    try:
-        need_tools()
-        maps = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
-        unknown = set(options.maps or []) - set(maps)
-        if unknown:
-            raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {maps}")
-        maps = options.maps or [name for name in maps if name not in NO_PLACES]
-        scenes = deal_scenes(options.count, options.seed, maps)
-        if options.only:
-            scenes = [scene for scene in scenes if scene.number in options.only]
-        options.out.mkdir(parents=True, exist_ok=True)
-        failures = capture_all(scenes, options.out)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
-    return 1 if failures else 0
+    add = parser.add_argument
+    add("out", type=Path, help="folder for the raw items")
+    add("--count", type=int, default=150, help="number of scenes")
+    add("--seed", type=int, default=5, help="what all is drawn from")
+    add("--maps", nargs="+", help="just these maps of the campaign")
+    add("--only", type=int, nargs="+", help="just these numbers")
+    return run(parser, capture_all, argv)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from tools.command import run
 from tools.raw_item import CLASS_IDS, RawItem, save_item
 
 if TYPE_CHECKING:
@@ -527,7 +528,7 @@ def capture(out: Path, scenes: Sequence[Scene], walks: int) -> list[str]:
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; expected a folder")
     for entry in out.iterdir() if out.exists() else ():
-        if not entry.name.lstrip(".").startswith(ITEM_PREFIX):
+        if not entry.name.startswith((".", ITEM_PREFIX)):
             raise FileExistsError(
                 f"{out} is not empty: found {entry.name}; expected a new folder, or"
                 " one of an interrupted capture"
@@ -551,8 +552,17 @@ def capture(out: Path, scenes: Sequence[Scene], walks: int) -> list[str]:
     return failed
 
 
+def write_items(out: Path, count: int, seed: int, walks: int) -> None:
+    """Capture a plan; items that failed are listed at the end and cost nothing."""
+    for name, number in (("count", count), ("walks", walks)):
+        if number < 1:
+            raise ValueError(f"--{name} is {number}; expected at least 1")
+    for line in capture(out.resolve(), plan_scenes(count, seed), walks):
+        print(f"left out: {line}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; items that failed are listed at the end and cost nothing."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.freedoom_capture",
         description="Capture Freedoom frames with exact interface masks.",
@@ -562,19 +572,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--count", type=int, default=80, help="number of items (80)")
     add("--seed", type=int, default=77, help="seed of the plan (77)")
     add("--walks", type=int, default=5, help="walks per item, for the best view (5)")
-    args = parser.parse_args(argv)
-    try:
-        for name in ("count", "walks"):
-            if getattr(args, name) < 1:
-                number = getattr(args, name)
-                raise ValueError(f"--{name} is {number}; expected at least 1")
-        scenes = plan_scenes(args.count, args.seed)
-        failed = capture(args.out.resolve(), scenes, args.walks)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    for line in failed:
-        print(f"left out: {line}")
-    return 0
+    return run(parser, write_items, argv)
 
 
 if __name__ == "__main__":

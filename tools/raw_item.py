@@ -7,13 +7,13 @@ user interface), `mask.png` (0 and 255), `classes.png` (class ids) and `meta.jso
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from tools.command import new_folder
 from ui_segmentation_system import PALETTE
 
 # Tooltips are windows too: the game draws them as part of the window they explain.
@@ -48,16 +48,13 @@ class RawItem(NamedTuple):
 
 
 def save_item(item: RawItem, folder: Path) -> None:
-    """Write an item whole or not at all: beside its folder first, then moved."""
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    Image.fromarray(item.image).save(beside / "image.png")
-    Image.fromarray(item.world).save(beside / "world.png")
-    Image.fromarray(item.mask.astype(np.uint8) * 255).save(beside / "mask.png")
-    Image.fromarray(item.classes).save(beside / "classes.png")
-    (beside / "meta.json").write_text(json.dumps(item.meta, indent=1) + "\n")
-    beside.rename(folder)
+    """Write an item whole or not at all."""
+    with new_folder(folder) as part:
+        Image.fromarray(item.image).save(part / "image.png")
+        Image.fromarray(item.world).save(part / "world.png")
+        Image.fromarray(item.mask.astype(np.uint8) * 255).save(part / "mask.png")
+        Image.fromarray(item.classes).save(part / "classes.png")
+        (part / "meta.json").write_text(json.dumps(item.meta, indent=1) + "\n")
 
 
 def load_item(folder: Path) -> RawItem:

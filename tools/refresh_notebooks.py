@@ -25,6 +25,8 @@ from nbformat import NotebookNode
 from PIL import Image
 from tqdm import tqdm
 
+from tools.command import run
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -249,6 +251,12 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
     return chosen
 
 
+def refresh_all(folder: Path, names: Sequence[str]) -> None:
+    """Refresh the notebooks of these names, one after the other."""
+    for path in find_notebooks(folder, names):
+        print(refresh(path))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -259,13 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
     add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")
-    options = parser.parse_args(argv)
-    try:
-        for path in find_notebooks(options.folder, options.names):
-            print(refresh(path))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run(parser, refresh_all, argv)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from tools.command import new_folder, run
 from tools.drawing import layered_noise, value_noise
-from tools.folders import new_folder
 
 LANES = {"um": 2, "umm": 4, "uu": 2}
 FRAMES_PER_DRIVE = 4
@@ -511,11 +511,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
     parser.add_argument("--width", type=int, default=414, help="pixels, from 32 up")
     parser.add_argument("--height", type=int, default=125, help="pixels, from 32 up")
-    try:
-        write_scenes(**vars(parser.parse_args(argv)))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run(parser, write_scenes, argv)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from tools.command import new_folder, run
 from tools.drawing import layered_noise, place_hash, value_noise
-from tools.folders import new_folder
 
 SIZE = 23_000  # default height and width, pixels
 STEP = 8  # pixels between the places where slow fields are computed
@@ -29,8 +29,6 @@ LEAST_RADIUS, MOST_RADIUS = 5.0, 9.5  # of a nucleus, pixels
 # For red, green and blue: the light that passes where there is no tissue, and what
 # share of it full violet and full pink dye take.
 DYES = ((246, 0.62, 0.12), (243, 0.72, 0.62), (246, 0.36, 0.42))
-
-Window = tuple[int, int, int, int]
 
 
 def _salt(seed: int, stream: int) -> int:
@@ -197,17 +195,18 @@ class Slide(_Source):
             )
 
 
-def write_window(slide: Slide, place: Window, out: Path, png: bool) -> None:
-    """Write image and mask of the window at place (y, x, height, width) into a folder.
+def write_window(
+    out: Path, *, png: bool, y: int, x: int, height: int, width: int, seed: int
+) -> None:
+    """Write image and mask of a window into a folder.
 
     As two PNG, or as memory maps image.npy and mask.npy that are drawn a row of blocks
     at a time. The folder appears only when both are whole.
     """
-    slide.check_window(*place)
-    y, x, height, width = place
-    sources = {"image": slide, "mask": slide.mask}
+    slide = Slide(seed=seed)
+    slide.check_window(y, x, height, width)
     with new_folder(out) as part:
-        for name, source in sources.items():
+        for name, source in (("image", slide), ("mask", slide.mask)):
             if png:
                 pixels = source[y : y + height, x : x + width]
                 Image.fromarray(pixels).save(part / f"{name}.png")
@@ -238,13 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--height", type=int, default=512, help="of the window, pixels (512)")
     add("--width", type=int, default=512, help="of the window, pixels (512)")
     add("--seed", type=int, default=1, help="a whole number: which slide (1)")
-    options = parser.parse_args(argv)
-    place = options.y, options.x, options.height, options.width
-    try:
-        write_window(Slide(seed=options.seed), place, options.out, options.png)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run(parser, write_window, argv)
 
 
 if __name__ == "__main__":

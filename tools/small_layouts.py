@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tools.command import new_folder
 from tools.drawing import Draws
-from tools.folders import new_folder
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
 

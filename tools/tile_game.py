@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from tools.command import new_folder, run
 from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
-from tools.folders import new_folder
 from tools.raw_item import CLASS_IDS, save_classes
 
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
@@ -441,11 +441,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
     parser.add_argument("--width", type=int, default=256, help="pixels, from 128 up")
     parser.add_argument("--height", type=int, default=224, help="pixels, from 112 up")
-    try:
-        write_set(**vars(parser.parse_args(argv)))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    return run(parser, write_set, argv)
 
 
 if __name__ == "__main__":
