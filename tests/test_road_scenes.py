@@ -13,16 +13,13 @@ from tools.road_scenes import (
     LANES,
     Drive,
     Scene,
-    Solid,
+    Thing,
     calibration,
     draw_view,
     main,
-    make_car,
     make_view,
     paint_target,
     render_scene,
-    shrink,
-    trace,
 )
 
 SIZE = (138, 42)
@@ -65,34 +62,21 @@ def test_masks_fit_together_and_things_only_take_road_away(category: str) -> Non
 
 def test_a_car_hides_the_road_where_it_stands() -> None:
     view = make_view(1, "um", 0, SIZE)
-    car = make_car(np.random.default_rng(0), 12, view.drive.ego_across, 0)
+    grey, size = np.array((90, 90, 90)), (1.78, 1.5, 4.2)
+    car = Thing("car", 12, view.drive.ego_across, size, grey)
     bare, full = render_with((), "um", 0), render_with((car,), "um", 0)
     x, z = view.place(car)
-    z -= 2.1
-    column = int(view.centre[0] + view.focal * x / z)
-    row = int(view.horizon + view.focal * (CAMERA_HEIGHT - 0.5) / z)
-    assert bare.road[row, column] and bare.lane[row, column]
-    assert not full.road[row, column]
+    column, row = view.project([(x, 0.5, z - 2.1)])[0]
+    assert row == pytest.approx(
+        view.horizon + view.focal * (CAMERA_HEIGHT - 0.5) / (z - 2.1)
+    )
+    place = int(row), int(column)
+    assert bare.road[place] and bare.lane[place] and not full.road[place]
     gone = np.argwhere(bare.road & ~full.road)
     widest = np.ptp(gone[:, 1]) + 1
-    assert widest == pytest.approx(view.focal * 1.78 / z, abs=2)
-
-
-def test_a_ray_meets_the_face_of_a_box() -> None:
-    solid = Solid((-1, 0, -2), (1, 3, 2), "plain", (0, 0, 0))
-    sideways = np.array([0.0, 0.9, 1.1])
-    origin = (sideways, np.ones(3), np.full(3, -10.0))
-    distance, face = trace(solid, origin, (0.0, 0.0, 1.0))
-    assert distance[0] == distance[1] == 8
-    assert face.tolist() == [4, 4, -1]
-    distance, face = trace(solid, (0.0, 5.0, 0.0), (0.0, -1.0, 0.0))
-    assert (float(distance), int(face)) == (2, 3)
-    assert int(trace(solid, (0.0, 5.0, 0.0), (0.0, 1.0, 0.0))[1]) == -1
-
-
-def test_shrinking_takes_means() -> None:
-    values = np.arange(36.0).reshape(6, 6)
-    assert shrink(values).tolist() == [[7, 10], [25, 28]]
+    assert widest == pytest.approx(view.focal * 1.78 / (z - 2.1), abs=2)
+    behind = Thing("car", -6, view.drive.ego_across, size, grey)
+    assert np.array_equal(render_with((behind,), "um", 0).road, bare.road)
 
 
 @pytest.mark.parametrize("frame", [0, 6, 13])
@@ -154,15 +138,10 @@ def test_files_follow_the_layout_and_hold_what_was_rendered(tmp_path: Path) -> N
         for name, pixels in pictures.items():
             assert np.array_equal(np.asarray(Image.open(folder / name)), pixels)
         expected |= {*pictures, f"training/calib/{category}_{number}.txt"}
+    kinds = np.array([[True, False, False]]), np.array([[False, False, True]])
+    assert paint_target(*kinds).tolist() == [[[255, 0, 255], [255, 0, 0], [0, 0, 0]]]
     assert (folder / "drives.csv").read_text().splitlines() == drives
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == expected
-
-
-def test_a_target_has_kittis_colours() -> None:
-    marked, ignored = np.array([[True, False, False]]), np.array([[False, False, True]])
-    target = paint_target(marked, ignored)
-    assert target.dtype == np.uint8
-    assert target.tolist() == [[[255, 0, 255], [255, 0, 0], [0, 0, 0]]]
 
 
 @pytest.mark.parametrize(

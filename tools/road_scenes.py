@@ -7,8 +7,8 @@ each time. What stands in front of the road is taken out of the target.
 
 Lengths are metres. Seen from the camera, x is to the right, z ahead, h above the road;
 on the road, `across` is to the right of its centre line and `along` follows it. Ground
-is found by following each pixel's ray to the plane of the road; the same rays hit the
-things. All is painted larger than it is wanted, and then shrunk.
+is found by following each pixel's ray to the plane of the road; things are polygons.
+All is painted larger than it is wanted, and then shrunk.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import ArrayLike
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 from tools.command import new_folder, run
@@ -54,10 +54,11 @@ WALLS = ((196, 172, 138), (158, 100, 80), (204, 198, 186), (158, 164, 168))
 PAINTS = ((150, 32, 34), (40, 66, 122), (40, 42, 46), (206, 207, 208), (120, 124, 128))
 BLUE_SKY, GREY_SKY, ASPHALT = (112, 148, 196), (176, 184, 194), (104, 105, 107)
 PAVEMENT, GRAVEL, KERB, WOODS = (158, 152, 144), (138, 126, 104), 178, (118, 134, 124)
-GLASS, BARK, WHITE, TYRE = (42, 50, 58), (78, 66, 54), (222, 221, 214), (20, 20, 22)
-LAMPS = {"back": (178, 30, 28), "front": (226, 226, 214)}
+GLASS, BARK, WHITE = (42, 50, 58), (78, 66, 54), (222, 221, 214)
+NUM_LEAVES = 40
 
 Numbers = np.ndarray | float
+Point = tuple[float, float, float]
 
 
 class Scene(NamedTuple):
@@ -69,28 +70,18 @@ class Scene(NamedTuple):
     ignored: np.ndarray
 
 
-class Solid(NamedTuple):
-    """A box from one corner (x, h, z) to the other; `look` names its pattern."""
-
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-    look: str
-    colour: ArrayLike
-
-
 class Thing(NamedTuple):
-    """What stands beside or moves on the road: boxes, or a plant's crown of leaves.
+    """What stands beside or moves on the road: a house, a plant or a car.
 
-    `reach` is its radius and height; `speed` is in metres a frame, below zero for what
-    comes towards us; crown: height of its middle, radius, and a seed.
+    size: width, height and length. speed: metres a frame, below zero for what comes
+    towards us.
     """
 
+    kind: str
     along: float
     across: float
-    reach: tuple[float, float]
-    solids: tuple[Solid, ...] = ()
-    crown: tuple[float, float, int] = (0, 1, 0)
-    colour: ArrayLike = BARK
+    size: tuple[float, float, float]
+    colour: np.ndarray
     speed: float = 0.0
 
 
@@ -125,7 +116,7 @@ class Drive:
         self.left_out_along = rng.uniform(24, 29)
         things = (*draw_roadside(rng, self), *draw_traffic(rng, self))
         self.things = tuple(
-            t for t in things if not self.is_mouth(t.along, t.across, t.reach[0])
+            t for t in things if not self.is_mouth(t.along, t.across, t.size[0])
         )
 
     def is_mouth(self, along: Numbers, across: Numbers, wider: Numbers) -> Numbers:
@@ -145,11 +136,11 @@ class View:
         self.centre = CENTRE_X_SHARE * width, CENTRE_Y_SHARE * height
         self.horizon = self.centre[1] + self.focal * math.tan(drive.pitch)
 
-    def rays(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Give the pixels' steps to the right (1, w) and down (h, 1) a metre ahead."""
-        right = np.arange(columns.start, columns.stop) + 0.5 - self.centre[0]
-        down = np.arange(rows.start, rows.stop) + 0.5 - self.horizon
-        return right[None] / self.focal, down[:, None] / self.focal
+    def rays(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Give the steps to the right (1, W) and down (h, 1) a metre ahead, of rows."""
+        right = np.arange(self.width)[None] + 0.5 - self.centre[0]
+        down = np.arange(first, last)[:, None] + 0.5 - self.horizon
+        return right / self.focal, down / self.focal
 
     def road_x(self, ahead: Numbers) -> Numbers:
         """Give x of the road's centre line; the camera looks along the road."""
@@ -164,23 +155,13 @@ class View:
         ahead = thing.along + thing.speed * frames - self.start
         return float(self.road_x(ahead)) + thing.across, ahead
 
-    def window(self, thing: Thing) -> tuple[slice, slice]:
-        """Give the rows and columns that a thing may fill, none if it is behind us."""
-        (x, z), (radius, top) = self.place(thing), thing.reach
-        if z < (-radius if thing.solids else NEAREST):
-            return slice(0, 0), slice(0, 0)
-        depths = np.maximum((z - radius, z + radius), NEAREST)[:, None]
-        rows = (
-            self.horizon
-            + self.focal * np.array((CAMERA_HEIGHT - top, CAMERA_HEIGHT)) / depths
-        )
-        columns = (
-            self.centre[0] + self.focal * np.array((x - radius, x + radius)) / depths
-        )
-        rows, columns = np.clip(rows, 0, self.height), np.clip(columns, 0, self.width)
-        return tuple(
-            slice(int(at.min()), math.ceil(at.max())) for at in (rows, columns)
-        )
+    def project(self, points: ArrayLike) -> list[tuple[float, float]]:
+        """Turn points (N, 3) of x, h, z into columns and rows of the picture."""
+        x, h, z = np.array(points, float).T
+        scale = self.focal / np.maximum(z, NEAREST)
+        columns = self.centre[0] + scale * x
+        rows = self.horizon + scale * (CAMERA_HEIGHT - h)
+        return list(zip(columns.tolist(), rows.tolist(), strict=True))
 
 
 def pick(rng: Generator, colours: Sequence[tuple]) -> np.ndarray:
@@ -194,39 +175,25 @@ def draw_roadside(rng: Generator, drive: Drive) -> list[Thing]:
     houses, plants = rng.choice([0.05, 0.15, 0.5]), rng.integers(1, 4)
     for along, side in itertools.product(range(8, 170, 10), (-1, 1)):
         if rng.random() < houses:
-            wide, long, high = (
-                rng.uniform(3.5, 5),
-                rng.uniform(4, 6),
-                rng.integers(1, 4),
+            size = (
+                rng.uniform(7, 10),
+                2.8 * rng.integers(1, 4) + 0.5,
+                rng.uniform(8, 12),
             )
-            corner = wide, 2.8 * high + 0.5, long
-            walls = Solid((-wide, 0, -long), corner, "walls", pick(rng, WALLS))
-            across = side * (edge + wide + rng.uniform(3.5, 7))
-            reach = math.hypot(wide, long), corner[1]
-            things.append(Thing(along, across, reach, (walls,)))
+            across = side * (edge + size[0] / 2 + rng.uniform(3.5, 7))
+            things.append(Thing("house", along, across, size, pick(rng, WALLS)))
         for _ in range(plants):
             height = rng.choice([1.5, rng.uniform(5, 10)])
-            radius = height * rng.uniform(0.25, 0.45)
-            crown = height - radius, radius, int(rng.integers(1 << 30))
             spot = along + rng.uniform(-5, 5), side * (edge + rng.uniform(1, 9))
-            reach, leaf = (radius * 1.5, height * 1.2), pick(rng, LEAVES)
-            things.append(Thing(*spot, reach, crown=crown, colour=leaf))
+            width = height * rng.uniform(0.5, 0.9)
+            size = width, height, width
+            things.append(Thing("plant", *spot, size, pick(rng, LEAVES)))
     return things
-
-
-def make_car(rng: Generator, along: float, across: float, speed: float) -> Thing:
-    """Draw a car, some of them taller; one with a speed below zero comes towards us."""
-    top, paint = 0.88 * rng.choice([1.0, 1.0, 1.08, 1.25]), pick(rng, PAINTS)
-    look = "front" if speed < 0 else "back"
-    body = Solid((-0.89, 0.16, -2.1), (0.89, top, 2.1), look, paint)
-    cabin = Solid((-0.74, top, -1.3), (0.74, top + 0.6, 1.0), "cabin", paint)
-    below = Solid((-0.78, 0, -1.6), (0.78, 0.16, 1.6), "plain", TYRE)
-    return Thing(along, across, (2.3, 1.8), (body, cabin, below), speed=speed)
 
 
 def draw_traffic(rng: Generator, drive: Drive) -> list[Thing]:
     """Draw cars in the lanes, ours well ahead, and parked cars beside the road."""
-    cars, busy = [], rng.uniform(0.5, 0.9)
+    cars, busy = [], rng.uniform(0.3, 0.7)
     for lane in range(-1, LANES[drive.category] + 1):
         across = (lane + 0.5) * drive.lane_width - drive.half
         parked = abs(across) > drive.half
@@ -236,7 +203,8 @@ def draw_traffic(rng: Generator, drive: Drive) -> list[Thing]:
             speed = math.copysign(drive.step * rng.uniform(0.95, 1.1), across)
             if rng.random() < (0.2 if parked else busy):
                 spot = along, across + rng.uniform(-0.2, 0.2)
-                cars.append(make_car(rng, *spot, 0 if parked else speed))
+                size, speed = (1.78, rng.uniform(1.4, 1.8), 4.2), 0 if parked else speed
+                cars.append(Thing("car", *spot, size, pick(rng, PAINTS), speed))
             along += rng.uniform(14, 40)
     return cars
 
@@ -264,41 +232,22 @@ def add_haze(drive: Drive, colour: np.ndarray, z: Numbers) -> np.ndarray:
     return colour * (1 - share) + drive.haze * share
 
 
-def trace(solid: Solid, origin: tuple, ray: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Follow rays to a box: distance in ray lengths and face hit.
-
-    Faces: left 0, right 1, bottom 2, top 3, back 4, front 5, none -1.
-    """
-    enter, leave, face = -np.inf, np.inf, -1
-    for axis in range(3):
-        step = np.where(np.abs(ray[axis]) < 1e-9, 1e-9, ray[axis])
-        ends = [(end[axis] - origin[axis]) / step for end in solid[:2]]
-        first, last = np.minimum(*ends), np.maximum(*ends)
-        face = np.where(first > enter, 2 * axis + (step < 0), face)
-        enter, leave = np.maximum(enter, first), np.minimum(leave, last)
-    return enter, np.where((enter < leave) & (enter > 0), face, -1)
-
-
-def find_shadows(view: View, ground_x: np.ndarray, ground_z: np.ndarray) -> np.ndarray:
-    """Find how far each ground pixel lies in shadow, 0 to 1, softened."""
-    sun, dark = view.drive.sun, np.zeros(ground_x.shape)
-    fall_x, fall_z = -sun[::2] / sun[1]  # of a shadow, for each metre of height
+def find_shadows(view: View) -> np.ndarray:
+    """Find how far each pixel's ground lies in shadow, 0 to 1, softened; (H, W)."""
+    picture = Image.new("L", (view.width, view.height))
+    pen, sun = ImageDraw.Draw(picture), view.drive.sun
+    turns = np.linspace(0, 2 * math.pi, 16)
+    ring = np.stack((np.cos(turns), turns * 0, np.sin(turns)), 1)
+    foot = np.array(((-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)))
     for thing in view.drive.things:
-        (x, z), (radius, height) = view.place(thing), thing.reach
-        reach = radius + math.hypot(fall_x, fall_z) * height
-        near = (abs(ground_z - z) < reach) & (abs(ground_x - x) < reach)
-        x, z = ground_x[near] - x, ground_z[near] - z
-        if thing.solids:  # does a ray to the sun, or straight up, hit?
-            place, rays = (x, np.full(x.shape, 0.01), z), (sun, (0.0, 1.0, 0.0))
-            faces = [trace(solid, place, r)[1] for solid in thing.solids for r in rays]
-            shade = np.max(faces, axis=0) >= 0
-        else:
-            middle, radius, seed = thing.crown
-            off = np.hypot(x - fall_x * middle, z - fall_z * middle) / radius
-            shade = np.clip(3 - 3 * off + 2 * value_noise(x * 1.6, z * 1.6, seed), 0, 1)
-        dark[near] = np.maximum(dark[near], shade)
-    picture = Image.fromarray((dark * 255).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(1.8))) / 255
+        (x, z), size = view.place(thing), np.array(thing.size)
+        fall = -size[1] * sun / sun[1] * (1, 0, 1)  # of the shadow of its top
+        is_plant = thing.kind == "plant"
+        for share in (0.6, 0.8) if is_plant else np.linspace(0, 1, 9):
+            outline = (ring if is_plant else foot) * size / 2 + (x, 0, z) + share * fall
+            if outline[:, 2].max() > NEAREST:
+                pen.polygon(view.project(outline), 255)
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(2.5))) / 255
 
 
 def paint_ground(view: View) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -308,7 +257,7 @@ def paint_ground(view: View) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """
     drive = view.drive
     first = min(max(math.ceil(view.horizon), 0), view.height - 1)
-    right, down = view.rays(slice(first, view.height), slice(0, view.width))
+    right, down = view.rays(first, view.height)
     z = np.minimum(CAMERA_HEIGHT / np.maximum(down, 1e-4), FARTHEST)
     z = np.broadcast_to(z, (len(z), view.width))
     x = right * z
@@ -349,7 +298,7 @@ def paint_ground(view: View) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     colour = lay(colour, paved | mouth, asphalt)
     wear = (marks * np.clip(0.35 + 0.9 * grain, 0, 0.9))[..., None]
     colour = colour * (1 - wear) + wear * WHITE
-    dark = find_shadows(view, x, z)[..., None]
+    dark = find_shadows(view)[first:, :, None]
     lit = 1.05 - dark * drive.sunlight * np.array((1.0, 0.96, 0.88))
     return add_haze(drive, colour * lit, z), (paved & ~far, lane, mouth | far)
 
@@ -357,7 +306,7 @@ def paint_ground(view: View) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
 def paint_sky(view: View, rows: int) -> np.ndarray:
     """Colour the sky and the far woods; float (rows, W, 3)."""
     drive = view.drive
-    right, down = view.rays(slice(0, rows), slice(0, view.width))
+    right, down = view.rays(0, rows)
     up = np.maximum(-down, 0)
     blue = np.clip(up * 4.5, 0, 1) * (0.4 + 0.6 * layered_noise(right * 3, up * 9, 1))
     colour = drive.haze + (drive.sky - drive.haze) * blue[..., None]
@@ -366,61 +315,82 @@ def paint_sky(view: View, rows: int) -> np.ndarray:
     return lay(colour, up < 0.07 * outline, np.array(WOODS) * (0.9 + 0.3 * leaf))
 
 
-def paint_solid(solid: Solid, face: np.ndarray, place: tuple) -> np.ndarray:
-    """Colour the places x, h, z (h, w) of a box: windows, lamps, wheels."""
-    colour = np.broadcast_to(solid.colour, (*face.shape, 3))
-    x, h, z = place
-    level = (h - solid.low[1]) / (solid.high[1] - solid.low[1])
-    side, end = (face == 0) | (face == 1), face >= 4
-    if solid.look == "walls":
-        along = abs(np.where(side, z, x) % 2.6 - 1.3)
-        window = (along < 0.6) & (abs(h % 2.8 - 1.5) < 0.7)
-        colour = lay(lay(colour, window, WHITE), window & (along < 0.5), GLASS)
-    elif solid.look == "cabin":
-        pane = np.where(side, abs(abs(z) - 0.1) > 0.06, abs(x) < 0.66)
-        colour = lay(colour, (side | end) & (abs(level - 0.47) < 0.39) & pane, GLASS)
-    elif solid.look in LAMPS:
-        lamp = end & (abs(abs(x) - 0.71) < 0.13) & (abs(level - 0.68) < 0.13)
-        wheel = side & (np.hypot(abs(z) - 1.3, h - 0.32) < 0.33)
-        colour = lay(lay(colour, lamp, LAMPS[solid.look]), wheel, TYRE)
-    return colour
+class Painter:
+    """Paints things onto a picture, and remembers what they cover."""
 
+    def __init__(self, view: View, pixels: np.ndarray) -> None:
+        self.view, self.picture = view, Image.fromarray(pixels)
+        self.cover = Image.new("1", self.picture.size)
+        self.pens = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.cover)
 
-def paint_thing(
-    view: View, thing: Thing, window: tuple[slice, slice]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colour a thing in a window: float (h, w, 3), and how far it is, inf for not."""
-    (x, z), sun, sunlight = view.place(thing), view.drive.sun, view.drive.sunlight
-    right, down = view.rays(*window)
-    nearest = np.full((len(down), right.shape[1]), np.inf)
-    colour = np.zeros((*nearest.shape, 3))
-    facing = np.clip(1.3 * np.stack((-sun, sun), 1).ravel(), 0, 1)
-    for solid in thing.solids:
-        distance, face = trace(solid, (-x, CAMERA_HEIGHT, -z), (right, -down, 1.0))
-        seen = (face >= 0) & (distance < nearest)
-        distance = np.where(seen, distance, 0)
-        place = right * distance - x, CAMERA_HEIGHT - down * distance, distance - z
-        lit = 1.05 - sunlight * (1 - facing[face][..., None])
-        colour = lay(colour, seen, paint_solid(solid, face, place) * lit)
-        nearest = np.where(seen, distance, nearest)
-    if not thing.solids:
-        middle, radius, seed = thing.crown
-        a, h = right * z - x, CAMERA_HEIGHT - down * z
-        off, up = a / radius, (h - middle) / radius
-        leaf = layered_noise(a * 2.5, h * 2.5, seed)
-        crown = (1 - np.hypot(off, up) + 0.9 * (leaf - 0.5) > 0) & (h > 0)
-        stem = (abs(a) < 0.02 * thing.reach[1]) & (h > 0) & (h < middle)
-        lit = 0.72 + 0.5 * sunlight * (off * sun[0] + up * sun[1]) + 1.1 * (leaf - 0.5)
-        colour = lay(BARK, crown, thing.colour * lit[..., None])
-        nearest = np.where(crown | stem, z, np.inf)
-    return colour, nearest
+    def paint(self, points: Sequence, colour: ArrayLike, facing: float) -> None:
+        """Paint a polygon (N, 3), lit and in the haze; of two points, an ellipse."""
+        drive, z = self.view.drive, max(np.mean(points, 0)[2], 0)
+        lit = 1.05 - drive.sunlight * (1 - np.clip(1.3 * facing, 0, 1))
+        hazed = np.clip(add_haze(drive, np.array(colour) * lit, z), 0, 255)
+        corners = self.view.project(points)
+        for pen, ink in zip(self.pens, (tuple(map(int, hazed)), 1), strict=True):
+            (pen.ellipse if len(corners) == 2 else pen.polygon)(corners, ink)
 
+    def box(
+        self, place: Point, size: Point, colour: ArrayLike, pane: tuple = (99, 99)
+    ) -> None:
+        """Paint the faces that we see of a box whose foot is at place (x, h, z).
 
-def shrink(values: np.ndarray) -> np.ndarray:
-    """Average squares of OVERSAMPLING pixels; float (h, w, ...)."""
-    height, width = (size // OVERSAMPLING for size in values.shape[:2])
-    shape = (height, OVERSAMPLING, width, OVERSAMPLING, *values.shape[2:])
-    return values.reshape(shape).mean((1, 3))
+        pane: on its walls there is a window on every so many metres to the side and up.
+        """
+        (width, height, length), (x, h, z) = size, place
+        left, right, near, up = (
+            x - width / 2,
+            x + width / 2,
+            z - length / 2,
+            (0, height, 0),
+        )
+        sun = self.view.drive.sun
+        faces = []  # a corner, the two sides from there, how far it looks to the sun
+        if near > NEAREST:
+            faces.append(((left, h, near), (width, 0, 0), up, -sun[2]))
+        if near + length > NEAREST and left > 0:
+            faces.append(((left, h, near), (0, 0, length), up, -sun[0]))
+        if near + length > NEAREST and right < 0:
+            faces.append(((right, h, near), (0, 0, length), up, sun[0]))
+        if near + length > NEAREST and h + height < CAMERA_HEIGHT:
+            top = left, h + height, near
+            faces.append((top, (width, 0, 0), (0, 0, length), sun[1]))
+        for *spots, facing in faces:
+            corner, along, up = map(np.array, spots)
+            columns, rows = int(max(along) / pane[0] + 0.5), int(max(up) / pane[1])
+            panes = [(0, 1, 0, 1, colour)]
+            for i, j in itertools.product(range(columns), range(rows)):
+                across = (i + 0.2) / columns, (i + 0.8) / columns
+                panes.append((*across, (j + 0.3) / rows, (j + 0.8) / rows, GLASS))
+            for a, b, low, high, paint in panes:
+                shares = ((a, low), (b, low), (b, high), (a, high))
+                quad = [corner + along * m + up * n for m, n in shares]
+                self.paint(quad, paint, facing)
+
+    def thing(self, thing: Thing) -> None:
+        """Paint a thing."""
+        (x, z), (width, height, length) = self.view.place(thing), thing.size
+        if thing.kind == "house":
+            self.box((x, 0, z), thing.size, thing.colour, (2.4, 2.8))
+        elif thing.kind == "car":
+            cabin = 0.85 * width, height - 0.85, 0.6 * length
+            self.box((x, 0, z), (0.9 * width, 0.2, 0.8 * length), BARK)
+            self.box((x, 0.2, z), (width, 0.65, length), thing.colour)
+            self.box((x, 0.85, z), cabin, thing.colour, (1.3, cabin[1]))
+        elif z > NEAREST:
+            radius, sun = width / 2, self.view.drive.sun
+            self.box((x, 0, z), (0.04 * height, height - radius, 0.01), BARK)
+            rng = default_rng(int(thing.along * 1000))
+            for a, up, size in rng.uniform((-1, -1, 0.2), (1, 1, 0.4), (NUM_LEAVES, 3)):
+                if math.hypot(a, up) < 0.9:
+                    middle = np.array((x + radius * a, height + radius * (up - 1), z))
+                    half = radius * size * np.array((1, -1, 0))
+                    facing = (
+                        0.5 + (a * sun[0] + up * sun[1]) / 2 + rng.uniform(-0.3, 0.3)
+                    )
+                    self.paint((middle - half, middle + half), thing.colour, facing)
 
 
 def draw_view(view: View) -> Scene:
@@ -428,19 +398,15 @@ def draw_view(view: View) -> Scene:
     width, height = view.width * OVERSAMPLING, view.height * OVERSAMPLING
     view = View(view.drive, view.start, width, height)
     below, places = paint_ground(view)
-    picture = np.concatenate((paint_sky(view, height - len(below)), below))
-    depth = np.full((height, width), np.inf)
-    for thing in view.drive.things:
-        window = view.window(thing)
-        if depth[window].size:
-            colour, distance = paint_thing(view, thing, window)
-            nearer = distance < depth[window]
-            hazed = add_haze(view.drive, colour[nearer], distance[nearer])
-            picture[window][nearer], depth[window][nearer] = hazed, distance[nearer]
-    steps = (np.clip(shrink(picture), 0, 255) / COLOUR_STEP).astype(np.uint8)
-    above = ((height - len(below), 0), (0, 0))
-    masks = (shrink(np.pad(at, above) & np.isinf(depth)) > 0.5 for at in places)
-    return Scene(steps * COLOUR_STEP, *masks)
+    pixels = np.concatenate((paint_sky(view, height - len(below)), below))
+    painter = Painter(view, np.clip(pixels, 0, 255).astype(np.uint8))
+    for thing in sorted(view.drive.things, key=lambda t: -view.place(t)[1]):
+        painter.thing(thing)
+    image = np.array(painter.picture.reduce(OVERSAMPLING)) // COLOUR_STEP * COLOUR_STEP
+    free, above = ~np.array(painter.cover), ((height - len(below), 0), (0, 0))
+    masks = ((np.pad(at, above) & free).astype(np.uint8) * 255 for at in places)
+    small = (np.array(Image.fromarray(mask).reduce(OVERSAMPLING)) for mask in masks)
+    return Scene(image, *(mask > 127 for mask in small))
 
 
 def render_scene(
@@ -458,19 +424,18 @@ def paint_target(marked: np.ndarray, ignored: np.ndarray) -> np.ndarray:
 def calibration(view: View) -> str:
     """Write the camera as KITTI does."""
     cos, sin = math.cos(view.drive.pitch), math.sin(view.drive.pitch)
-    focal, (x, y) = view.focal, view.centre
+    focal, (x, y), own = view.focal, view.centre, CAMERAS_X[2]
     rows = {
         f"P{number}": (focal, 0, x, focal * offset, 0, focal, y, 0, 0, 0, 1, 0)
         for number, offset in enumerate(CAMERAS_X)
-    } | {
-        "R0_rect": (1, 0, 0, 0, 1, 0, 0, 0, 1),
-        "Tr_velo_to_cam": (0, -1, 0, 0, 0, 0, -1, -0.08, 1, 0, 0, -0.27),
-        "Tr_imu_to_velo": (1, 0, 0, -0.81, 0, 1, 0, 0.32, 0, 0, 1, -0.8),
     }
-    x = CAMERAS_X[2]
-    rows["Tr_cam_to_road"] = (1, 0, 0, x, 0, cos, -sin, -CAMERA_HEIGHT, 0, sin, cos, 0)
-    numbers = {name: " ".join(f"{v:.12e}" for v in row) for name, row in rows.items()}
-    return "".join(f"{name}: {text}\n" for name, text in numbers.items())
+    rows["R0_rect"] = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    rows["Tr_velo_to_cam"] = (0, -1, 0, 0, 0, 0, -1, -0.08, 1, 0, 0, -0.27)
+    rows["Tr_imu_to_velo"] = (1, 0, 0, -0.81, 0, 1, 0, 0.32, 0, 0, 1, -0.8)
+    tilt = (0, cos, -sin, -CAMERA_HEIGHT, 0, sin, cos, 0)
+    rows["Tr_cam_to_road"] = (1, 0, 0, own, *tilt)
+    texts = {name: " ".join(f"{v:.12e}" for v in row) for name, row in rows.items()}
+    return "".join(f"{name}: {text}\n" for name, text in texts.items())
 
 
 def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> None:

@@ -3,15 +3,15 @@
     python -m tools.tile_game OUT --count 100 --seed 1
 
 A screen is a little world and, over it, what a player reads and chooses from: dialogue,
-menus, bars, coins. Both are drawn by code alone, from whole numbers and Pillow's own
-bitmap font, so that the same seed gives the same pixels on every machine.
+menus, bars, coins. Both are drawn by Pillow, from whole numbers and its own bitmap
+font, so that the same seed gives the same pixels on every machine.
 """
 
 import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
-from operator import index, itemgetter
+from operator import index
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
 LEAST_SIZE = 128, 112
 # Sets of different seeds share no screen, as long as none is larger.
 MAX_COUNT = 99_999
-FONT, LETTER, LINE = ImageFont.load_default_imagefont(), (6, 11), 12
-BORDER = 64  # pixels that the world goes on beyond the screen
+FONT, LETTER_WIDTH, LINE = ImageFont.load_default_imagefont(), 6, 12
+TILE = 16
 
 SENTENCES = (
     *("The bridge is out. Try the ferry!", "MOSSCUB hides under a leaf."),
@@ -41,57 +41,31 @@ SENTENCES = (
 QUESTIONS = ("Save your journey?", "Shall we cross the river?", "Sleep until morning?")
 CREATURES = ("MOSSCUB", "FERNLET", "EMBRIL", "TIDOOT", "PEBBLIN", "DRIZZET", "NUBBIN")
 PLACES = ("MILLBROOK", "OLD QUARRY", "LANE 12", "Plum Orchard", "SNOWY GAP")
-SPEAKERS = ("Ada", "Bruno", "Granny", "Ferryman", "Mira", "Otto")
 PAUSE_WORDS = ("BAG", "TEAM", "MAP", "NOTES", "SAVE", "OPTIONS", "EXIT")
 COMMANDS = ("DASH", "GUARD", "BAG", "FLEE")
 WARES = ("Herb 8", "Rope 15", "Plum bun 4", "Lamp oil 21", "Tonic 60", "Wool hat 33")
 
-OUTLINE, WOOD, STONE, WHITE = read_colours("20202c a06838 b0acb4 ffffff")
-WATER, BANK, GLASS, RED = read_colours("4890e8 c8ecfc a0d8f8 e84840")
-EMPTY_BAR, HEALTH, MAGIC = read_colours("484854 50d060 5090f0")
+OUTLINE, WOOD, WHITE, WATER, BANK = read_colours("20202c a06838 ffffff 4890e8 c8ecfc")
+EMPTY_BAR, HEALTH, MAGIC, RED, GLASS = read_colours(
+    "484854 50d060 5090f0 e84840 a0d8f8"
+)
 SHIRTS = read_colours("d04040 4068d0 48a060 f0b030 a060c0")
 SKINS = read_colours("fcd8b0 e8b888 b07850 785038")
 ROOFS = read_colours("d85048 5078c8 8860b0 409888 e89040")
 WALLS = read_colours("f0e4cc d8b088 e0e0e8 f8d8a8")
 NIGHT = (0.5, 0.56, 0.88)  # what is left of red, green and blue
 # Ground, tall grass, leaf and path of each kind of country.
-LANDS = """
-88d058 48a848 409848 e4cc90
-a8d860 60b048 f4a0c4 e8d4a8
-d8c060 b89038 e47838 c8a070
-f0d898 a8b858 60a850 d8b478
-ecf4fc b0c8e0 489080 ccd0e0
-"""
-# Top, bottom, edge, frame, text and shadow of every box on one screen.
-THEMES = """
-fcfcfc fcfcfc 384058 7090d0 404048 d0d0d8
-4868d0 202878 181838 f0f0f8 ffffff 181850
-fff4d8 f8e4b8 603820 d09048 583828 e8cc98
-20202c 14141c 08080c d8d8e0 f0f0f0 484858
-e0f8d8 c8ecc0 205040 58a878 204838 a8d4a8
-fff0f8 fcdcec 703060 e478a8 683058 f0c0d8
-"""
-# Left halves of 16x16 sprites, and half a hand. A letter is a pixel: o outline, d dark,
-# m middle, l light, w wood or white, s skin, e eye, h hair, k clothes, b trousers.
-DRAWINGS = """
-person   bush     rock     sign     hand
-........ ........ ........ ........ ooo..oooo.......
-.....ooo ........ ........ ........ okkoowwwwoooooo.
-...oohhh ........ ........ ........ okkwwwwwwwwwwwwo
-..ohhhhh .....ooo ........ .ooooooo okkwwwwwwwooooo.
-..ohhhhh ...oolll ........ owwwwwww okkwwwwwdwwwo...
-..ohhhhh ..ollmml ........ owllllll okkwwwwwwooo....
-..ohhsss .olmmmmm .....ooo owlddldd okkwwwwddwwo....
-..ohsess .olmmlmm ...oolll owllllll okkowwwwwoo.....
-..ossess ommmlmmm ..olllmm owldlddl ooo.ooooo.......
-...ossss ommmmmmd .ollmmmm owllllll ................
-...ooooo odmmdmmm .olmmmmm owwwwwww ................
-..oskkkk odddmmdm ommmmmmd .ooooooo ................
-..oskkkk .oddddmd ommmmddd .....oww ................
-...obbbb ..oodddd oddddddd .....oww ................
-...obbbo ....oooo .ooooooo .....oww ................
-....ooo. ........ ........ .....ooo ................
-"""
+LANDS = (
+    *("88d058 48a848 409848 e4cc90", "a8d860 60b048 f4a0c4 e8d4a8"),
+    *("d8c060 b89038 e47838 c8a070", "f0d898 a8b858 60a850 d8b478"),
+    "ecf4fc b0c8e0 489080 ccd0e0",
+)
+# Face, edge, frame, text and shadow of every box on one screen.
+THEMES = (
+    *("fcfcfc 384058 7090d0 404048 d0d0d8", "3850b0 181838 f0f0f8 ffffff 181850"),
+    *("fcf0d4 603820 d09048 583828 e8cc98", "181820 08080c d8d8e0 f0f0f0 484858"),
+    *("d8f4d0 205040 58a878 204838 a8d4a8", "fce8f4 703060 e478a8 683058 f0c0d8"),
+)
 
 
 class Screen(NamedTuple):
@@ -107,239 +81,176 @@ class Screen(NamedTuple):
     layers: np.ndarray
 
 
-class Box(NamedTuple):
-    """A rectangle in pixels; right and bottom are outside."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
-# --- The world ------------------------------------------------------------------------
-
-
-def choose_row(draws: Draws, table: str) -> tuple[Colour, ...]:
-    """Draw one row of a table of colours."""
-    return read_colours(draws.choice(table.split("\n")[1:-1]))
+def draw_tree(pen: ImageDraw.ImageDraw, x: int, foot: int, leaf: Colour) -> None:
+    """Draw a tree of 32x36 that stands at x: a trunk and balls of leaves."""
+    pen.rectangle((x - 4, foot - 12, x + 3, foot - 1), WOOD, OUTLINE)
+    for off, up, radius in ((-7, 17, 9), (7, 17, 9), (0, 15, 9), (0, 25, 11)):
+        for inset, shift, tone in ((0, 0, 40), (1, 0, 76), (3, 1, 100), (7, 3, 126)):
+            left, top = x + off - shift, foot - up - shift
+            size = radius - inset
+            box = (left - size, top - size, left + size, top + size)
+            pen.ellipse(box, shade(leaf, tone))
 
 
-def paint(name: str, colours: dict[str, Colour]) -> np.ndarray:
-    """Colour a drawing, uint8 (H, W, 4); the last band is 0 where nothing is."""
-    names, *rows = (line.split() for line in DRAWINGS.strip().split("\n"))
-    letters = np.array([list(row[names.index(name)]) for row in rows])
-    if name != "hand":
-        letters = np.hstack((letters, letters[:, ::-1]))
-    pixels = np.zeros((*letters.shape, 4), np.uint8)
-    for letter, colour in colours.items():
-        pixels[letters == letter] = (*colour, 255)
-    return pixels
-
-
-def shades(base: Colour) -> dict[str, Colour]:
-    """Name the shades of one colour as the drawings do."""
-    tones = {"o": 40, "d": 76, "m": 100, "l": 126}
-    return {"w": WOOD} | {name: shade(base, tone) for name, tone in tones.items()}
-
-
-def draw_tree(leaf: Colour) -> np.ndarray:
-    """Draw a tree of 32x36: a trunk and four balls of leaves, lit from the left."""
-    pixels = np.zeros((36, 32, 4), np.uint8)
-    frame(pixels, Box(12, 24, 20, 35), WOOD, OUTLINE)
-    rows, columns = np.indices(pixels.shape[:2])
-    tones = list(shades(leaf).values())[1:]
-    for x, y, radius in ((9, 19, 8), (23, 19, 8), (16, 21, 9), (16, 11, 11)):
-        for smaller, shift, tone in zip((0, 1, 3, 7), (0, 0, 1, 3), tones, strict=True):
-            squared = (columns - x + shift) ** 2 + (rows - y + shift) ** 2
-            pixels[squared <= (radius - smaller) ** 2] = (*tone, 255)
-    return pixels
-
-
-def frame(pixels: np.ndarray, box: Box, fill: Colour, edge: Colour) -> None:
-    """Paint a box with an edge one pixel wide."""
-    left, top, right, bottom = box
-    for inset, colour in enumerate((edge, fill)):
-        inner = np.s_[top + inset : bottom - inset, left + inset : right - inset]
-        pixels[inner] = (*colour, 255)[: pixels.shape[2]]
-
-
-def draw_house(draws: Draws) -> np.ndarray:
+def draw_house(pen: ImageDraw.ImageDraw, left: int, foot: int, draws: Draws) -> None:
     """Draw a house 64 high and 64 to 96 wide, with a door and windows."""
-    columns = draws.whole(4, 6)
-    roof, wall = draws.choice(ROOFS), draws.choice(WALLS)
-    pixels = np.zeros((64, 16 * columns, 4), np.uint8)
-    frame(pixels, Box(2, 34, 16 * columns - 2, 64), wall, shade(wall, 50))
-    for top in range(0, 32, 6):
-        frame(pixels, Box(0, top, 16 * columns, 36), roof, shade(roof, 50))
-    door = draws.whole(1, columns - 2)
-    for left in range(2, 16 * columns, 16):
-        window = Box(left + 1, 43, left + 11, 54)
-        frame(pixels, window, GLASS, shade(WOOD, 60))
-        if left // 16 == door:
-            frame(pixels, Box(left, 44, left + 12, 64), WOOD, shade(WOOD, 50))
-    return pixels
+    columns, roof, wall = draws.whole(4, 6), draws.choice(ROOFS), draws.choice(WALLS)
+    right = left + TILE * columns - 1
+    pen.rectangle((left + 2, foot - 32, right - 2, foot - 1), wall, shade(wall, 50))
+    for top in range(foot - 64, foot - 30, 6):
+        pen.rectangle((left, top, right, foot - 28), roof, shade(roof, 50))
+    door = left + TILE * draws.whole(1, columns - 2)
+    for place in range(left, right, TILE):
+        pen.rectangle((place + 3, foot - 22, place + 12, foot - 10), GLASS, OUTLINE)
+    pen.rectangle((door + 2, foot - 23, door + 13, foot - 1), WOOD, OUTLINE)
 
 
-def draw_world(draws: Draws, seed: int, height: int, width: int) -> np.ndarray:
-    """Draw a village, a wood or a shore by day or night, uint8 (height, width, 3)."""
-    shape = height + 2 * BORDER, width + 2 * BORDER
-    y, x = np.indices(shape)
-    ground, tall, leaf, gravel = choose_row(draws, LANDS)
+def draw_person(pen: ImageDraw.ImageDraw, x: int, foot: int, draws: Draws) -> None:
+    """Draw somebody of 16x16: trousers, a shirt, a face, a hat."""
+    hat, shirt, trousers = draws.sample(SHIRTS, 3)
+    pen.rectangle((x - 4, foot - 5, x + 3, foot - 1), shade(trousers, 60), OUTLINE)
+    pen.rectangle((x - 5, foot - 8, x + 4, foot - 3), shirt, OUTLINE)
+    pen.ellipse((x - 5, foot - 15, x + 4, foot - 6), draws.choice(SKINS), OUTLINE)
+    pen.point([(x - 3, foot - 9), (x + 2, foot - 9)], OUTLINE)
+    pen.rectangle((x - 6, foot - 15, x + 5, foot - 11), hat, OUTLINE)
+
+
+def draw_world(draws: Draws, seed: int, height: int, width: int) -> Image.Image:
+    """Draw a village, a wood or a shore by day or night, RGB."""
+    y, x = np.indices((height, width))
+    ground, tall, leaf, gravel = read_colours(draws.choice(LANDS))
 
     def blots(salt: int, share: float) -> np.ndarray:
         """Draw smooth blots over about that share of the world."""
         noise = value_noise(x / 60, y / 60, seed * 31 + salt)
         return noise > np.sort(noise, axis=None)[int(noise.size * (1 - share)) - 1]
 
-    def lay(where: np.ndarray, colour: Colour) -> None:
-        """Cover places with a material, speckled in its darker shade."""
-        image[where], image[where & specks] = colour, shade(colour, 88)
-
-    image = np.empty((*shape, 3), np.uint8)
-    specks = place_hash(x // 2, y // 2, seed) < 0.06
     lake = blots(1, draws.choice((0.0, 0.0, 0.1, 0.18, 0.3)))
-    lay(y >= 0, ground)
-    meadow = blots(2, 0.15)
-    lay(meadow, tall)
-    image[meadow & ((x + y // 4) % 4 < 2)] = shade(tall, 84)
+    shore = np.roll(lake, 3, 0) | np.roll(lake, -3, 0) | lake
     along, across = (y, x) if draws.chance(0.5) else (x, y)
-    middle = value_noise(along / 150, along * 0, seed) * across.max()
-    lay(abs(across - middle) < 14, gravel)
-    lay(np.roll(lake, 3, 0) | np.roll(lake, -3, 0) | lake, BANK)
-    lay(lake, WATER)
+    path = value_noise(along / 150, along * 0, seed) * across.max()
+    materials = [(y >= 0, ground), (blots(2, 0.15), tall)]
+    materials += [(abs(across - path) < 14, gravel), (shore, BANK), (lake, WATER)]
+    pixels = np.empty((height, width, 3), np.uint8)
+    specks = place_hash(x // 2, y // 2, seed) < 0.06
+    for where, colour in materials:
+        pixels[where], pixels[where & specks] = colour, shade(colour, 88)
 
-    # Things stand where there is room for their lower halves.
-    things: list[tuple[int, int, np.ndarray]] = []
-    free = ~lake
-
-    def stand(pixels: np.ndarray, left: int, foot: int) -> None:
-        high, wide = pixels.shape[:2]
-        plot = free[foot - high // 2 : foot, left : left + wide]
-        if foot >= high and left + wide <= shape[1] and plot.all():
-            plot[:] = False
-            things.append((foot, left, pixels))
-
-    for _ in range(draws.whole(0, 6)):
-        stand(draw_house(draws), draws.whole(0, shape[1]), draws.whole(64, shape[0]))
-    tree, wood = draw_tree(leaf), blots(3, draws.choice((0.1, 0.25, 0.4)))
-    for foot in range(36, shape[0], 18):
-        for left in range(foot // 18 % 2 * 16, shape[1] - 32, 32):
-            if wood[foot - 1, left + 16]:
-                stand(tree, left, foot)
-    small = [paint("bush", shades(leaf)), paint("rock", shades(STONE))]
-    small += [paint("sign", shades(shade(WOOD, 140)))]
-    for _ in range(4):
-        cap, clothes, trousers = draws.sample(SHIRTS, 3)
-        colours = {"h": cap, "k": clothes, "b": shade(trousers, 60), "o": OUTLINE}
-        colours |= {"e": OUTLINE, "s": draws.choice(SKINS)}
-        small.append(paint("person", colours))
-    for _ in range(draws.whole(10, 30)):
-        left, foot = draws.whole(0, shape[1]), draws.whole(16, shape[0])
-        stand(draws.choice(small), left, foot)
-    for foot, left, pixels in sorted(things, key=itemgetter(0, 1)):
-        region = image[foot - len(pixels) : foot, left : left + pixels.shape[1]]
-        np.copyto(region, pixels[..., :3], where=pixels[..., 3:] > 0)
-    image = image[BORDER:-BORDER, BORDER:-BORDER].copy()
-    return (image * NIGHT).astype(np.uint8) if draws.chance(0.2) else image
-
-
-# --- The interface --------------------------------------------------------------------
+    # Things stand where there is no water under their feet, the far before the near.
+    wood = blots(3, draws.choice((0.1, 0.25, 0.4)))
+    houses, people = draws.whole(0, 3), draws.whole(2, 6)
+    places = [(draws.whole(40, height), draws.whole(-40, width)) for _ in range(houses)]
+    things = [(foot, left, "house") for foot, left in places]
+    things += [
+        (foot, left, "tree")
+        for foot in range(TILE, height + 20, 18)
+        for left in range(foot // 18 % 2 * TILE, width + TILE, 32)
+        if wood[min(foot, height - 1), min(left, width - 1)]
+    ]
+    for _ in range(people):
+        things.append((draws.whole(16, height), draws.whole(8, width), "person"))
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    for foot, left, kind in sorted(things):
+        if lake[min(foot, height - 1), min(max(left, 0), width - 1)]:
+            continue
+        if kind == "tree":
+            draw_tree(pen, left, foot, leaf)
+        else:
+            (draw_house if kind == "house" else draw_person)(pen, left, foot, draws)
+    if draws.chance(0.2):
+        picture = Image.fromarray((np.array(picture) * NIGHT).astype(np.uint8))
+    return picture
 
 
 class Interface:
     """Boxes drawn over a picture, and the masks they leave."""
 
-    def __init__(self, image: np.ndarray, draws: Draws) -> None:
-        self.image, self.draws = image, draws
-        self.height, self.width = image.shape[:2]
+    def __init__(self, picture: Image.Image, draws: Draws) -> None:
+        self.picture, self.draws = picture, draws
+        self.pen = ImageDraw.Draw(picture)
+        self.width, self.height = picture.size
         self.layers = np.zeros((9, self.height, self.width), bool)
         self.classes = np.zeros((self.height, self.width), np.uint8)
-        self.theme = choose_row(draws, THEMES)
-        self.cut = draws.choice((0, 2, 4, 6))  # pixels cut off each corner of a box
+        self.theme = read_colours(draws.choice(THEMES))
+        self.radius = draws.choice((0, 2, 4, 6))
         self.margin = draws.choice((0, 2, 4, 8))
 
-    def cover(self, class_id: int, left: int, top: int, shape: np.ndarray) -> Box:
-        """Enter a shape (h, w) into the masks, moved to fit the screen."""
-        height, width = shape.shape
-        left = min(max(left, 0), self.width - width)
-        top = min(max(top, 0), self.height - height)
-        region = np.s_[top : top + height, left : left + width]
+    def paste(self, class_id: int, left: int, top: int, face: Image.Image) -> tuple:
+        """Paste a RGBA picture, moved to fit the screen, and enter it into the masks.
+
+        Returns its left, top, right and bottom edge.
+        """
+        left = min(max(left, 0), self.width - face.width)
+        top = min(max(top, 0), self.height - face.height)
+        region = np.s_[top : top + face.height, left : left + face.width]
+        shape = np.array(face)[..., 3] > 0
+        self.picture.paste(face, (left, top), face)
         self.layers[class_id][region] |= shape
         self.classes[region][shape] = class_id
-        return Box(left, top, left + width, top + height)
+        return left, top, left + face.width, top + face.height
 
-    def panel(self, class_id: int, left: int, top: int, width: int, height: int) -> Box:
-        """Draw an empty framed box, moved to fit the screen."""
-        down, across = np.arange(height), np.arange(width)
-        down, across = np.minimum(down, down[::-1]), np.minimum(across, across[::-1])
-        depth = np.minimum(
-            np.minimum(down[:, None], across), down[:, None] + across - self.cut
-        )
-        box = self.cover(class_id, left, top, depth >= 0)
-        region = self.image[box.top : box.bottom, box.left : box.right]
-        first, last, edge, rim, *_ = map(np.array, self.theme)
-        share = np.arange(height)[:, None, None] * 8 // height
-        for least, colour in (
-            (0, edge),
-            (1, rim),
-            (3, first + (last - first) * share // 8),
-        ):
-            np.copyto(region, colour.astype(np.uint8), where=depth[..., None] >= least)
-        return box
+    def panel(
+        self, class_id: int, left: int, top: int, width: int, height: int
+    ) -> tuple:
+        """Draw an empty framed box, moved to fit the screen; returns its edges."""
+        panel = Image.new("RGBA", (width, height))
+        pen, (fill, edge, rim, *_) = ImageDraw.Draw(panel), self.theme
+        for inset, colour in ((0, edge), (1, rim), (3, fill)):
+            box = (inset, inset, width - 1 - inset, height - 1 - inset)
+            pen.rounded_rectangle(box, self.radius, colour)
+        return self.paste(class_id, left, top, panel)
 
     def write(self, text: str, left: int, top: int) -> None:
         """Write a line of text with its shadow."""
-        picture = Image.new("1", (LETTER[0] * len(text), LETTER[1]))
-        ImageDraw.Draw(picture).text((0, 0), text, 1, FONT)
-        for shift, colour in ((1, self.theme[5]), (0, self.theme[4])):
-            region = self.image[top + shift :, left + shift :]
-            region[: LETTER[1], : picture.width][np.array(picture)] = colour
+        self.pen.text((left + 1, top + 1), text, self.theme[4], FONT)
+        self.pen.text((left, top), text, self.theme[3], FONT)
 
     def tag(self, class_id: int, left: int, top: int, text: str) -> None:
         """Draw a box around one line of text."""
-        box = self.panel(class_id, left, top, LETTER[0] * len(text) + 18, 21)
-        self.write(text, box.left + 9, box.top + 5)
+        width = LETTER_WIDTH * len(text) + 18
+        left, top, *_ = self.panel(class_id, left, top, width, 21)
+        self.write(text, left + 9, top + 5)
 
-    def dialog(self, text: str, top_edge: bool = False) -> Box:
+    def dialog(self, text: str, top_edge: bool = False) -> tuple:
         """Draw a dialogue box along the bottom, or the top, of the screen."""
         width = self.width - 2 * self.margin
-        lines = textwrap.wrap(text, (width - 22) // LETTER[0])[:3]
+        lines = textwrap.wrap(text, (width - 22) // LETTER_WIDTH)[:3]
         height = max(2, len(lines)) * LINE + 18
         top = self.margin if top_edge else self.height - self.margin - height
-        box = self.panel(DIALOG, self.margin, top, width, height)
+        edges = self.panel(DIALOG, self.margin, top, width, height)
         for number, line in enumerate(lines):
-            self.write(line, box.left + 10, box.top + 8 + number * LINE)
-        return box
+            self.write(line, self.margin + 10, top + 8 + number * LINE)
+        return edges
 
-    def menu(self, words: Sequence[str], left: int, top: int) -> Box:
+    def menu(self, words: Sequence[str], left: int, top: int) -> tuple:
         """Draw a window with a list, one line of it pointed at."""
-        width = LETTER[0] * max(map(len, words)) + 30
-        box = self.panel(WINDOW, left, top, width, len(words) * LINE + 14)
+        size = LETTER_WIDTH * max(map(len, words)) + 30, len(words) * LINE + 14
+        left, top, *_ = edges = self.panel(WINDOW, left, top, *size)
         for number, word in enumerate(words):
-            self.write(word, box.left + 18, box.top + 7 + number * LINE)
-        row = box.top + 7 + self.draws.whole(0, len(words) - 1) * LINE
+            self.write(word, left + 18, top + 7 + number * LINE)
+        row = top + 7 + self.draws.whole(0, len(words) - 1) * LINE
         if self.draws.chance(0.6):
-            self.write(">", box.left + 9, row)
-            return box
-        colours = {"o": OUTLINE, "w": WHITE, "d": STONE, "k": self.draws.choice(SHIRTS)}
-        pixels = paint("hand", colours)[:9]
-        shape = pixels[..., 3] > 0
-        left, top, right, bottom = self.cover(CURSOR, box.left, row, shape)
-        self.image[top:bottom, left:right][shape] = pixels[shape, :3]
-        return box
+            self.write(">", left + 9, row)
+        else:  # a pointer that reaches over the edge
+            hand = Image.new("RGBA", (17, 11))
+            corners = [(0, 2), (9, 2), (9, 0), (16, 5), (9, 10), (9, 8), (0, 8)]
+            ImageDraw.Draw(hand).polygon(corners, WHITE, OUTLINE)
+            self.paste(CURSOR, left - 2, row, hand)
+        return edges
 
     def status(self, left: int, top: int, width: int, bars: int) -> None:
         """Draw a creature's name, and its level if there is room, over its bars."""
-        box = self.panel(BARS, left, top, width, 23 + bars * 9)
-        self.write(self.draws.choice(CREATURES), box.left + 8, box.top + 5)
+        left, top, right, _ = self.panel(BARS, left, top, width, 23 + bars * 9)
+        self.write(self.draws.choice(CREATURES), left + 8, top + 5)
         if width >= 96:
-            self.write(f"Lv{self.draws.whole(2, 60)}", box.right - 32, box.top + 5)
-        for number in range(bars):
-            share, top = self.draws.whole(5, 100), box.top + 17 + number * 9
-            colour = MAGIC if number else HEALTH if share > 30 else RED
-            for part, fill in ((100, EMPTY_BAR), (share, colour)):
-                right = box.left + 10 + (width - 18) * part // 100
-                frame(self.image, Box(box.left + 8, top, right, top + 6), fill, OUTLINE)
+            self.write(f"Lv{self.draws.whole(2, 60)}", right - 32, top + 5)
+        for row in range(top + 17, top + 17 + bars * 9, 9):
+            share = self.draws.whole(5, 100)
+            full = left + 9 + (width - 18) * share // 100
+            colour = MAGIC if row > top + 17 else HEALTH if share > 30 else RED
+            self.pen.rectangle((left + 8, row, right - 9, row + 5), EMPTY_BAR, OUTLINE)
+            self.pen.rectangle((left + 8, row, full, row + 5), colour, OUTLINE)
 
     def purse(self, left: int, top: int) -> None:
         """Draw the box that counts the coins."""
@@ -347,54 +258,45 @@ class Interface:
 
 
 def draw_interface(ui: Interface) -> None:
-    """Draw one of seven moments of a game."""
+    """Draw one of six moments of a game."""
     draws, margin, right, bottom = ui.draws, ui.margin, ui.width, ui.height
-    moments = ("talk", "talk", "ask", "ask", "pause", "pause", "travel", "trade")
-    moment = draws.choice((*moments, "wounds", "wounds", "battle", "battle"))
+    moments = ("talk", "talk", "ask", "ask", "pause", "pause", "trade", "travel")
+    moment = draws.choice((*moments, "wounds", "battle", "battle"))
     words = " ".join(draws.sample(SENTENCES, draws.whole(1, 2)))
-    if moment == "talk":  # perhaps with the speaker's name on the dialogue's edge
-        box = ui.dialog(words, top_edge=draws.chance(0.25))
-        if box.top > bottom // 2 and draws.chance(0.4):
-            ui.tag(DIALOG, box.left + 8, box.top - 16, draws.choice(SPEAKERS))
+    if moment == "talk":  # at the top or the bottom
+        ui.dialog(words, top_edge=draws.chance(0.25))
     elif moment == "ask":  # yes and no over the dialogue's edge or just above it
-        box = ui.dialog(draws.choice(QUESTIONS))
-        top = box.top - draws.choice((40, 40, 28, 16))
-        ui.menu(("YES", "NO"), box.right - draws.whole(48, 60), top)
+        _, top, edge, _ = ui.dialog(draws.choice(QUESTIONS))
+        up = draws.choice((40, 40, 28, 16))
+        ui.menu(("YES", "NO"), edge - draws.whole(48, 60), top - up)
     elif moment == "pause":  # now and then with the purse at the other side
         left = draws.choice((margin, right))
         chosen = PAUSE_WORDS[-draws.whole(3, len(PAUSE_WORDS)) :]
         ui.menu(chosen, left, draws.choice((margin, bottom)))
         if draws.chance(0.3):
             ui.purse(right - left, margin)
+    elif moment == "trade":  # the purse over the list's corner or beside it
+        _, _, edge, _ = ui.menu(draws.sample(WARES, 4), margin + 4, margin)
+        ui.dialog("What may I wrap up for you?")
+        ui.purse(edge - draws.choice((-4, 16)), margin + draws.whole(0, 8))
     elif moment == "travel":  # the name of the place one comes to
         ui.tag(
             MESSAGE, draws.choice((margin, right // 3)), margin, draws.choice(PLACES)
         )
-        if draws.chance(0.3):
-            ui.purse(right, bottom)
-    elif moment == "trade":  # the purse over the list's corner or beside it
-        box = ui.menu(draws.sample(WARES, 4), margin + 4, margin)
-        ui.dialog("What may I wrap up for you?")
-        ui.purse(box.right - draws.choice((-4, 16)), margin + draws.whole(0, 8))
     elif moment == "wounds":  # a row of status boxes, perhaps a dialogue opposite
         count, bars = draws.whole(1, max(1, right // 84)), draws.whole(1, 2)
         width, at_top = right // max(count, 2) - 4, draws.chance(0.5)
-        for number in range(count):
-            ui.status(
-                2 + number * (width + 4), margin if at_top else bottom, width, bars
-            )
+        for left in range(2, 2 + count * (width + 4), width + 4):
+            ui.status(left, margin if at_top else bottom, width, bars)
         if draws.chance(0.4):
             ui.dialog(words, top_edge=not at_top)
     else:  # a battle: two creatures, what happens, and often the commands
         width = min(112, right // 2 - 4)
         ui.status(margin + 4, margin + 4, width, 1)
-        box = ui.dialog(words)
-        ui.status(right, box.top - draws.choice((43, 43, 34)), width, 2)
+        _, top, *_ = ui.dialog(words)
+        ui.status(right, top - draws.choice((43, 43, 34)), width, 2)
         if draws.chance(0.5):
             ui.menu(COMMANDS, right - margin, bottom)
-
-
-# --- The command ----------------------------------------------------------------------
 
 
 def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
@@ -413,7 +315,7 @@ def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
     draws = Draws(seed)
     ui = Interface(draw_world(draws, seed, height, width), draws)
     draw_interface(ui)
-    return Screen(ui.image, ui.classes, ui.layers)
+    return Screen(np.array(ui.picture), ui.classes, ui.layers)
 
 
 def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None:
@@ -436,11 +338,12 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="tile_game", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, new or empty")
-    parser.add_argument("--count", type=int, default=100, help="number of screens")
-    parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
-    parser.add_argument("--width", type=int, default=256, help="pixels, from 128 up")
-    parser.add_argument("--height", type=int, default=224, help="pixels, from 112 up")
+    add = parser.add_argument
+    add("out", type=Path, help="folder to write, new or empty")
+    add("--count", type=int, default=100, help="number of screens")
+    add("--seed", type=int, default=1, help="whole number from 0 up")
+    add("--width", type=int, default=256, help="pixels, from 128 up")
+    add("--height", type=int, default=224, help="pixels, from 112 up")
     return run(parser, write_set, argv)
 
 
