@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from tools.command import new_folder, run
 from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_classes
+from ui_segmentation_system import overlay
 
 WIDTH, HEIGHT = 256, 224
 LEAST_UI, MOST_UI = 0.01, 0.82
@@ -186,6 +187,19 @@ def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object
     }
 
 
+def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
+    """Draw picture, mask and overlay of each, two in a row, under their names."""
+    rows = -(-len(candidates) // 2)
+    sheet = Image.new("RGB", (2 * 3 * WIDTH, rows * (HEIGHT + 12)), "white")
+    for number, candidate in enumerate(candidates):
+        left, top = number % 2 * 3 * WIDTH, number // 2 * (HEIGHT + 12)
+        ImageDraw.Draw(sheet).text((left, top), candidate.name, fill="black")
+        image, mask = Image.fromarray(candidate.image), Image.fromarray(candidate.mask)
+        for place, shown in enumerate((image, mask, overlay(image, candidate.mask))):
+            sheet.paste(shown, (left + place * WIDTH, top + 12))
+    return sheet
+
+
 def build(
     raw: Path,
     out: Path,
@@ -198,6 +212,7 @@ def build(
     first: str | None,
     reject: Sequence[str],
     replace: bool,
+    sheet: Path | None,
 ) -> None:
     """Build the whole set, and print a line that sums it up; OUT's licence stays."""
     if out.exists() and any(out.iterdir()) and not replace:
@@ -229,6 +244,9 @@ def build(
     if out.exists():
         shutil.rmtree(out)
     out.with_name(f".{out.name}.new").rename(out)
+    for start in range(0, len(chosen) if sheet else 0, 24):
+        path = sheet.with_stem(f"{sheet.stem}_{start + 1}")
+        draw_sheet(chosen[start : start + 24]).save(path)
     maps = {(candidate.game, candidate.map) for candidate in chosen}
     talks = sum(candidate.shows_dialog for candidate in chosen)
     print(
@@ -250,6 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--per-map", type=int, default=3, help="of one map of Flare")
     add("--first", help="raw item that becomes pair 1")
     add("--reject", nargs="+", default=[], help="raw items to leave")
+    add("--sheet", type=Path, help="PNG for sheets of 24 pairs, to look at each")
     add("--replace", action="store_true", help="write OUT anew")
     return run(parser, build, argv)
 

@@ -42,11 +42,8 @@ LEAST_ALPHA = 64
 MOST_DIFFERENCE = 2
 
 # Portraits of invented characters; the game also has some of real people.
-PORTRAITS = [
-    "dog01",
-    *(f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)),
-    *(f"male{n:02}" for n in (1, 2, 3, 4, 6)),
-]
+PORTRAITS = [f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)]
+PORTRAITS = ["dog01", *PORTRAITS, *(f"male{n:02}" for n in (1, 2, 3, 4, 6))]
 BODIES = ["peasant_man1", "peasant_man2", "peasant_woman1", "guild_man1", "guild_man2"]
 SPEAKERS = ["Ferryman", "Baker", "Old Scout", "Innkeeper", "Miller", "Beekeeper"]
 SPEAKERS += ["Bell Ringer", "Mason", "Herbalist", "Net Mender", "Cook", "Lamplighter"]
@@ -124,9 +121,6 @@ def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
     ]
 
 
-# --- Taking a frame apart -------------------------------------------------------------
-
-
 def class_table(names: dict[int, str]) -> np.ndarray:
     """List the class id of each widget number: uint8 (256,).
 
@@ -171,9 +165,6 @@ def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
     classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
     meta = {**meta, "recomposed_within": round(float(off), 2)}
     return RawItem(image, world, classes.astype(np.uint8), meta)
-
-
-# --- Setting a scene ------------------------------------------------------------------
 
 
 def set_values(text: str, values: dict[str, object]) -> str:
@@ -289,33 +280,22 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
     return bool(script)
 
 
-def write_settings(home: Path, scene: Scene) -> tuple[int, int]:
-    """Write the game's settings. Returns the window's width and height."""
+def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, int]:
+    """Write settings and a saved game that starts on the scene's spot with a full bag.
+
+    Returns the window's width and height.
+    """
     rng = scene.rng()
     width, height = (800, 600) if rng.random() < 0.3 else (640, 480)
-    values = {
-        "resolution_w": width,
-        "resolution_h": height,
-        # Three things drawn on the world that nobody could call interface or not.
-        **{"combat_text": 0, "loot_tooltips": 2, "entity_markers": 0},
-        **{"statbar_autohide": 0, "statbar_labels": rng.choice([0, 1])},
-        **{"dev_mode": 0, "auto_equip": 0},
-    }
-    folder = home / ".config/flare"
-    folder.mkdir(parents=True, exist_ok=True)
-    text = (HERE / "flare_base/settings.txt").read_text()
-    (folder / "settings.txt").write_text(set_values(text, values))
-    shutil.copy(HERE / "flare_base/keybindings.txt", folder)
-    (folder / "flare_lock").unlink(missing_ok=True)
-    return width, height
-
-
-def write_save(home: Path, scene: Scene, spot: tuple[int, int]) -> None:
-    """Write a saved game that starts on the scene's spot with a full bag."""
+    settings = {"resolution_w": width, "resolution_h": height}
+    # Three things drawn on the world that nobody could call interface or not.
+    settings |= {"combat_text": 0, "loot_tooltips": 2, "entity_markers": 0}
+    settings |= {"statbar_autohide": 0, "statbar_labels": rng.choice([0, 1])}
+    settings |= {"dev_mode": 0, "auto_equip": 0}
     rng = scene.rng()
     bag = [rng.randint(2, 60) if rng.random() < 0.6 else 0 for _ in range(40)]
     body = rng.choice(["female,head_long", "male,head_short"])
-    values = {
+    hero = {
         "spawn": f"maps/{scene.map}.txt,{spot[0]},{spot[1]}",
         # High, so that the hero lives until the picture is taken.
         "xp": rng.choice([120_000, 300_000, 600_000]),
@@ -324,14 +304,18 @@ def write_save(home: Path, scene: Scene, spot: tuple[int, int]) -> None:
         "carried_quantity": ",".join(str(min(item, 1)) for item in bag),
         "option": f"{body},images/portraits/{rng.choice(PORTRAITS)}.png",
     }
-    folder = home / ".local/share/flare/saves/empyrean/1"
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    folder.mkdir(parents=True)
-    text = (HERE / "flare_base/avatar.txt").read_text()
-    (folder / "avatar.txt").write_text(set_values(text, values))
-
-
-# --- Playing --------------------------------------------------------------------------
+    config, save = home / ".config/flare", home / ".local/share/flare/saves/empyrean/1"
+    shutil.rmtree(save.parent, ignore_errors=True)
+    for folder, name, values in (
+        (config, "settings.txt", settings),
+        (save, "avatar.txt", hero),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        text = (HERE / "flare_base" / name).read_text()
+        (folder / name).write_text(set_values(text, values))
+    shutil.copy(HERE / "flare_base/keybindings.txt", config)
+    (config / "flare_lock").unlink(missing_ok=True)
+    return width, height
 
 
 class Player:
@@ -352,8 +336,7 @@ class Player:
         rng = scene.rng()
         spot = rng.choice(quiet_spots(scene.map))
         has_script = write_mod(self.home, scene, spot)
-        width, height = write_settings(self.home, scene)
-        write_save(self.home, scene, spot)
+        width, height = write_home(self.home, scene, spot)
         self.trigger.unlink(missing_ok=True)
         command = [str(GAME), "--renderer=sdl", "--no-audio", "--load-slot=1"]
         command += ["--mods=fantasycore,empyrean_campaign,scene"]
@@ -387,27 +370,26 @@ class Player:
 
     def act(self, scene: Scene, size: tuple[int, int], rng: random.Random) -> None:
         """Wait for the world, open what the scene is about, place the mouse."""
+
+        def control(*words: object) -> None:
+            subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True)
+
         width, height = size
-        self.control("mousemove", width - 1, height - 1)
+        control("mousemove", width - 1, height - 1)
         time.sleep(4)
         for key in KEYS.get(scene.kind, ()):
-            self.control("keydown", key)
+            control("keydown", key)
             time.sleep(0.15)
-            self.control("keyup", key)
+            control("keyup", key)
             time.sleep(0.3)
         if scene.kind in (*DIALOGS, "hud") and rng.random() < 0.5:
             time.sleep(4)  # until the messages of the arrival have faded
         if scene.kind == "tooltip":
-            self.control("mousemove", width - 200, height // 2 + 60)
+            control("mousemove", width - 200, height // 2 + 60)
         elif rng.random() < 0.7:
             across = rng.randint(width // 5, width * 4 // 5)
-            down = rng.randint(height // 5, height * 4 // 5)
-            self.control("mousemove", across, down)
+            control("mousemove", across, rng.randint(height // 5, height * 4 // 5))
         time.sleep(0.3 if scene.kind == "hud_enemy" else 1)
-
-    def control(self, *words: object) -> None:
-        """Give the virtual screen one mouse or key command."""
-        subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True)
 
 
 @contextmanager

@@ -2,20 +2,15 @@
 
     python -m tools.freedoom_capture OUT --count 80
 
-One walk through a map is replayed several times with the same seed and the same
-actions, so that the world is the same on every pixel and only the interface differs:
-
-- the image: the world with the interface drawn on top;
-- the world: everything of the interface off;
-- the layers: the hero stands far outside the map, where nothing but the interface is
-  drawn, once before a black and once before a white void. The layers are switched on
-  one after the other (bars, messages, crosshair); a pixel belongs to the last layer
-  that changed it, before either void. A menu is seen alone by letting the game dim
-  everything behind it to pure black and to pure white.
-
-A pixel drawn by the interface differs from black or from white, so none is missed where
-the interface has the colour of the world behind it. That the layers and the world put
-together give the image again, exactly, is checked for every item.
+One walk through a map is replayed with the same seed and the same actions, so that the
+world is the same on every pixel and only the interface differs: the image with all of
+it; the world without; the layers alone. For these the hero stands far outside the map,
+once before a black and once before a white void, and the layers are switched on one
+after the other (bars, messages, crosshair); a pixel belongs to the last layer that
+changed it, before either void, so none is missed where the interface has the colour of
+what is behind. A menu is seen alone by letting the game dim everything behind it to
+pure black and to pure white. That layers and world put together give the image again,
+exactly, is checked for every item.
 """
 
 import argparse
@@ -26,7 +21,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -34,15 +29,9 @@ from tqdm import tqdm
 from tools.command import run
 from tools.raw_item import CLASS_IDS, RawItem, save_item
 
-if TYPE_CHECKING:
-    import vizdoom
-
 MENU = CLASS_IDS["menu_text"]
-HUD_LAYERS = {
-    "bars": CLASS_IDS["bars"],
-    "message": CLASS_IDS["message"],
-    "crosshair": MENU,
-}
+HUD_LAYERS = {name: CLASS_IDS[name] for name in ("bars", "message")}
+HUD_LAYERS["crosshair"] = MENU
 BLACK, WHITE, GOLD = "00 00 00", "ff ff ff", "ff d7 00"
 # What each void needs: the engine's way to clear, the colour to dim to, its grey level.
 VOIDS = {"black": (1, BLACK, 0), "white": (2, WHITE, 255)}
@@ -58,6 +47,9 @@ LARGE_OBJECT = 600  # pixels
 NEAR = 3  # in the depth buffer's units: a wall that fills the view
 ITEM_PREFIX = "freedoom_"
 
+# Class ids and frames before both voids, (2, height, width, 3) uint8, each with one
+# layer more than the last.
+Stages = list[tuple[int, np.ndarray]]
 Action = list[int]
 BUTTONS = ("MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT", "ATTACK", "USE", "SPEED")
 IDLE: Action = [0] * len(BUTTONS)
@@ -130,13 +122,11 @@ class Scene:
     @property
     def layers(self) -> tuple[str, ...]:
         """Name the layers over the world, in the order in which they are drawn."""
-        drawn = {
-            "bars": self.bar != "none",
-            "message": bool(self.notices),
-            "crosshair": self.crosshair > 0,
-            "menu": bool(self.menu),
-        }
-        return tuple(name for name, is_drawn in drawn.items() if is_drawn)
+        drawn = self.bar != "none", self.notices, self.crosshair, self.menu
+        names = (*HUD_LAYERS, "menu")
+        return tuple(
+            name for name, is_drawn in zip(names, drawn, strict=True) if is_drawn
+        )
 
 
 class Route(NamedTuple):
@@ -156,48 +146,9 @@ class Shot(NamedTuple):
     dim_colour: str = BLACK
 
 
-class Layers(NamedTuple):
-    """The layers alone before both voids, (2, height, width, 3) uint8 each.
-
-    stages: class id and frames, each with one layer more than the last. menu: the menu
-    alone, which lies on top of all.
-    """
-
-    stages: Sequence[tuple[int, np.ndarray]]
-    menu: np.ndarray | None = None
-
-
-# --- The plan -------------------------------------------------------------------------
-
-
 def pick(rng: np.random.Generator, choices: Sequence[str], count: int) -> list[str]:
     """Draw count different entries, in random order."""
     return [choices[i] for i in rng.permutation(len(choices))[:count]]
-
-
-def plan_scene(index: int, map_name: str, menu: str, seed: int) -> Scene:
-    """Settle everything about one item; the same arguments give the same scene."""
-    rng = np.random.default_rng([seed, index])
-    kind, scene_seed = KINDS[index % len(KINDS)], int(rng.integers(1, 9999))
-    # What the hero owns, so that weapons and the numbers on the bars vary. A new weapon
-    # is taken in hand; without any it is the pistol.
-    gifts = ["god", f"give health {rng.integers(1, 100)}"]
-    gifts += [f"give {weapon}" for weapon in pick(rng, WEAPONS, rng.integers(0, 5))]
-    gifts += [gift for gift in GIFTS if rng.random() < 0.6]
-    # The console commands that put lines at the top.
-    notices: list[str] = []
-    if "chat" in kind:
-        notices = [f'say "{line}"' for line in pick(rng, CHATS, rng.integers(2, 5))]
-    elif "message" in kind:
-        notices = [f'echo "{line}"' for line in pick(rng, NOTICES, rng.integers(1, 4))]
-    crosshair = int(rng.integers(1, 8)) if "cross" in kind else 0
-    dim, colour = 0.0, BLACK
-    if "menu" in kind:  # how the game tints the world behind; in 4 of 10 not at all
-        dim, colour = DIMMINGS[rng.integers(len(DIMMINGS))]
-        dim = dim if rng.random() < 0.6 else 0.0
-    menu = menu if "menu" in kind else ""
-    texts = tuple(gifts), tuple(notices), menu
-    return Scene(kind, map_name, scene_seed, *texts, dim, colour, crosshair)
 
 
 def plan_scenes(count: int, seed: int) -> list[Scene]:
@@ -210,9 +161,29 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
     scenes: list[Scene] = []
     shown = 0
     for index in range(count):
-        map_name, menu = maps[index % len(maps)], menus[shown % len(menus)]
-        scenes.append(plan_scene(index, map_name, menu, seed))
-        shown += bool(scenes[-1].menu)
+        rng = np.random.default_rng([seed, index])
+        kind, scene_seed = KINDS[index % len(KINDS)], int(rng.integers(1, 9999))
+        # What the hero owns, so that weapons and the numbers on the bars vary. A new
+        # weapon is taken in hand; without any it is the pistol.
+        gifts = ["god", f"give health {rng.integers(1, 100)}"]
+        gifts += [f"give {weapon}" for weapon in pick(rng, WEAPONS, rng.integers(0, 5))]
+        gifts += [gift for gift in GIFTS if rng.random() < 0.6]
+        # The console commands that put lines at the top.
+        notices: list[str] = []
+        if "chat" in kind:
+            notices = [f'say "{line}"' for line in pick(rng, CHATS, rng.integers(2, 5))]
+        elif "message" in kind:
+            found = pick(rng, NOTICES, rng.integers(1, 4))
+            notices = [f'echo "{line}"' for line in found]
+        crosshair = int(rng.integers(1, 8)) if "cross" in kind else 0
+        menu, dim, colour = "", 0.0, BLACK
+        if "menu" in kind:  # how the game tints the world behind; in 4 of 10 not at all
+            menu = menus[shown % len(menus)]
+            dim, colour = DIMMINGS[rng.integers(len(DIMMINGS))]
+            dim = dim if rng.random() < 0.6 else 0.0
+            shown += 1
+        facts = scene_seed, tuple(gifts), tuple(notices), menu, dim, colour, crosshair
+        scenes.append(Scene(kind, maps[index % len(maps)], *facts))
     return scenes
 
 
@@ -230,9 +201,6 @@ def plan_walk(seed: int, laps: int) -> list[Action]:
             walk.append([*(int(is_down) for is_down in pressed), 1])
         walk += [IDLE] * STOP_STEPS
     return walk
-
-
-# --- Masks and checks -----------------------------------------------------------------
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -253,37 +221,35 @@ def covered(frames: np.ndarray) -> np.ndarray:
     return changed(empty_voids(frames.shape[1:]), frames)
 
 
-def class_ids(layers: Layers, shape: tuple[int, ...]) -> np.ndarray:
+def class_ids(stages: Stages, menu: np.ndarray | None) -> np.ndarray:
     """Give each pixel the class of the last layer that changed it; 0: not UI.
 
-    shape: of a frame, (height, width, 3). Returns (height, width) uint8.
+    Returns (height, width) uint8.
     """
+    shape = (menu if menu is not None else stages[0][1]).shape[1:]
     before, ids = empty_voids(shape), np.zeros(shape[:2], np.uint8)
-    for class_id, after in layers.stages:
+    for class_id, after in stages:
         ids[changed(before, after)] = class_id
         before = after
-    if layers.menu is not None:
-        ids[covered(layers.menu)] = MENU
+    if menu is not None:
+        ids[covered(menu)] = MENU
     return ids
 
 
-def check_layers(image: np.ndarray, layers: Layers) -> None:
+def check_layers(image: np.ndarray, stages: Stages, menu: np.ndarray | None) -> None:
     """Raise ValueError where the undimmed image does not show its own layers.
 
     It must show their opaque pixels, those which look the same before both voids.
     """
     on_top = np.zeros(image.shape[:2], bool)
-    for frames in (layers.menu, layers.stages[-1][1] if layers.stages else None):
-        if frames is None:
-            continue
-        where = covered(frames) & ~on_top
-        opaque = (frames[0] == frames[1]).all(axis=-1) & where
-        wrong = np.count_nonzero((image != frames[0]).any(axis=-1) & opaque)
-        if wrong:
-            raise ValueError(
-                f"layers not in the image on {wrong} pixels; expected none"
-            )
-        on_top |= where
+    for frames in (menu, stages[-1][1] if stages else None):
+        if frames is not None:
+            where = covered(frames) & ~on_top
+            opaque = (frames[0] == frames[1]).all(axis=-1) & where
+            wrong = np.count_nonzero((image != frames[0]).any(axis=-1) & opaque)
+            if wrong:
+                raise ValueError(f"layers not in the image on {wrong} pixels")
+            on_top |= where
 
 
 def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
@@ -330,10 +296,7 @@ def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
     )
 
 
-# --- Playing --------------------------------------------------------------------------
-
-
-def import_vizdoom() -> "vizdoom":
+def import_vizdoom() -> Any:
     """Import the game engine, which only this tool needs."""
     try:
         import vizdoom
@@ -346,9 +309,7 @@ def import_vizdoom() -> "vizdoom":
 
 
 @contextlib.contextmanager
-def open_game(
-    scene: Scene, shot: Shot, buffers: bool = False
-) -> Iterator["vizdoom.DoomGame"]:
+def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
     """Run the engine on a scene, in a scratch folder that takes its ini and log."""
     engine = import_vizdoom()
     game = engine.DoomGame()
@@ -465,21 +426,21 @@ def make_item(scene: Scene, route: Route) -> RawItem:
     def take(shots: Sequence[Shot]) -> np.ndarray:
         return np.stack([replay(scene, route, shot) for shot in shots])
 
-    menu, stages, drawn = None, [], ()
+    menu, drawn = None, ()
+    stages: Stages = []
     if scene.menu:  # alone, with all behind it dimmed to black and to white
         colours = [colour for _, colour, _ in VOIDS.values()]
         menu = take([Shot(scene.layers, "", 1.0, colour) for colour in colours])
     for name in filter(HUD_LAYERS.get, scene.layers):
         drawn = (*drawn, name)
         stages.append((HUD_LAYERS[name], take([Shot(drawn, void) for void in VOIDS])))
-    layers = Layers(stages, menu)
-    classes = class_ids(layers, image.shape)
+    classes = class_ids(stages, menu)
     share = float(np.mean(classes > 0))
     if not MIN_SHARE <= share <= MAX_SHARE:
         raise ValueError(
             f"UI share {share:.3f}; expected between {MIN_SHARE} and {MAX_SHARE}"
         )
-    check_layers(image, layers)
+    check_layers(image, stages, menu)
     world = replay(scene, route, Shot(()))
     check_aligned(image, world, classes)
     if scene.dim:  # the image once more with the game's own dimming behind the menu
@@ -499,32 +460,17 @@ def make_item(scene: Scene, route: Route) -> RawItem:
     )
 
 
-# --- The command ----------------------------------------------------------------------
-
-
-def is_done(folder: Path, scene: Scene) -> bool:
-    """Say whether an item is there already.
-
-    Raises ValueError where it shows another scene, of another seed.
-    """
-    if not folder.exists():
-        return False
-    facts = json.loads((folder / "meta.json").read_text())
-    for name in ("kind", "map", "seed"):
-        if facts[name] != getattr(scene, name):
-            raise ValueError(
-                f"{folder} has {name} {facts[name]}, expected {getattr(scene, name)};"
-                " use the --seed it was made with, or another OUT"
-            )
-    return True
-
-
-def capture(out: Path, scenes: Sequence[Scene], walks: int) -> list[str]:
-    """Capture what is not there yet; returns one line for each item that failed.
+def capture(out: Path, count: int, seed: int, walks: int) -> None:
+    """Capture what is not there yet; items that failed are listed at the end.
 
     The engine is a process of its own: where it crashes, only its item is lost. Raises
-    FileExistsError where OUT is a file or holds something that no capture has made.
+    FileExistsError where OUT is a file or holds something that no capture has made,
+    ValueError where it holds items of another seed.
     """
+    for name, number in (("count", count), ("walks", walks)):
+        if number < 1:
+            raise ValueError(f"--{name} is {number}; expected at least 1")
+    out = out.resolve()
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; expected a folder")
     for entry in out.iterdir() if out.exists() else ():
@@ -539,25 +485,28 @@ def capture(out: Path, scenes: Sequence[Scene], walks: int) -> list[str]:
         *(engine.ViZDoomIsNotRunningException, engine.MessageQueueException),
         engine.SharedMemoryException,
     )
-    items = [(out / f"{ITEM_PREFIX}{n:03d}", scene) for n, scene in enumerate(scenes)]
-    missing = [(folder, scene) for folder, scene in items if not is_done(folder, scene)]
+    missing = {}
+    for index, scene in enumerate(plan_scenes(count, seed)):
+        folder = out / f"{ITEM_PREFIX}{index:03d}"
+        if not folder.exists():
+            missing[folder] = scene
+            continue
+        facts = json.loads((folder / "meta.json").read_text())
+        for name in ("kind", "map", "seed"):
+            if facts[name] != getattr(scene, name):
+                raise ValueError(
+                    f"{folder} has {name} {facts[name]}, expected "
+                    f"{getattr(scene, name)}; use the --seed it was made with"
+                )
     failed = []
-    for folder, scene in tqdm(missing, unit="item"):
+    for folder, scene in tqdm(missing.items(), unit="item"):
         try:
             item = make_item(scene, find_route(scene, walks))
         except (ValueError, *crashes) as error:
             failed.append(f"{folder.name} ({scene.kind}, {scene.map}): {error}")
         else:
             save_item(item, folder)
-    return failed
-
-
-def write_items(out: Path, count: int, seed: int, walks: int) -> None:
-    """Capture a plan; items that failed are listed at the end and cost nothing."""
-    for name, number in (("count", count), ("walks", walks)):
-        if number < 1:
-            raise ValueError(f"--{name} is {number}; expected at least 1")
-    for line in capture(out.resolve(), plan_scenes(count, seed), walks):
+    for line in failed:
         print(f"left out: {line}")
 
 
@@ -572,7 +521,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--count", type=int, default=80, help="number of items (80)")
     add("--seed", type=int, default=77, help="seed of the plan (77)")
     add("--walks", type=int, default=5, help="walks per item, for the best view (5)")
-    return run(parser, write_items, argv)
+    return run(parser, capture, argv)
 
 
 if __name__ == "__main__":

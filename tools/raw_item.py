@@ -16,19 +16,11 @@ from PIL import Image
 from tools.command import new_folder
 from ui_segmentation_system import PALETTE
 
-# Tooltips are windows too: the game draws them as part of the window they explain.
+# Tooltips are windows too: the game draws them as part of the window they explain. Menu
+# text is that of menus without a window, and the crosshair.
 CLASS_NAMES = (
-    *(
-        "not_ui",
-        "bars",
-        "minimap",
-        "actionbar",
-        "window",
-        "dialog",
-        "message",
-        "cursor",
-    ),
-    "menu_text",  # of menus without a window, and the crosshair
+    *("not_ui", "bars", "minimap", "actionbar", "window"),
+    *("dialog", "message", "cursor", "menu_text"),
 )
 CLASS_IDS = {name: number for number, name in enumerate(CLASS_NAMES)}
 

@@ -28,10 +28,8 @@ from tqdm import tqdm
 from tools.command import run
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 CELL_METADATA = {"tags", "jupyter"}
 CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CELL_SECONDS = 300
@@ -57,17 +55,11 @@ def find_leak(text: str) -> str | None:
 
 
 def output_texts(output: dict[str, Any]) -> Iterator[str]:
-    """List the texts of an output: a stream, the forms of a result, a traceback.
-
-    A notebook's file holds a text as such or as a list of lines.
-    """
-    data = output.get("data", {}).items()
-    texts = [text for kind, text in data if not kind.startswith("image/")]
-    for text in (
-        output.get("text", ""),
-        "\n".join(output.get("traceback", [])),
-        *texts,
-    ):
+    """List the texts of an output: a stream, the forms of a result, a traceback."""
+    texts = [output.get("text", ""), "\n".join(output.get("traceback", []))]
+    for kind, text in output.get("data", {}).items():
+        texts += [] if kind.startswith("image/") else [text]
+    for text in texts:  # as such or, in a file, as a list of lines
         yield "".join(text) if isinstance(text, list) else str(text)
 
 
@@ -99,30 +91,26 @@ def shrink_png(data: bytes) -> bytes:
 
 def give_ids(cells: Sequence[dict[str, Any]]) -> None:
     """Keep valid cell ids in place; give the other cells cell-01, cell-02 and so on."""
-    taken: set[str] = set()
-    nameless = []
-    for number, cell in enumerate(cells, 1):
-        if CELL_ID.fullmatch(str(cell.get("id", ""))) and cell["id"] not in taken:
-            taken.add(cell["id"])
-        else:
-            nameless.append((number, cell))
-    for number, cell in nameless:
-        name = f"cell-{number:02d}"
-        while name in taken:
-            name += "-b"
-        taken.add(name)
-        cell["id"] = name
+    names = [str(cell.get("id", "")) for cell in cells]
+    kept = {names.index(name) for name in names if CELL_ID.fullmatch(name)}
+    taken = {names[place] for place in kept}
+    for place, cell in enumerate(cells):
+        if place not in kept:
+            name = f"cell-{place + 1:02d}"
+            while name in taken:
+                name += "-b"
+            taken.add(name)
+            cell["id"] = name
 
 
 def normalise(notebook: NotebookNode) -> None:
     """Bring everything but the sources to its one form, in place."""
     notebook["metadata"] = nbformat.from_dict(METADATA)
-    notebook["nbformat_minor"] = 5
     give_ids(notebook["cells"])
     for cell in notebook["cells"]:
         for key in set(cell["metadata"]) - CELL_METADATA:
             del cell["metadata"][key]
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     for count, cell in enumerate(code, 1):
         cell["execution_count"] = count
         cell["outputs"] = merge_stdout(cell["outputs"])
@@ -161,16 +149,16 @@ def run_cell(client: NotebookClient, number: int, place: str) -> None:
         raise ValueError(f"{place}: an empty code cell; delete it")
     try:
         client.execute_cell(cell, number - 1)
-    except CellExecutionError as error:
-        last_line = " ".join(f"{error.ename}: {error.evalue}".split()).rstrip(":")
-        trace = COLOUR.sub("", error.traceback)
-        arrow = re.search(r"^-+> \d+ +(.+)$", trace, re.MULTILINE)
-        where = f", at {arrow[1].strip()!r}," if arrow else ""
-        raise ValueError(f"{place}{where} raised {last_line}") from None
     except CellTimeoutError:
         raise ValueError(f"{place} ran longer than {CELL_SECONDS} s") from None
     except DeadKernelError:
         raise ValueError(f"{place}: its kernel died (out of memory?)") from None
+    except CellExecutionError as error:
+        trace = COLOUR.sub("", error.traceback)
+        arrow = re.search(r"^-+> \d+ +(.+)$", trace, re.MULTILINE)
+        where = f", at {arrow[1].strip()!r}," if arrow else ""
+        last_line = " ".join(f"{error.ename}: {error.evalue}".split()).rstrip(":")
+        raise ValueError(f"{place}{where} raised {last_line}") from None
 
 
 def check_outputs(cell: NotebookNode, place: str) -> None:
@@ -231,9 +219,8 @@ def refresh(path: Path) -> str:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    seconds = time.perf_counter() - start
-    size = len(data) / 1000
-    return f"{path.name}: {len(cells)} cells, {seconds:.1f} s, {size:.0f} KB"
+    facts = time.perf_counter() - start, len(data) / 1000
+    return f"{path.name}: {len(cells)} cells, {facts[0]:.1f} s, {facts[1]:.0f} KB"
 
 
 def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -259,11 +246,8 @@ def refresh_all(folder: Path, names: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="refresh_notebooks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="refresh_notebooks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
     add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")

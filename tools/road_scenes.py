@@ -175,12 +175,13 @@ def draw_roadside(rng: Generator, drive: Drive) -> list[Thing]:
     houses, plants = rng.choice([0.05, 0.15, 0.5]), rng.integers(1, 4)
     for along, side in itertools.product(range(8, 170, 10), (-1, 1)):
         if rng.random() < houses:
-            size = (
+            wide, storeys, long = (
                 rng.uniform(7, 10),
-                2.8 * rng.integers(1, 4) + 0.5,
+                rng.integers(1, 4),
                 rng.uniform(8, 12),
             )
-            across = side * (edge + size[0] / 2 + rng.uniform(3.5, 7))
+            size = wide, 2.8 * storeys + 0.5, long
+            across = side * (edge + wide / 2 + rng.uniform(3.5, 7))
             things.append(Thing("house", along, across, size, pick(rng, WALLS)))
         for _ in range(plants):
             height = rng.choice([1.5, rng.uniform(5, 10)])
@@ -339,31 +340,30 @@ class Painter:
 
         pane: on its walls there is a window on every so many metres to the side and up.
         """
-        (width, height, length), (x, h, z) = size, place
-        left, right, near, up = (
-            x - width / 2,
-            x + width / 2,
-            z - length / 2,
-            (0, height, 0),
+        (width, height, length), (x, h, z), sun = size, place, self.view.drive.sun
+        left, near, far = x - width / 2, z - length / 2, z + length / 2
+        across, up, ahead = (width, 0, 0), (0, height, 0), (0, 0, length)
+        faces = (  # is it seen, a corner, two sides from there, how it faces the sun
+            (near > NEAREST, (left, h, near), across, up, -sun[2]),
+            (left > 0, (left, h, near), ahead, up, -sun[0]),
+            (left + width < 0, (left + width, h, near), ahead, up, sun[0]),
+            (
+                h + height < CAMERA_HEIGHT,
+                (left, h + height, near),
+                across,
+                ahead,
+                sun[1],
+            ),
         )
-        sun = self.view.drive.sun
-        faces = []  # a corner, the two sides from there, how far it looks to the sun
-        if near > NEAREST:
-            faces.append(((left, h, near), (width, 0, 0), up, -sun[2]))
-        if near + length > NEAREST and left > 0:
-            faces.append(((left, h, near), (0, 0, length), up, -sun[0]))
-        if near + length > NEAREST and right < 0:
-            faces.append(((right, h, near), (0, 0, length), up, sun[0]))
-        if near + length > NEAREST and h + height < CAMERA_HEIGHT:
-            top = left, h + height, near
-            faces.append((top, (width, 0, 0), (0, 0, length), sun[1]))
-        for *spots, facing in faces:
+        for seen, *spots, facing in faces:
+            if not seen or far < NEAREST:
+                continue
             corner, along, up = map(np.array, spots)
             columns, rows = int(max(along) / pane[0] + 0.5), int(max(up) / pane[1])
             panes = [(0, 1, 0, 1, colour)]
             for i, j in itertools.product(range(columns), range(rows)):
-                across = (i + 0.2) / columns, (i + 0.8) / columns
-                panes.append((*across, (j + 0.3) / rows, (j + 0.8) / rows, GLASS))
+                sides = (i + 0.2) / columns, (i + 0.8) / columns
+                panes.append((*sides, (j + 0.3) / rows, (j + 0.8) / rows, GLASS))
             for a, b, low, high, paint in panes:
                 shares = ((a, low), (b, low), (b, high), (a, high))
                 quad = [corner + along * m + up * n for m, n in shares]
@@ -387,9 +387,8 @@ class Painter:
                 if math.hypot(a, up) < 0.9:
                     middle = np.array((x + radius * a, height + radius * (up - 1), z))
                     half = radius * size * np.array((1, -1, 0))
-                    facing = (
-                        0.5 + (a * sun[0] + up * sun[1]) / 2 + rng.uniform(-0.3, 0.3)
-                    )
+                    facing = 0.5 + (a * sun[0] + up * sun[1]) / 2
+                    facing += rng.uniform(-0.3, 0.3)
                     self.paint((middle - half, middle + half), thing.colour, facing)
 
 

@@ -4,8 +4,7 @@ Nothing big is ever stored: a pixel depends only on its place and on the seed, s
 window is the same whichever way it is asked for. Only sums, products, quotients and
 square roots are used, which every machine rounds alike.
 
-    python -m tools.slide OUT --y 11000 --x 4200 --png
-    python -m tools.slide OUT --height 4096 --width 4096
+    python -m tools.slide OUT --y 11000 --x 4200
 """
 
 import argparse
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from tools.command import new_folder, run
 from tools.drawing import layered_noise, place_hash, value_noise
@@ -178,49 +176,23 @@ class Slide(_Source):
 
         A window that does not lie inside the slide raises ValueError.
         """
-        self.check_window(y, x, height, width)
+        bottom, right, _ = self.shape
+        if not (0 <= y < y + height <= bottom and 0 <= x < x + width <= right):
+            raise ValueError(
+                f"window of {height} x {width} pixels at y {y}, x {x} does not fit "
+                f"the slide of {bottom} x {right}: give a window of at least 1 x 1 "
+                "that lies inside"
+            )
         place = np.s_[y : y + height, x : x + width]
         return self[place], self.mask[place]
 
-    def check_window(self, y: int, x: int, height: int, width: int) -> None:
-        """Raise ValueError for a window that does not lie inside the slide."""
-        whole_height, whole_width, _ = self.shape
-        fits_down = 0 <= y < y + height <= whole_height
-        fits_across = 0 <= x < x + width <= whole_width
-        if not (fits_down and fits_across):
-            raise ValueError(
-                f"window of {height} x {width} pixels at y {y}, x {x} does not fit "
-                f"the slide of {whole_height} x {whole_width}: give a window of at "
-                "least 1 x 1 that lies inside"
-            )
 
-
-def write_window(
-    out: Path, *, png: bool, y: int, x: int, height: int, width: int, seed: int
-) -> None:
-    """Write image and mask of a window into a folder.
-
-    As two PNG, or as memory maps image.npy and mask.npy that are drawn a row of blocks
-    at a time. The folder appears only when both are whole.
-    """
-    slide = Slide(seed=seed)
-    slide.check_window(y, x, height, width)
+def write_window(out: Path, y: int, x: int, height: int, width: int, seed: int) -> None:
+    """Write image.png and mask.png of a window into a folder, both or none."""
+    image, mask = Slide(seed=seed).window(y, x, height, width)
     with new_folder(out) as part:
-        for name, source in (("image", slide), ("mask", slide.mask)):
-            if png:
-                pixels = source[y : y + height, x : x + width]
-                Image.fromarray(pixels).save(part / f"{name}.png")
-                continue
-            shape = (height, width, *source.shape[2:])
-            path = part / f"{name}.npy"
-            pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-            try:
-                for top in tqdm(range(0, height, BLOCK), desc=name, unit="block row"):
-                    rows = slice(y + top, y + min(top + BLOCK, height))
-                    pixels[top : top + BLOCK] = source[rows, x : x + width]
-            finally:
-                # An error would hold it open, and Windows removes no file that is open.
-                del pixels
+        Image.fromarray(image).save(part / "image.png")
+        Image.fromarray(mask).save(part / "mask.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,7 +203,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("out", type=Path, help="folder to write, new or empty")
-    add("--png", action="store_true", help="write image.png and mask.png, not .npy")
     add("--y", type=int, default=11_000, help="first row, pixels (11000)")
     add("--x", type=int, default=4_200, help="first column, pixels (4200)")
     add("--height", type=int, default=512, help="of the window, pixels (512)")

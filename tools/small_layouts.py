@@ -39,11 +39,8 @@ OTHERS = ("person", "bottle", "pottedplant")
 # How many kinds of contents there are: see `voc_contents`.
 NUM_KINDS = 6
 # Where the parts of a person are, as shares of its width and height.
-PARTS = (
-    ("head", (0.30, 0.00, 0.70, 0.29)),
-    ("foot", (0.25, 0.88, 0.50, 1.00)),
-    ("foot", (0.50, 0.88, 0.75, 1.00)),
-)
+FEET = ("foot", (0.25, 0.88, 0.50, 1.00)), ("foot", (0.50, 0.88, 0.75, 1.00))
+PARTS = (("head", (0.30, 0.00, 0.70, 0.29)), *FEET)
 
 
 def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
@@ -71,24 +68,16 @@ def as_python2(value: Any) -> bytes:
 
 
 def cifar_batch(label: str, per_class: int, first: int) -> dict[bytes, Any]:
-    """Draw a batch of CIFAR-10; the seeds of its pictures count from `first`.
-
-    data: uint8 (N, 3072), each row a picture's red, then green, then blue plane.
-    """
+    """Draw a batch of CIFAR-10; the seeds of its pictures count from `first`."""
     every = [number for number in range(len(CIFAR_CLASSES)) for _ in range(per_class)]
     labels = Draws(first).sample(every, len(every))
-    names = [CIFAR_CLASSES[number] for number in labels]
-    pictures = [
-        np.asarray(draw_scene((name,), first + place, CIFAR_SIZE)[0])
-        for place, name in enumerate(names)
-    ]
-    files = [f"{name}_s_{place:06d}.png" for place, name in enumerate(names, 1)]
-    return {
-        b"batch_label": label.encode(),
-        b"labels": labels,
-        b"data": np.stack(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1),
-        b"filenames": [file.encode() for file in files],
-    }
+    rows, files = [], []  # a row: a picture's red, then green, then blue plane
+    for place, name in enumerate(CIFAR_CLASSES[number] for number in labels):
+        picture, _ = draw_scene((name,), first + place, CIFAR_SIZE)
+        rows.append(np.asarray(picture).transpose(2, 0, 1).ravel())
+        files.append(f"{name}_s_{place + 1:06d}.png".encode())
+    texts = {b"batch_label": label.encode(), b"filenames": files}
+    return texts | {b"labels": labels, b"data": np.stack(rows)}
 
 
 def write_cifar10(

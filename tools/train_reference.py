@@ -58,12 +58,13 @@ def open_parts(folder: Path) -> list[ui.PairDataset]:
     """Open the three parts as tensors; only the first is augmented."""
     pairs, to_tensor = ui.find_pairs(folder), ui.ImageTargetToTensor()
     augmented = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
-    parts = split_parts(read_maps(folder))
+    parts, transforms = (
+        split_parts(read_maps(folder)),
+        (augmented, to_tensor, to_tensor),
+    )
     return [
         ui.PairDataset([pairs[i] for i in part], transform, cache=True)
-        for part, transform in zip(
-            parts, (augmented, to_tensor, to_tensor), strict=True
-        )
+        for part, transform in zip(parts, transforms, strict=True)
     ]
 
 
@@ -103,9 +104,8 @@ def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> Non
     (output / "reference_log.csv").write_bytes(log)
 
     system = ui.load_system(output / "reference.ckpt").eval()
-    for name, dataset in zip(
-        ("training", "validation", "test"), open_parts(pictures), strict=True
-    ):
+    names = ("training", "validation", "test")
+    for name, dataset in zip(names, open_parts(pictures), strict=True):
         dataset.transform = ui.ImageTargetToTensor()
         with torch.inference_mode():
             scores = [
