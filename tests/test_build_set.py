@@ -1,5 +1,6 @@
 """The set builder and the contact sheet, on small raw items made here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,7 @@ import pytest
 from PIL import Image
 
 from tools import build_set, contact_sheet
-from tools.raw_item import RawItem, load_item, save_item
-from tools.ui_classes import CLASS_IDS
+from tools.raw_item import CLASS_IDS, RawItem, load_item, save_item
 
 
 def raw_item(number: int, kind: str = "hud", game: str = "flare") -> RawItem:
@@ -36,7 +36,7 @@ def raw(tmp_path: Path) -> Path:
 
 def build(*words: object) -> int:
     options = ["--flare", "6", "--freedoom", "0", "--per-kind", "3"]
-    return build_set.main([*map(str, words), *options])
+    return build_set.main([*map(str, words[:2]), *options, *map(str, words[2:])])
 
 
 def test_raw_item_comes_back(tmp_path: Path) -> None:
@@ -46,10 +46,6 @@ def test_raw_item_comes_back(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(item[:3], back[:3], strict=True))
     assert back.meta == item.meta
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
-
-
-def test_disagreeing_mask_is_refused(tmp_path: Path) -> None:
-    save_item(raw_item(3), tmp_path / "one")
     Image.new("L", (640, 480)).save(tmp_path / "one/mask.png")
     with pytest.raises(ValueError, match="mark different pixels"):
         load_item(tmp_path / "one")
@@ -65,30 +61,29 @@ def test_shrinking_keeps_the_mask_exact() -> None:
 
 
 def test_set_is_built_and_built_again_the_same(raw: Path, tmp_path: Path) -> None:
-    assert build(raw, tmp_path / "a") == 0
-    assert build(raw, tmp_path / "b") == 0
-    names = sorted(path.name for path in (tmp_path / "a").rglob("*.*"))
-    assert len(names) == 6 * 3 + 1
-    for path in (tmp_path / "a").rglob("*.*"):
-        twin = tmp_path / "b" / path.relative_to(tmp_path / "a")
-        assert path.read_bytes() == twin.read_bytes()
-
-
-def test_classes_agree_with_target(raw: Path, tmp_path: Path) -> None:
-    build(raw, tmp_path / "set")
+    first, again = tmp_path / "a", tmp_path / "b"
+    assert build(raw, first) == build(raw, again) == 0
+    files = [path for path in first.rglob("*.*")]
+    assert len(files) == 6 * 3 + 1
+    for path in files:
+        assert path.read_bytes() == (again / path.relative_to(first)).read_bytes()
     for number in range(1, 7):
-        target = Image.open(tmp_path / f"set/{number}_target.jpg")
-        classes = Image.open(tmp_path / f"set/classes/{number}_classes.png")
+        target = Image.open(first / f"{number}_target.jpg")
+        classes = Image.open(first / f"classes/{number}_classes.png")
         assert np.array_equal(np.array(target) > 127, np.array(classes) > 0)
+    pictures = [Image.open(path).convert("RGB") for path in first.glob("*_input.png")]
+    assert len({picture.resize((8, 7)).tobytes() for picture in pictures}) == 6
 
 
-def test_near_duplicates_are_left_out(raw: Path, tmp_path: Path) -> None:
-    chosen = build_set.read_candidates(raw, [])
-    twin = build_set.shrink(raw_item(5), "flare_5")
-    assert build_set.looks_like_one_of(twin, chosen)
-    assert not build_set.looks_like_one_of(
-        build_set.shrink(raw_item(99), "flare_99"), chosen
+def test_near_duplicates_are_left_out() -> None:
+    first, again, other = (
+        build_set.shrink(raw_item(number, game="freedoom"), name)
+        for number, name in ((5, "a"), (5, "b"), (99, "c"))
     )
+    pictures = [first, replace(again, map="another"), other]
+    assert len(build_set.choose(pictures, 2, (9, 9), 9)) == 2
+    with pytest.raises(ValueError, match="only 2 of 3 pictures qualify among 3"):
+        build_set.choose(pictures, 3, (9, 9), 9)
 
 
 @pytest.mark.parametrize(
@@ -100,32 +95,34 @@ def test_near_duplicates_are_left_out(raw: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_wishes_are_one_line(raw, tmp_path, capsys, words, message) -> None:
-    arguments = [str(raw), str(tmp_path / "set"), "--flare", "6", "--freedoom", "0"]
     with pytest.raises(SystemExit) as stop:
-        build_set.main([*arguments, "--per-kind", "3", *words])
+        build(raw, tmp_path / "set", *words)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "set").exists()
 
 
-def test_a_full_folder_is_not_overwritten(raw: Path, tmp_path: Path, capsys) -> None:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set/mine.txt").write_text("keep me")
+def test_a_full_folder_is_replaced_only_on_demand(raw, tmp_path, capsys) -> None:
+    out = tmp_path / "set"
+    out.mkdir()
+    for name in ("mine.txt", "LICENSE.md"):
+        (out / name).write_text("keep me")
     with pytest.raises(SystemExit):
-        build(raw, tmp_path / "set")
+        build(raw, out)
     assert "--replace" in capsys.readouterr().err
-    assert (tmp_path / "set/mine.txt").read_text() == "keep me"
+    assert (out / "mine.txt").read_text() == "keep me"
+    assert build(raw, out, "--replace") == 0
+    assert (out / "LICENSE.md").read_text() == "keep me"
+    assert len(list(out.glob("*_input.png"))) == 6 and not (out / "mine.txt").exists()
 
 
 def test_contact_sheet_shows_every_pair(raw: Path, tmp_path: Path) -> None:
     build(raw, tmp_path / "set")
     assert contact_sheet.main([str(tmp_path / "set"), str(tmp_path / "s.png")]) == 0
-    sheet = Image.open(tmp_path / "s_1.png")
-    assert sheet.size == (2 * 3 * 260, 3 * (224 + 12 + 4))
-
-
-def test_contact_sheet_of_nothing_is_one_line(tmp_path: Path, capsys) -> None:
+    sheet = np.array(Image.open(tmp_path / "s_1.png"))
+    assert sheet.shape == (3 * (224 + 12 + 4), 2 * 3 * 260, 3)
+    sixth = Image.open(tmp_path / "set/6_input.png").convert("RGB")
+    assert np.array_equal(sheet[-228:-4, 780:1036], np.array(sixth))
     with pytest.raises(SystemExit) as stop:
-        contact_sheet.main([str(tmp_path), str(tmp_path / "s.png")])
+        contact_sheet.main([str(tmp_path / "raw"), str(tmp_path / "s.png")])
     assert stop.value.code == 2
-    assert "named like 1_input.png" in capsys.readouterr().err

@@ -6,27 +6,18 @@ import numpy as np
 import pytest
 
 from tools import flare_capture as flare
-from tools.raw_item import load_item
-from tools.ui_classes import CLASS_IDS
-
-
-def half_transparent_box(world: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Draw a box of alpha 128 on a world, on black and on white."""
-    drawn = [world.copy(), np.zeros_like(world), np.full_like(world, 255)]
-    for picture in drawn:
-        part = picture[2:5, 3:9]
-        part[:] = np.round(part * (127 / 255) + np.array([200, 40, 10]) * (128 / 255))
-    return tuple(drawn)
+from tools.raw_item import CLASS_IDS, load_item
 
 
 def test_matte_and_recomposition_of_a_known_box() -> None:
     world = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-    image, black, white = half_transparent_box(world)
+    image, black, white = world.copy(), np.zeros_like(world), np.full_like(world, 255)
     inside = np.zeros((8, 12), bool)
     inside[2:5, 3:9] = True
-    alpha = flare.matte(black, white)
-    assert (alpha[inside] == 128).all()
-    assert (alpha[~inside] == 0).all()
+    for picture in (image, black, white):  # a box of alpha 128
+        box = np.array([200, 40, 10]) * (128 / 255)
+        picture[inside] = np.round(picture[inside] * (127 / 255) + box)
+    assert np.array_equal(flare.matte(black, white), np.where(inside, 128, 0))
     assert np.abs(flare.recompose(world, black, white) - image).max() <= 1
 
 
@@ -37,30 +28,23 @@ def test_matte_sees_black_drawn_on_black() -> None:
     assert (flare.matte(world, white)[1:3] == 255).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("_ZN11MenuMiniMap6renderERK6FPoint", "minimap"),
-        ("_ZN13MenuActionBar6renderEv", "actionbar"),
-        ("_ZN10MenuTalker6renderEv", "dialog"),
-        ("_ZN10MenuHUDLog6renderEv", "message"),
-        ("_ZN13MenuInventory6renderEv", "window"),
-        ("overlay_01", "window"),
-    ],
-)
-def test_widgets_and_their_classes(name: str, expected: str) -> None:
-    assert flare.widget_class(name) == CLASS_IDS[expected]
-
-
-def test_the_last_overlay_is_the_cursor() -> None:
-    names = {1: "_ZN10MenuTalker6renderEv", 2: "overlay_01", 3: "overlay_02"}
-    table = flare.class_table(names)
-    assert table[:4].tolist() == [
-        0,
-        CLASS_IDS["dialog"],
-        CLASS_IDS["window"],
-        CLASS_IDS["cursor"],
-    ]
+def test_widgets_and_their_classes() -> None:
+    names = (
+        *("_ZN11MenuMiniMap6renderERK6FPoint", "_ZN13MenuActionBar6renderEv"),
+        *("_ZN10MenuTalker6renderEv", "_ZN10MenuHUDLog6renderEv"),
+        *("_ZN13MenuInventory6renderEv", "overlay_01", "overlay_02"),
+    )
+    expected = (
+        "minimap",
+        "actionbar",
+        "dialog",
+        "message",
+        "window",
+        "window",
+        "cursor",
+    )
+    table = flare.class_table(dict(enumerate(names, 1)))
+    assert table[:8].tolist() == [0, *(CLASS_IDS[name] for name in expected)]
 
 
 def test_scenes_are_dealt_evenly_and_repeatably() -> None:
@@ -78,13 +62,10 @@ def test_settings_are_replaced_line_by_line() -> None:
     assert changed == "pos=9,9\nxpos=3\nalign=left\n"
 
 
-def test_layouts_keep_bars_and_minimap_apart() -> None:
+def test_bars_keep_off_the_minimap_and_portraits_are_the_invented_ones() -> None:
     for seed in range(200):
         layout = flare.shuffled_layout(random.Random(seed))
         assert layout["hp"]["align"] != layout["minimap"]["align"]
-
-
-def test_portraits_are_the_invented_ones() -> None:
     assert len(flare.PORTRAITS) == 17
     assert not {"male05", "female05", "male07"} & set(flare.PORTRAITS)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.folders import new_folder
+from tools.command import new_folder
 
 
 def names(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tools.build_set import LEAST_DIALOG
-from tools.ui_classes import CLASS_IDS, CLASS_NAMES
+from tools.raw_item import CLASS_IDS, CLASS_NAMES
 from ui_segmentation_system import check_pairs
 
 FOLDER = Path(__file__).parents[1] / "test_inputs"

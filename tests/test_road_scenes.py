@@ -1,7 +1,5 @@
 """The road scenes: same pixels again, true masks, KITTI's names and colours."""
 
-import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,64 +7,42 @@ import pytest
 from PIL import Image
 
 from tools import road_scenes
-from tools.road_paint import shrink
-from tools.road_scenes import Scene, calibration, draw_view, main, render_scene
-from tools.road_world import (
+from tools.road_scenes import (
     CAMERA_HEIGHT,
-    CATEGORIES,
     FRAMES_PER_DRIVE,
-    box,
-    draw_drive,
-    make_car,
+    LANES,
+    Drive,
+    Scene,
+    Thing,
+    calibration,
+    draw_view,
+    main,
     make_view,
-    trace,
+    paint_target,
+    render_scene,
 )
 
 SIZE = (138, 42)
-KITTI_COLOURS = {(255, 0, 0), (255, 0, 255), (0, 0, 0)}
 
 
 def render_with(things: tuple, category: str, frame: int) -> Scene:
     """Render a frame whose drive has only these things."""
     view = make_view(1, category, frame, SIZE)
-    return draw_view(replace(view, drive=replace(view.drive, things=things)))
+    view.drive.things = things
+    return draw_view(view)
 
 
-def find_frame(left_out: str) -> tuple[str, int]:
-    """Find a category and the third frame of a drive with this part left out."""
-    for category in CATEGORIES:
-        for drive in range(5):
-            if draw_drive(1, category, drive).left_out == left_out:
-                return category, drive * FRAMES_PER_DRIVE + 2
-    raise AssertionError(left_out)
-
-
-def read_calibration(text: str) -> dict[str, np.ndarray]:
-    """Read KITTI's `name: numbers` lines."""
-    pairs = (line.split(": ") for line in text.splitlines())
-    return {name: np.array(values.split(), float) for name, values in pairs}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("roads") / "made"
-    sizes = ["--width", str(SIZE[0]), "--height", str(SIZE[1])]
-    assert main([str(out), "--count", "7", "--seed", "3", *sizes]) == 0
-    return out
-
-
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", LANES)
 def test_same_arguments_give_the_same_pixels(category: str) -> None:
     first, again = (render_scene(5, category, 2, *SIZE) for _ in range(2))
-    for one, other in zip(first, again, strict=True):
-        assert np.array_equal(one, other)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     for changed in ((6, category, 2), (5, category, 3)):
         assert not np.array_equal(first.image, render_scene(*changed, *SIZE).image)
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
-def test_masks_fit_together(category: str) -> None:
-    for frame in (0, 5, 10):
+@pytest.mark.parametrize("category", LANES)
+def test_masks_fit_together_and_things_only_take_road_away(category: str) -> None:
+    for frame in (0, 5, 10, 12):
         scene = render_scene(1, category, frame, *SIZE)
         assert scene.image.shape == (SIZE[1], SIZE[0], 3)
         assert scene.image.dtype == np.uint8
@@ -75,59 +51,43 @@ def test_masks_fit_together(category: str) -> None:
         assert scene.lane.any()
         assert not (scene.lane & ~scene.road).any()
         assert not (scene.ignored & scene.road).any()
-
-
-@pytest.mark.parametrize("category", CATEGORIES)
-def test_things_only_take_road_away(category: str) -> None:
-    full = render_scene(1, category, 12, *SIZE)
-    bare = render_with((), category, 12)
-    assert not (full.road & ~bare.road).any()
-    assert not (full.ignored & ~bare.ignored).any()
-    hidden = bare.road & ~full.road
-    assert hidden.any()
-    changed = (full.image != bare.image).any(-1)
-    assert changed[hidden].mean() > 0.95
+        bare = render_with((), category, frame)
+        assert not (scene.road & ~bare.road).any()
+        assert not (scene.ignored & ~bare.ignored).any()
+        hidden = bare.road & ~scene.road
+        assert hidden.any()
+        changed = (scene.image != bare.image).any(-1)
+        assert changed[hidden].mean() > 0.95
 
 
 def test_a_car_hides_the_road_where_it_stands() -> None:
     view = make_view(1, "um", 0, SIZE)
-    car = make_car(np.random.default_rng(0), 12, view.drive.ego_across, 0)
-    bare = render_with((), "um", 0)
-    full = render_with((car,), "um", 0)
+    grey, size = np.array((90, 90, 90)), (1.78, 1.5, 4.2)
+    car = Thing("car", 12, view.drive.ego_across, size, grey)
+    bare, full = render_with((), "um", 0), render_with((car,), "um", 0)
     x, z = view.place(car)
-    z -= 2.1
-    column = int(view.centre[0] + view.focal * x / z)
-    row = int(view.horizon + view.focal * (CAMERA_HEIGHT - 0.5) / z)
-    assert bare.road[row, column]
-    assert bare.lane[row, column]
-    assert not full.road[row, column]
+    column, row = view.project([(x, 0.5, z - 2.1)])[0]
+    assert row == pytest.approx(
+        view.horizon + view.focal * (CAMERA_HEIGHT - 0.5) / (z - 2.1)
+    )
+    place = int(row), int(column)
+    assert bare.road[place] and bare.lane[place] and not full.road[place]
     gone = np.argwhere(bare.road & ~full.road)
     widest = np.ptp(gone[:, 1]) + 1
-    assert widest == pytest.approx(view.focal * 1.78 / z, abs=2)
-
-
-def test_a_ray_meets_the_face_of_a_box() -> None:
-    solid = box((2, 3, 4), 0)
-    sideways = np.array([0.0, 0.9, 1.1])
-    origin = (sideways, np.ones(3), np.full(3, -10.0))
-    distance, face = trace(solid, origin, (0.0, 0.0, 1.0))
-    assert distance[0] == distance[1] == 8
-    assert face.tolist() == [2, 2, -1]
-    distance, face = trace(solid, (0.0, 5.0, 0.0), (0.0, -1.0, 0.0))
-    assert (float(distance), int(face)) == (2, 4)
-    assert int(trace(solid, (0.0, 5.0, 0.0), (0.0, 1.0, 0.0))[1]) == -1
-
-
-def test_shrinking_takes_means() -> None:
-    values = np.arange(36.0).reshape(6, 6)
-    assert shrink(values).tolist() == [[7, 10], [25, 28]]
+    assert widest == pytest.approx(view.focal * 1.78 / (z - 2.1), abs=2)
+    behind = Thing("car", -6, view.drive.ego_across, size, grey)
+    assert np.array_equal(render_with((behind,), "um", 0).road, bare.road)
 
 
 @pytest.mark.parametrize("frame", [0, 6, 13])
 def test_the_calibration_puts_the_lane_where_it_is(frame: int) -> None:
     view = make_view(1, "um", frame, SIZE)
+    pairs = (line.split(": ") for line in calibration(view).splitlines())
+    rows = {name: np.array(values.split(), float) for name, values in pairs}
+    moves = ("Tr_velo_to_cam", "Tr_imu_to_velo", "Tr_cam_to_road")
+    sizes = dict.fromkeys(("P0", "P1", "P2", "P3", *moves), 12) | {"R0_rect": 9}
+    assert {name: len(values) for name, values in rows.items()} == sizes
     scene = render_with((), "um", frame)
-    rows = read_calibration(calibration(view))
     to_road = np.vstack((rows["Tr_cam_to_road"].reshape(3, 4), (0, 0, 0, 1)))
     for across, lane in ((-0.4, 0), (0.4, 1), (view.drive.lane_width + 0.4, 0)):
         x = float(view.road_x(8.0)) + across
@@ -136,17 +96,8 @@ def test_the_calibration_puts_the_lane_where_it_is(frame: int) -> None:
         assert scene.lane[int(v / w), int(u / w)] == lane
 
 
-def test_calibration_names_what_kitti_names() -> None:
-    view = make_view(1, "uu", 0, SIZE)
-    rows = read_calibration(calibration(view))
-    sizes = {name: len(values) for name, values in rows.items()}
-    moves = ("Tr_velo_to_cam", "Tr_imu_to_velo", "Tr_cam_to_road")
-    assert sizes == dict.fromkeys(("P0", "P1", "P2", "P3", *moves), 12) | {"R0_rect": 9}
-
-
 def test_a_drive_goes_on_and_the_next_is_another() -> None:
-    views = [make_view(1, "umm", frame, SIZE) for frame in range(FRAMES_PER_DRIVE + 1)]
-    same, other = views[:-1], views[-1]
+    *same, other = (make_view(1, "umm", n, SIZE) for n in range(FRAMES_PER_DRIVE + 1))
     assert {view.drive.seed for view in same} == {same[0].drive.seed}
     assert np.ptp(np.diff([view.start for view in same])) < 1e-9
     assert 2 < same[1].start < 5
@@ -154,65 +105,43 @@ def test_a_drive_goes_on_and_the_next_is_another() -> None:
     assert other.start == 0
 
 
-def test_two_drives_in_five_leave_something_out() -> None:
-    for category in CATEGORIES:
-        left_out = [bool(draw_drive(1, category, n).left_out) for n in range(5)]
-        assert sum(left_out) == 2
+def test_what_is_left_out_is_ignored_in_two_drives_of_five() -> None:
+    for category in LANES:
+        left_out = [Drive(1, category, number).left_out for number in range(5)]
+        assert sum(map(bool, left_out)) == 2
+        for number, what in enumerate(left_out):
+            scene = render_with((), category, number * FRAMES_PER_DRIVE + 2)
+            assert scene.ignored.any() == bool(what)
+            if what == "far":
+                lowest = np.argwhere(scene.ignored)[:, 0].max()
+                assert lowest <= np.argwhere(scene.road)[:, 0].min() + 1
 
 
-@pytest.mark.parametrize(("left_out", "seen"), [("far", 1), ("mouth", 1), ("", 0)])
-def test_ignored_pixels_are_where_they_should_be(left_out: str, seen: int) -> None:
-    scene = render_with((), *find_frame(left_out))
-    assert scene.ignored.any() == seen
-    if left_out == "far":
-        assert (
-            np.argwhere(scene.ignored)[:, 0].max()
-            <= np.argwhere(scene.road)[:, 0].min() + 1
-        )
-
-
-def test_files_follow_the_layout(folder: Path) -> None:
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
-    expected = {"drives.csv"}
-    for index in range(7):
-        category, number = CATEGORIES[index % 3], f"{index // 3:06d}"
-        kinds = ("road", "lane") if category == "um" else ("road",)
-        expected |= {
-            f"training/image_2/{category}_{number}.png",
-            f"training/calib/{category}_{number}.txt",
-            *(f"training/gt_image_2/{category}_{k}_{number}.png" for k in kinds),
+def test_files_follow_the_layout_and_hold_what_was_rendered(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    sizes = ["--width", str(SIZE[0]), "--height", str(SIZE[1])]
+    assert main([str(folder), "--count", "7", "--seed", "3", *sizes]) == 0
+    drives, expected = ["category,number,drive"], {"drives.csv"}
+    for place in range(7):
+        category, number = list(LANES)[place % 3], f"{place // 3:06d}"
+        drives.append(f"{category},{number},{category}_00")
+        scene = render_scene(3, category, place // 3, *SIZE)
+        pictures = {
+            f"training/image_2/{category}_{number}.png": scene.image,
+            f"training/gt_image_2/{category}_road_{number}.png": paint_target(
+                scene.road, scene.ignored
+            ),
         }
-    assert files == expected
-
-
-def test_files_hold_what_was_rendered(folder: Path) -> None:
-    for path in (folder / "training" / "image_2").iterdir():
-        category, number = path.stem.split("_")
-        scene = render_scene(3, category, int(number), *SIZE)
-        picture = Image.open(path)
-        assert picture.mode == "RGB"
-        assert np.array_equal(np.asarray(picture), scene.image)
-        name = f"{category}_road_{number}.png"
-        target = np.asarray(Image.open(folder / "training" / "gt_image_2" / name))
-        assert {tuple(c) for c in np.unique(target.reshape(-1, 3), axis=0)} <= (
-            KITTI_COLOURS
-        )
-        assert np.array_equal((target == (255, 0, 255)).all(-1), scene.road)
-        assert np.array_equal((target == (0, 0, 0)).all(-1), scene.ignored)
-
-
-def test_the_lane_file_holds_the_lane(folder: Path) -> None:
-    path = folder / "training" / "gt_image_2" / "um_lane_000001.png"
-    lane = (np.asarray(Image.open(path)) == (255, 0, 255)).all(-1)
-    assert np.array_equal(lane, render_scene(3, "um", 1, *SIZE).lane)
-
-
-def test_drives_are_listed(folder: Path) -> None:
-    with (folder / "drives.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
-    assert len(rows) == 7
-    assert rows[0] == {"category": "um", "number": "000000", "drive": "um_00"}
-    assert rows[-1] == {"category": "um", "number": "000002", "drive": "um_00"}
+        if category == "um":
+            name = f"training/gt_image_2/um_lane_{number}.png"
+            pictures[name] = paint_target(scene.lane, scene.ignored)
+        for name, pixels in pictures.items():
+            assert np.array_equal(np.asarray(Image.open(folder / name)), pixels)
+        expected |= {*pictures, f"training/calib/{category}_{number}.txt"}
+    kinds = np.array([[True, False, False]]), np.array([[False, False, True]])
+    assert paint_target(*kinds).tolist() == [[[255, 0, 255], [255, 0, 0], [0, 0, 0]]]
+    assert (folder / "drives.csv").read_text().splitlines() == drives
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == expected
 
 
 @pytest.mark.parametrize(
@@ -232,33 +161,21 @@ def test_bad_arguments_are_refused(arguments: tuple, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--count", "0"], "--count 0: expected 1 or more"),
-        (["--seed", "-3"], "seed -3"),
-        (["--width", "10"], "size (10, 125)"),
+        (["new", "--count", "0"], "--count 0: expected 1 or more"),
+        (["new", "--seed", "-3"], "seed -3"),
+        (["new", "--width", "10"], "size (10, 125)"),
+        ([".", "--count", "1"], ".: is a folder that is not empty"),
     ],
 )
 def test_the_command_says_what_is_wrong(
-    options: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    options: list[str], message: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path / "new"), *options])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_with_files_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(SystemExit):
-        main([str(tmp_path), "--count", "1"])
-    assert f"{tmp_path}: is a folder that is not empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -268,7 +185,7 @@ def test_scenes_appear_all_or_not_at_all(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(road_scenes, "save_frame", stop)
+    monkeypatch.setattr(road_scenes, "calibration", stop)
     with pytest.raises(KeyboardInterrupt):
         main([str(tmp_path / "new"), "--count", "1"])
     assert list(tmp_path.iterdir()) == []

@@ -24,10 +24,6 @@ PLAIN = (str, int, float, bool, type(None), tuple)
 NEVER_SEEN = "42_input.png"  # a dialog, a third of the picture
 LARGEST_BYTES = 5_000_000
 
-needs_reference = pytest.mark.skipif(
-    not ui.REFERENCE.is_file(), reason="the reference checkpoint is not there"
-)
-
 
 def write_index(folder: Path, maps: dict[int, str]) -> None:
     items = [{"id": key, "map": name} for key, name in maps.items()]
@@ -35,18 +31,16 @@ def write_index(folder: Path, maps: dict[int, str]) -> None:
 
 
 @pytest.fixture
-def folder(make_pairs: MakePairs) -> Path:
-    """Eight pairs of 48x32, two of each map; the index lists the last one first."""
+def folder(make_pairs: MakePairs, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eight pairs of 48x32, two of each map; the index lists the last one first.
+
+    The tool passes once over pictures of that size.
+    """
+    monkeypatch.setattr(train_reference, "REPEATS", 1)
+    monkeypatch.setattr(train_reference, "SIZE", SMALL)
     pairs = make_pairs(8, SMALL[::-1])
     write_index(pairs, {key: f"map_{(key - 1) // 2}" for key in range(8, 0, -1)})
     return pairs
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the tool pass once over pictures of 48x32."""
-    monkeypatch.setattr(train_reference, "REPEATS", 1)
-    monkeypatch.setattr(train_reference, "SIZE", SMALL)
 
 
 def options(folder: Path, output: Path) -> list[str]:
@@ -59,25 +53,14 @@ def run(folder: Path, output: Path, *more: str) -> dict[str, Any]:
     return ui.read_checkpoint(output / "reference.ckpt")
 
 
-# The split
-
-
 @pytest.mark.parametrize("maps", [MAPS, MAPS[::-1], list("abcdabcd"), list("abc")])
-def test_no_map_is_in_two_parts(maps: list[str]) -> None:
+def test_no_map_is_in_two_parts_and_each_picture_in_one(maps: list[str]) -> None:
     parts = split_parts(maps)
     names = [{maps[i] for i in part} for part in parts]
     assert all(parts)
     assert len(set.union(*names)) == sum(map(len, names))
-
-
-@pytest.mark.parametrize("maps", [MAPS, MAPS[::-1], list("abcdabcd"), list("abc")])
-def test_each_picture_is_in_one_part(maps: list[str]) -> None:
-    train, val, test = split_parts(maps)
+    train, val, test = parts
     assert sorted(train + val + test) == list(range(len(maps)))
-
-
-def test_sizes_of_the_parts() -> None:
-    assert [len(part) for part in split_parts(MAPS)] == [84, 6, 30]
 
 
 def test_test_part_is_that_of_the_lesson() -> None:
@@ -93,9 +76,7 @@ def test_maps_come_in_the_order_of_the_pairs(folder: Path) -> None:
         shutil.copy(folder / f"1_{kind}.png", folder / f"10_{kind}.png")
     maps = {10: "last", **{key: f"map_{key}" for key in range(8, 0, -1)}}
     write_index(folder, maps)
-    keys = [int(image.name.split("_")[0]) for image, _ in ui.find_pairs(folder)]
-    assert keys == [*range(1, 9), 10]
-    assert read_maps(folder) == [maps[key] for key in keys]
+    assert read_maps(folder) == [maps[key] for key in (*range(1, 9), 10)]
 
 
 def test_only_training_pictures_are_augmented(folder: Path) -> None:
@@ -104,15 +85,12 @@ def test_only_training_pictures_are_augmented(folder: Path) -> None:
         assert torch.equal(first.image, again.image) == (place > 0)
 
 
-# The command
-
-
-@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("more", [(), ("--fast",)])
 def test_command_keeps_plain_weights_and_the_log(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys, more: tuple[str, ...]
 ) -> None:
     output = tmp_path / "new" / "checkpoints"
-    kept = run(folder, output)
+    kept = run(folder, output, *more)
     names = {path.name for path in output.iterdir()}
     assert names == {"reference.ckpt", "reference_log.csv"}
     assert kept.keys() == KEPT
@@ -125,39 +103,25 @@ def test_command_keeps_plain_weights_and_the_log(
     lines = capsys.readouterr().out.splitlines()
     counts = [line.split(" pictures, IoU ")[0] for line in lines[-3:]]
     assert counts == ["training: 4", "validation: 2", "test: 2"]
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("more", [(), ("--fast",)])
-def test_load_system_reads_what_the_command_wrote(
-    folder: Path, tmp_path: Path, more: tuple[str, ...]
-) -> None:
-    run(folder, tmp_path / "out", *more)
-    system = ui.load_system(tmp_path / "out" / "reference.ckpt")
+    system = ui.load_system(output / "reference.ckpt")
     assert system.hparams.image_size == SMALL
     assert system.hparams.get("fast", False) == bool(more)
     assert system.predict_mask(draw_image(9, (70, 50))).shape == (50, 70)
 
 
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("part", "is_same"), [(2, True), (0, False)])
-def test_weights_do_not_depend_on_test_pictures(
-    folder: Path, tmp_path: Path, part: int, is_same: bool
-) -> None:
-    """Other test pictures, same weights; the second case shows that pictures matter."""
-    before = run(folder, tmp_path / "before")["state_dict"]
-    pairs = ui.find_pairs(folder)
-    for place in split_parts(read_maps(folder))[part]:
-        image = draw_image(100 + place, SMALL[::-1]).rotate(180)
-        image.save(pairs[place][0])
-        find_box(image).save(pairs[place][1])
-    after = run(folder, tmp_path / "after")["state_dict"]
-    assert before.keys() == after.keys()
-    assert all(before[key].equal(after[key]) for key in before) == is_same
-
-
-def remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder)
+def test_weights_do_not_depend_on_test_pictures(folder: Path, tmp_path: Path) -> None:
+    """Other test pictures, same weights; other training pictures, other weights."""
+    parts, weights = split_parts(read_maps(folder)), []
+    for number, part in enumerate(((), parts[2], parts[0])):
+        for place in part:
+            image = draw_image(100 + place, SMALL[::-1]).rotate(180)
+            image_path, target_path = ui.find_pairs(folder)[place]
+            image.save(image_path)
+            find_box(image).save(target_path)
+        weights.append(run(folder, tmp_path / str(number))["state_dict"])
+    before, unseen, seen = weights
+    assert all(before[key].equal(unseen[key]) for key in before)
+    assert not all(before[key].equal(seen[key]) for key in before)
 
 
 def remove_pictures(folder: Path) -> None:
@@ -165,72 +129,46 @@ def remove_pictures(folder: Path) -> None:
         path.unlink()
 
 
-def remove_index(folder: Path) -> None:
-    (folder / "index.json").unlink()
+def damage_pictures(folder: Path) -> None:
+    for path in folder.glob("*_input.png"):
+        path.write_bytes(path.read_bytes()[:600])
 
 
 def cut_index(folder: Path) -> None:
     (folder / "index.json").write_text('{"items": [', encoding="utf-8")
 
 
-def one_map(folder: Path) -> None:
-    write_index(folder, dict.fromkeys(range(1, 9), "cave"))
-
-
-BAD = [
-    (remove_folder, "there is no such folder"),
-    (remove_pictures, "holds no pairs"),
-    (remove_index, "index.json"),
-    (cut_index, "Expecting value"),
-    (one_map, "expected at least 2"),
-]
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("spoil", "message"), BAD)
-def test_bad_folder_gives_one_line(
-    spoil: Callable[[Path], None],
-    message: str,
-    folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "there is no such folder"),
+        (remove_pictures, "holds no pairs"),
+        (damage_pictures, "_input.png: damaged or cut short"),
+        (lambda folder: (folder / "index.json").unlink(), "index.json"),
+        (cut_index, "Expecting value"),
+        (
+            lambda folder: write_index(folder, dict.fromkeys(range(1, 9), "cave")),
+            "expected at least 2",
+        ),
+    ],
+)
+def test_bad_folder_ends_with_one_line(
+    spoil: Callable[[Path], None], message: str, folder: Path, tmp_path: Path, capsys
 ) -> None:
     spoil(folder)
-    output = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        main(options(folder, output))
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m tools.train_reference: ")
-    assert message in line
-    assert not output.exists()
-
-
-@pytest.mark.usefixtures("small")
-def test_damaged_pictures_end_the_training(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for path in folder.glob("*_input.png"):
-        path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(SystemExit) as stop:
         main(options(folder, tmp_path / "out"))
     assert stop.value.code == 2
-    line = capsys.readouterr().err.splitlines()[-1]  # after the progress bar
-    assert "_input.png: damaged or cut short" in line
+    line = capsys.readouterr().err.splitlines()[-1]  # after a progress bar
+    assert line.startswith("python -m tools.train_reference: ")
+    assert message in line
     assert not (tmp_path / "out").exists()
 
 
-# The checkpoint that the project keeps
-
-
-@needs_reference
-def test_reference_holds_plain_values_and_is_small() -> None:
+@pytest.mark.skipif(not ui.REFERENCE.is_file(), reason="no reference checkpoint")
+def test_reference_is_small_and_finds_the_interface_on_a_map_it_never_saw() -> None:
     assert ui.read_checkpoint(ui.REFERENCE).keys() == KEPT
     assert ui.REFERENCE.stat().st_size < LARGEST_BYTES
-
-
-@needs_reference
-def test_reference_finds_the_interface_on_a_map_it_never_saw() -> None:
     pairs = ui.find_pairs(train_reference.PICTURES)
     place = [image.name for image, _ in pairs].index(NEVER_SEEN)
     assert place in split_parts(read_maps(train_reference.PICTURES))[2]

@@ -12,20 +12,19 @@ import random
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from tools.raw_item import RawItem, load_item
-from tools.ui_classes import CLASS_IDS, CLASS_NAMES, save_classes
+from tools.command import new_folder, run
+from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_classes
+from ui_segmentation_system import overlay
 
 WIDTH, HEIGHT = 256, 224
-KEPT_FILES = ("LICENSE.md",)
-
 LEAST_UI, MOST_UI = 0.01, 0.82
 # Mean grey of the world where it can be seen; below, a reader sees a black picture.
 LEAST_GREY = 18
@@ -70,23 +69,30 @@ class Candidate:
         return float(self.image[~self.mask].mean()) if not self.mask.all() else 0.0
 
     @property
-    def thumbnail(self) -> np.ndarray:
-        small = Image.fromarray(self.image).resize((32, 28), Image.Resampling.BOX)
-        return np.asarray(small, dtype=float)
+    def fault(self) -> str | None:
+        """Why the picture cannot be used, or None."""
+        if not LEAST_UI <= self.ui_fraction <= MOST_UI:
+            return "too little or too much interface"
+        if self.world_grey < LEAST_GREY:
+            return "too dark"
+        if self.scene.startswith("dialog") and not self.shows_dialog:
+            return "hardly any dialogue in a dialogue scene"
+        return None
 
+    @property
+    def beauty(self) -> float:
+        """How far up it comes: bright ones, and those with a third of interface."""
+        return min(self.world_grey, 90) + 60 * (1 - abs(self.ui_fraction - 1 / 3))
 
-# --- Shrinking ------------------------------------------------------------------------
-
-
-def choose_box(item: RawItem, rng: random.Random) -> tuple[int, int, int, int]:
-    """Choose what to keep of a frame: all of it, or exactly twice the final size."""
-    height, width = item.classes.shape
-    if item.meta["game"] != "flare" or rng.random() < 0.5:
-        return 0, 0, width, height
-    free_x, free_y = width - 2 * WIDTH, height - 2 * HEIGHT
-    left = rng.choice([0, free_x, rng.randint(0, free_x)])
-    top = rng.choice([0, free_y, rng.randint(0, free_y)])
-    return left, top, left + 2 * WIDTH, top + 2 * HEIGHT
+    def looks_like(self, other: "Candidate") -> bool:
+        """Tell whether another picture is nearly the same."""
+        one, two = (
+            np.asarray(
+                Image.fromarray(image).resize((32, 28), Image.Resampling.BOX), float
+            )
+            for image in (self.image, other.image)
+        )
+        return np.abs(one - two).mean() < LEAST_DIFFERENCE
 
 
 def coverage(mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -96,68 +102,45 @@ def coverage(mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def shrink(item: RawItem, name: str) -> Candidate:
-    """Shrink by area averages; a pixel is interface where half of it is covered."""
-    box = choose_box(item, random.Random(name))
+    """Shrink by area averages; a pixel is interface where half of it is covered.
+
+    All of a frame is kept, or of every other frame of Flare twice the final size.
+    """
+    rng, (height, width) = random.Random(name), item.classes.shape
+    box = (0, 0, width, height)
+    if item.meta["game"] == "flare" and rng.random() >= 0.5:
+        free_x, free_y = width - 2 * WIDTH, height - 2 * HEIGHT
+        left = rng.choice([0, free_x, rng.randint(0, free_x)])
+        top = rng.choice([0, free_y, rng.randint(0, free_y)])
+        box = (left, top, left + 2 * WIDTH, top + 2 * HEIGHT)
     image = Image.fromarray(item.image).crop(box)
     image = np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
     shares = [coverage(item.classes == k, box) for k in range(1, len(CLASS_NAMES))]
-    classes = np.argmax(shares, axis=0) + 1
+    classes = (np.argmax(shares, axis=0) + 1).astype(np.uint8)
     classes[coverage(item.mask, box) < 0.5] = 0
-    meta = item.meta
-    return Candidate(
-        name, meta["game"], meta["kind"], meta["map"], image, classes.astype(np.uint8)
-    )
-
-
-# --- Choosing -------------------------------------------------------------------------
-
-
-def fault(candidate: Candidate) -> str | None:
-    """Say why a picture cannot be used, or None."""
-    if not LEAST_UI <= candidate.ui_fraction <= MOST_UI:
-        return "too little or too much interface"
-    if candidate.world_grey < LEAST_GREY:
-        return "too dark"
-    if candidate.scene.startswith("dialog") and not candidate.shows_dialog:
-        return "hardly any dialogue in a dialogue scene"
-    return None
-
-
-def beauty(candidate: Candidate) -> float:
-    """Rank pictures: bright ones first, and those with a third of interface."""
-    share = candidate.ui_fraction
-    return min(candidate.world_grey, 90) + 60 * (1 - abs(share - 1 / 3))
-
-
-def looks_like_one_of(candidate: Candidate, chosen: Sequence[Candidate]) -> bool:
-    """Tell whether a chosen picture is nearly the same."""
-    thumbnail = candidate.thumbnail
-    return any(
-        np.abs(thumbnail - other.thumbnail).mean() < LEAST_DIFFERENCE
-        for other in chosen
-    )
+    facts = (item.meta[key] for key in ("game", "kind", "map"))
+    return Candidate(name, *facts, image, classes)
 
 
 def choose(
-    candidates: Sequence[Candidate],
-    number: int,
-    quota: Callable[[str], int],
-    per_map: int,
+    candidates: Sequence[Candidate], number: int, quotas: tuple[int, int], per_map: int
 ) -> list[Candidate]:
-    """Take the best, all quotas filling evenly; raises ValueError if too few do."""
-    ranked = sorted(candidates, key=beauty, reverse=True)
+    """Take the best, all quotas filling evenly; raises ValueError if too few do.
+
+    quotas: how many dialogues at most, and how many of any other kind.
+    """
+    ranked = sorted(candidates, key=lambda candidate: candidate.beauty, reverse=True)
     chosen: list[Candidate] = []
     kinds: Counter[str] = Counter()
     maps: Counter[str] = Counter()
     for round_number in range(1, ROUNDS + 1):
         for candidate in ranked:
+            quota = quotas[candidate.kind != "dialog"] * round_number / ROUNDS
             if (
                 len(chosen) < number
-                and candidate not in chosen
-                and kinds[candidate.kind]
-                < quota(candidate.kind) * round_number / ROUNDS
+                and kinds[candidate.kind] < quota
                 and maps[candidate.map] < per_map
-                and not looks_like_one_of(candidate, chosen)
+                and not any(map(candidate.looks_like, chosen))  # nor is chosen itself
             ):
                 chosen.append(candidate)
                 kinds[candidate.kind] += 1
@@ -174,18 +157,15 @@ def order(chosen: Sequence[Candidate], first: str | None) -> list[Candidate]:
     """Shuffle, but begin with the picture named, or else the clearest dialogue."""
     rest = sorted(chosen, key=lambda candidate: candidate.name)
     random.Random(1).shuffle(rest)
-    dialogs = [candidate for candidate in rest if candidate.shows_dialog]
     if first:
-        opening = next((c for c in rest if c.name == first), None)
-        if opening is None:
+        clear = [candidate for candidate in rest if candidate.name == first]
+        if not clear:
             raise ValueError(f"--first {first}: not among the chosen pictures")
     else:
-        opening = max((c for c in dialogs if 0.2 <= c.ui_fraction <= 0.35), key=beauty)
+        clear = [c for c in rest if c.shows_dialog and 0.2 <= c.ui_fraction <= 0.35]
+    opening = max(clear, key=lambda candidate: candidate.beauty)
     rest.remove(opening)
     return [opening, *rest]
-
-
-# --- Writing --------------------------------------------------------------------------
 
 
 def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object]:
@@ -207,69 +187,70 @@ def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object
     }
 
 
-def write_set(chosen: Sequence[Candidate], out: Path) -> None:
-    """Write the whole set beside OUT and move it into place; OUT's licence stays."""
-    beside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    (beside / "classes").mkdir(parents=True)
-    items = [
-        write_pair(candidate, number, beside)
-        for number, candidate in enumerate(tqdm(chosen, unit="pair"), 1)
-    ]
-    index = {"class_names": CLASS_NAMES, "items": items}
-    (beside / "index.json").write_text(json.dumps(index, indent=1) + "\n")
-    for name in KEPT_FILES:
-        if (out / name).exists():
-            shutil.copy(out / name, beside)
-    if out.exists():
-        shutil.rmtree(out)
-    beside.rename(out)
+def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
+    """Draw picture, mask and overlay of each, two in a row, under their names."""
+    rows = -(-len(candidates) // 2)
+    sheet = Image.new("RGB", (2 * 3 * WIDTH, rows * (HEIGHT + 12)), "white")
+    for number, candidate in enumerate(candidates):
+        left, top = number % 2 * 3 * WIDTH, number // 2 * (HEIGHT + 12)
+        ImageDraw.Draw(sheet).text((left, top), candidate.name, fill="black")
+        image, mask = Image.fromarray(candidate.image), Image.fromarray(candidate.mask)
+        for place, shown in enumerate((image, mask, overlay(image, candidate.mask))):
+            sheet.paste(shown, (left + place * WIDTH, top + 12))
+    return sheet
 
 
-def read_candidates(raw: Path, rejected: Sequence[str]) -> list[Candidate]:
-    """Shrink every raw item below a folder but those rejected by eye."""
+def build(
+    raw: Path,
+    out: Path,
+    *,
+    flare: int,
+    freedoom: int,
+    dialogs: int,
+    per_kind: int,
+    per_map: int,
+    first: str | None,
+    reject: Sequence[str],
+    replace: bool,
+    sheet: Path | None,
+) -> None:
+    """Build the whole set, and print a line that sums it up; OUT's licence stays."""
+    if out.exists() and any(out.iterdir()) and not replace:
+        raise FileExistsError(f"{out} is not empty; pass --replace to write it anew")
     folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")
-    unknown = set(rejected) - {folder.name for folder in folders}
+    unknown = set(reject) - {folder.name for folder in folders}
     if unknown:
         raise ValueError(f"--reject: no raw items of these names: {sorted(unknown)}")
-    return [
+    candidates = [
         shrink(load_item(folder), folder.name)
         for folder in tqdm(folders, unit="item")
-        if folder.name not in rejected
+        if folder.name not in reject
     ]
-
-
-def check_out(out: Path, replace: bool) -> None:
-    """Raise FileExistsError if OUT holds something and may not be replaced."""
-    if out.exists() and any(out.iterdir()) and not replace:
-        raise FileExistsError(f"{out} is not empty; pass --replace to write it anew")
-
-
-def build(options: argparse.Namespace) -> str:
-    """Build the set. Returns one line that sums it up."""
-    check_out(options.out, options.replace)
-    candidates = read_candidates(options.raw, options.reject)
-    faults = Counter(filter(None, map(fault, candidates)))
-    usable = [candidate for candidate in candidates if not fault(candidate)]
-
-    def quota(kind: str) -> int:
-        return options.dialogs if kind == "dialog" else options.per_kind
-
+    faults = Counter(candidate.fault for candidate in candidates if candidate.fault)
     chosen = []
-    for game, number, per_map in (
-        ("flare", options.flare, options.per_map),
-        ("freedoom", options.freedoom, 1),
-    ):
-        of_game = [candidate for candidate in usable if candidate.game == game]
-        chosen += choose(of_game, number, quota, per_map)
-    chosen = order(chosen, options.first)
-    write_set(chosen, options.out)
+    for game, number, most in (("flare", flare, per_map), ("freedoom", freedoom, 1)):
+        usable = [c for c in candidates if c.game == game and not c.fault]
+        chosen += choose(usable, number, (dialogs, per_kind), most)
+    chosen = order(chosen, first)
+    with new_folder(out.with_name(f".{out.name}.new")) as part:
+        (part / "classes").mkdir()
+        items = [write_pair(c, n, part) for n, c in enumerate(tqdm(chosen), 1)]
+        index = {"class_names": CLASS_NAMES, "items": items}
+        (part / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+        if (out / "LICENSE.md").exists():
+            shutil.copy(out / "LICENSE.md", part)
+    if out.exists():
+        shutil.rmtree(out)
+    out.with_name(f".{out.name}.new").rename(out)
+    for start in range(0, len(chosen) if sheet else 0, 24):
+        path = sheet.with_stem(f"{sheet.stem}_{start + 1}")
+        draw_sheet(chosen[start : start + 24]).save(path)
     maps = {(candidate.game, candidate.map) for candidate in chosen}
-    dialogs = sum(candidate.shows_dialog for candidate in chosen)
-    return (
-        f"{len(chosen)} pairs of {len(maps)} maps, {dialogs} dialogues, the first from "
+    talks = sum(candidate.shows_dialog for candidate in chosen)
+    print(
+        f"{len(chosen)} pairs of {len(maps)} maps, {talks} dialogues, the first from "
         f"{chosen[0].name}; left out: {dict(faults)}"
     )
 
@@ -277,22 +258,19 @@ def build(options: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="build_set", description=__doc__)
-    parser.add_argument("raw", type=Path, help="folder of raw items of both games")
-    parser.add_argument("out", type=Path, help="folder to write, such as test_inputs")
-    parser.add_argument("--flare", type=int, default=80, help="pictures of Flare")
-    parser.add_argument("--freedoom", type=int, default=40, help="and of Freedoom")
-    parser.add_argument("--dialogs", type=int, default=30, help="dialogues at most")
-    parser.add_argument("--per-kind", type=int, default=6, help="of any other scene")
-    parser.add_argument("--per-map", type=int, default=3, help="of one map of Flare")
-    parser.add_argument("--first", help="raw item that becomes pair 1")
-    parser.add_argument("--reject", nargs="+", default=[], help="raw items to leave")
-    parser.add_argument("--replace", action="store_true", help="write OUT anew")
-    options = parser.parse_args(argv)
-    try:
-        print(build(options))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    add = parser.add_argument
+    add("raw", type=Path, help="folder of raw items of both games")
+    add("out", type=Path, help="folder to write, such as test_inputs")
+    add("--flare", type=int, default=80, help="pictures of Flare")
+    add("--freedoom", type=int, default=40, help="and of Freedoom")
+    add("--dialogs", type=int, default=30, help="dialogues at most")
+    add("--per-kind", type=int, default=6, help="of any other scene")
+    add("--per-map", type=int, default=3, help="of one map of Flare")
+    add("--first", help="raw item that becomes pair 1")
+    add("--reject", nargs="+", default=[], help="raw items to leave")
+    add("--sheet", type=Path, help="PNG for sheets of 24 pairs, to look at each")
+    add("--replace", action="store_true", help="write OUT anew")
+    return run(parser, build, argv)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tools.raw_item import RawItem, save_item
-from tools.ui_classes import CLASS_IDS
+from tools.command import run
+from tools.raw_item import CLASS_IDS, RawItem, save_item
 
 HERE = Path(__file__).parent
 GAME = Path("/usr/games/flare")
@@ -42,11 +42,8 @@ LEAST_ALPHA = 64
 MOST_DIFFERENCE = 2
 
 # Portraits of invented characters; the game also has some of real people.
-PORTRAITS = [
-    "dog01",
-    *(f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)),
-    *(f"male{n:02}" for n in (1, 2, 3, 4, 6)),
-]
+PORTRAITS = [f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)]
+PORTRAITS = ["dog01", *PORTRAITS, *(f"male{n:02}" for n in (1, 2, 3, 4, 6))]
 BODIES = ["peasant_man1", "peasant_man2", "peasant_woman1", "guild_man1", "guild_man2"]
 SPEAKERS = ["Ferryman", "Baker", "Old Scout", "Innkeeper", "Miller", "Beekeeper"]
 SPEAKERS += ["Bell Ringer", "Mason", "Herbalist", "Net Mender", "Cook", "Lamplighter"]
@@ -76,17 +73,13 @@ FOES += ["minotaur", "wyvern_adult"]
 # Maps of the campaign that are not places to stand.
 NO_PLACES = ("spawn", "hyperspace")
 
-# What each kind of scene has open; the list is dealt out in turn, dialogues often.
+# The keys that open what a kind of scene shows.
 KEYS = {
-    "inventory": "i",
-    "character": "c",
-    "powers": "p",
-    "log": "l",
-    "exit": "Escape",
-    "inventory_character": "ic",
-    "log_inventory": "li",
-    "tooltip": "i",
+    **{"inventory": ["i"], "character": ["c"], "powers": ["p"], "log": ["l"]},
+    **{"exit": ["Escape"], "inventory_character": ["i", "c"]},
+    **{"log_inventory": ["l", "i"], "tooltip": ["i"]},
 }
+# The kinds are dealt out in turn, dialogues often.
 KINDS = [
     *("dialog", "inventory", "dialog_reply", "powers", "hud", "dialog", "vendor"),
     *("log", "dialog_reply", "character", "stash", "dialog", "hud_message"),
@@ -97,17 +90,13 @@ DIALOGS = ("dialog", "dialog_reply")
 # A foe's blow closes these, so their maps come without foes.
 PEACEFUL = (*DIALOGS, "vendor", "stash")
 
-# What the mangled name of a widget's function contains, and the class it belongs to.
-WIDGET_CLASSES = [
-    ("MiniMap", "minimap"),
-    ("ActionBar", "actionbar"),
-    ("StatBar", "bars"),
-    ("MenuManager", "bars"),
-    ("MenuEnemy", "bars"),
-    ("ActiveEff", "bars"),
-    ("Talker", "dialog"),
-    ("HUDLog", "message"),
-]
+# What the mangled name of a widget's function contains, and the class it belongs to;
+# any other menu is a window.
+WIDGET_CLASSES = {
+    **{"MiniMap": "minimap", "ActionBar": "actionbar", "StatBar": "bars"},
+    **{"MenuManager": "bars", "MenuEnemy": "bars", "ActiveEff": "bars"},
+    **{"Talker": "dialog", "HUDLog": "message", "": "window"},
+}
 
 
 @dataclass(frozen=True)
@@ -124,12 +113,12 @@ class Scene:
         return random.Random(f"{self.seed}-{self.number}")
 
 
-def widget_class(name: str) -> int:
-    """Look up the class id of a widget by its function; any other menu is a window."""
-    for part, class_name in WIDGET_CLASSES:
-        if part in name:
-            return CLASS_IDS[class_name]
-    return CLASS_IDS["window"]
+def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
+    """Deal kinds and maps out in turn, the maps in an order of the seed's choice."""
+    maps = random.Random(seed).sample(list(maps), len(maps))
+    return [
+        Scene(n, seed, KINDS[n % len(KINDS)], maps[n % len(maps)]) for n in range(count)
+    ]
 
 
 def class_table(names: dict[int, str]) -> np.ndarray:
@@ -139,22 +128,12 @@ def class_table(names: dict[int, str]) -> np.ndarray:
     """
     table = np.zeros(256, np.uint8)
     for number, name in names.items():
-        table[number] = widget_class(name)
+        kind = next(kind for part, kind in WIDGET_CLASSES.items() if part in name)
+        table[number] = CLASS_IDS[kind]
     overlays = [number for number, name in names.items() if "overlay" in name]
     if overlays:
         table[max(overlays)] = CLASS_IDS["cursor"]
     return table
-
-
-def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
-    """Deal kinds and maps out in turn, the maps in an order of the seed's choice."""
-    maps = random.Random(seed).sample(list(maps), len(maps))
-    return [
-        Scene(n, seed, KINDS[n % len(KINDS)], maps[n % len(maps)]) for n in range(count)
-    ]
-
-
-# --- Taking a frame apart -------------------------------------------------------------
 
 
 def matte(black: np.ndarray, white: np.ndarray) -> np.ndarray:
@@ -167,21 +146,14 @@ def matte(black: np.ndarray, white: np.ndarray) -> np.ndarray:
 
 def recompose(world: np.ndarray, black: np.ndarray, white: np.ndarray) -> np.ndarray:
     """Draw the interface back on the world. Returns float (H, W, 3), 0..255."""
-    shine_through = (white.astype(float) - black) / 255
-    return world * shine_through + black
+    return world * ((white.astype(float) - black) / 255) + black
 
 
 def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
     """Turn what the shim wrote into a raw item; raises ValueError on a misfit."""
+    names = ("image.ppm", "world.ppm", "black.ppm", "white.ppm", "widgets.pgm")
     image, world, black, white, widgets = (
-        np.array(Image.open(f"{prefix}_{name}"))
-        for name in (
-            "image.ppm",
-            "world.ppm",
-            "black.ppm",
-            "white.ppm",
-            "widgets.pgm",
-        )
+        np.array(Image.open(f"{prefix}_{name}")) for name in names
     )
     off = np.abs(recompose(world, black, white) - image).max()
     if off > MOST_DIFFERENCE:
@@ -189,15 +161,10 @@ def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
             f"scene {meta['number']}: recomposed frame is {off:.0f} grey levels off"
         )
     lines = Path(f"{prefix}_widgets.txt").read_text().splitlines()
-    names = {int(number): name for number, name in map(str.split, lines)}
-    classes = np.where(
-        matte(black, white) >= LEAST_ALPHA, class_table(names)[widgets], 0
-    )
+    table = class_table({int(n): name for n, name in map(str.split, lines)})
+    classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
     meta = {**meta, "recomposed_within": round(float(off), 2)}
     return RawItem(image, world, classes.astype(np.uint8), meta)
-
-
-# --- Setting a scene ------------------------------------------------------------------
 
 
 def set_values(text: str, values: dict[str, object]) -> str:
@@ -213,36 +180,14 @@ def quiet_spots(map_name: str) -> list[tuple[int, int]]:
     width, height = (
         int(re.search(rf"^{key}=(\d+)", text, re.M)[1]) for key in ("width", "height")
     )
-    areas = re.findall(
-        r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)", text, re.M
-    )
-    centres = [(int(x) + int(w) // 2, int(y) + int(h) // 2) for x, y, w, h in areas]
+    area = r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)"
+    areas = [map(int, numbers) for numbers in re.findall(area, text, re.M)]
+    centres = [(x + w // 2, y + h // 2) for x, y, w, h in areas]
     inside = [
         (x, y) for x, y in centres if 10 < x < width - 10 and 10 < y < height - 10
     ]
     entrance = re.search(r"^hero_pos=(\d+),(\d+)", text, re.M)
     return inside or [(int(entrance[1]), int(entrance[2]))]
-
-
-def map_text(scene: Scene) -> str:
-    """Write a scene's map without labels on its objects and, for a talk, without foes.
-
-    Such a label is drawn with the world, so nobody could call it interface or not.
-    """
-    text = (CAMPAIGN / f"maps/{scene.map}.txt").read_text()
-    text = re.sub(r"^tooltip=.*$", "", text, flags=re.M)
-    if scene.kind in PEACEFUL:
-        text = re.sub(r"^\[enemy\][^\[]*", "", text, flags=re.M)
-    return text
-
-
-def menu_text(name: str) -> str:
-    """Read a menu's settings; a campaign file may only add to the base game's."""
-    base, campaign = (folder / f"menus/{name}.txt" for folder in (FANTASY, CAMPAIGN))
-    text = campaign.read_text() if campaign.exists() else base.read_text()
-    if text.startswith("APPEND"):
-        text = base.read_text() + "\n" + text.removeprefix("APPEND")
-    return text
 
 
 def shuffled_layout(rng: random.Random) -> dict[str, dict[str, object]]:
@@ -259,31 +204,23 @@ def shuffled_layout(rng: random.Random) -> dict[str, dict[str, object]]:
     rows = [offset(bars_at, step) for step in steps]
     indent = rng.choice([0, 4, 10])
     sides = ["left", "right", "center"]
-    return {
+    layout: dict[str, dict[str, object]] = {
         "hp": {"pos": f"{indent},{rows[0]},118,18", "align": bars_at},
         "mp": {"pos": f"0,{rows[1]},118,18", "align": bars_at},
         "xp": {"pos": f"0,{rows[2]},106,24", "align": bars_at},
         "minimap": {"pos": f"0,{offset(minimap_at, 0)},136,156", "align": minimap_at},
         "actionbar": {"align": action_bar},
-        **{
-            name: {"align": rng.choice(sides)}
-            for name in ("inventory", "character", "powers", "log")
-        },
-        "talker": talker_layout(rng.choice([0, 0, -160, -300])),
-        "hudlog": {"align": rng.choice(["bottomleft", "left", "bottomright"])},
-        "enemy": {"align": rng.choice(["top", "bottom", "right"])},
     }
-
-
-def talker_layout(shift: int) -> dict[str, object]:
-    """Move the dialogue box up by -shift pixels from the foot of the screen."""
-    button = f"608,{320 + shift}"
-    return {
-        "dialogbox": f"0,{320 + shift},640,96",
-        "dialogtext": f"24,{310 + shift},568,102",
-        "close": button,
-        "advance": button,
+    for name in ("inventory", "character", "powers", "log"):
+        layout[name] = {"align": rng.choice(sides)}
+    foot = 320 + rng.choice([0, 0, -160, -300])  # how far down the dialogue box is
+    layout["talker"] = {
+        "dialogbox": f"0,{foot},640,96",
+        "dialogtext": f"24,{foot - 10},568,102",
+        **dict.fromkeys(("close", "advance"), f"608,{foot}"),
     }
+    layout["hudlog"] = {"align": rng.choice(["bottomleft", "left", "bottomright"])}
+    return layout | {"enemy": {"align": rng.choice(["top", "bottom", "right"])}}
 
 
 def npc_text(scene: Scene, rng: random.Random) -> str:
@@ -302,23 +239,21 @@ def npc_text(scene: Scene, rng: random.Random) -> str:
     return text + portrait + f"\n[dialog]\n{who}={first}\n{other}={second}\n"
 
 
-def script_text(scene: Scene, spot: tuple[int, int], rng: random.Random) -> str:
-    """Write the event that opens what no key opens; empty when a key is enough."""
-    x, y = spot
-    events = {
-        "vendor": "npc=npcs/scene.txt",
-        "stash": "stash=true",
-        "hud_enemy": f"spawn={rng.choice(FOES)},{x + 1},{y + 1};"
-        f"{rng.choice(FOES)},{x + 2},{y}",
-        "hud_message": f"msg={rng.choice(LINES)}",
-    } | dict.fromkeys(DIALOGS, "npc=npcs/scene.txt")
-    return f"[event]\n{events[scene.kind]}\n" if scene.kind in events else ""
-
-
 def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
     """Write the scene as a mod of the game. Tells whether it has a script to load."""
-    rng = scene.rng()
-    script = script_text(scene, spot, rng)
+    rng, (x, y) = scene.rng(), spot
+    # The event that opens what no key opens.
+    foes = f"{rng.choice(FOES)},{x + 1},{y + 1};{rng.choice(FOES)},{x + 2},{y}"
+    events = {"stash": "stash=true", "hud_enemy": f"spawn={foes}"}
+    events |= {"hud_message": f"msg={rng.choice(LINES)}"}
+    events |= dict.fromkeys((*DIALOGS, "vendor"), "npc=npcs/scene.txt")
+    script = f"[event]\n{events[scene.kind]}\n" if scene.kind in events else ""
+    # A label on an object is drawn with the world, so nobody could call it interface or
+    # not: the map comes without, and for a talk without foes.
+    map_text = (CAMPAIGN / f"maps/{scene.map}.txt").read_text()
+    map_text = re.sub(r"^tooltip=.*$", "", map_text, flags=re.M)
+    if scene.kind in PEACEFUL:
+        map_text = re.sub(r"^\[enemy\][^\[]*", "", map_text, flags=re.M)
     files = {
         "settings.txt": "description=scene\ngame=flare-game\nversion=1.14\n"
         "requires=fantasycore,empyrean_campaign\n",
@@ -329,11 +264,14 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
         f'msgstr "{rng.choice(REMARKS)}"\n',
         "npcs/scene.txt": npc_text(scene, rng),
         "scripts/scene.txt": script,
-        f"maps/{scene.map}.txt": map_text(scene),
+        f"maps/{scene.map}.txt": map_text,
     }
-    if rng.random() < 0.75:
-        for name, values in shuffled_layout(rng).items():
-            files[f"menus/{name}.txt"] = set_values(menu_text(name), values)
+    for name, values in shuffled_layout(rng).items() if rng.random() < 0.75 else ():
+        base, own = (folder / f"menus/{name}.txt" for folder in (FANTASY, CAMPAIGN))
+        text = own.read_text() if own.exists() else base.read_text()
+        if text.startswith("APPEND"):  # a campaign's file may only add to the base's
+            text = base.read_text() + "\n" + text.removeprefix("APPEND")
+        files[f"menus/{name}.txt"] = set_values(text, values)
     mod = home / ".local/share/flare/mods/scene"
     shutil.rmtree(mod, ignore_errors=True)
     for name, text in files.items():
@@ -342,37 +280,22 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
     return bool(script)
 
 
-def write_settings(home: Path, scene: Scene) -> tuple[int, int]:
-    """Write the game's settings. Returns the window's width and height."""
+def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, int]:
+    """Write settings and a saved game that starts on the scene's spot with a full bag.
+
+    Returns the window's width and height.
+    """
     rng = scene.rng()
     width, height = (800, 600) if rng.random() < 0.3 else (640, 480)
-    values = {
-        "resolution_w": width,
-        "resolution_h": height,
-        # Three things drawn on the world that nobody could call interface or not.
-        "combat_text": 0,
-        "loot_tooltips": 2,
-        "entity_markers": 0,
-        "statbar_autohide": 0,
-        "statbar_labels": rng.choice([0, 1]),
-        "dev_mode": 0,
-        "auto_equip": 0,
-    }
-    folder = home / ".config/flare"
-    folder.mkdir(parents=True, exist_ok=True)
-    text = (HERE / "flare_base/settings.txt").read_text()
-    (folder / "settings.txt").write_text(set_values(text, values))
-    shutil.copy(HERE / "flare_base/keybindings.txt", folder)
-    (folder / "flare_lock").unlink(missing_ok=True)
-    return width, height
-
-
-def write_save(home: Path, scene: Scene, spot: tuple[int, int]) -> None:
-    """Write a saved game that starts on the scene's spot with a full bag."""
+    settings = {"resolution_w": width, "resolution_h": height}
+    # Three things drawn on the world that nobody could call interface or not.
+    settings |= {"combat_text": 0, "loot_tooltips": 2, "entity_markers": 0}
+    settings |= {"statbar_autohide": 0, "statbar_labels": rng.choice([0, 1])}
+    settings |= {"dev_mode": 0, "auto_equip": 0}
     rng = scene.rng()
     bag = [rng.randint(2, 60) if rng.random() < 0.6 else 0 for _ in range(40)]
     body = rng.choice(["female,head_long", "male,head_short"])
-    values = {
+    hero = {
         "spawn": f"maps/{scene.map}.txt,{spot[0]},{spot[1]}",
         # High, so that the hero lives until the picture is taken.
         "xp": rng.choice([120_000, 300_000, 600_000]),
@@ -381,22 +304,25 @@ def write_save(home: Path, scene: Scene, spot: tuple[int, int]) -> None:
         "carried_quantity": ",".join(str(min(item, 1)) for item in bag),
         "option": f"{body},images/portraits/{rng.choice(PORTRAITS)}.png",
     }
-    folder = home / ".local/share/flare/saves/empyrean/1"
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    folder.mkdir(parents=True)
-    text = (HERE / "flare_base/avatar.txt").read_text()
-    (folder / "avatar.txt").write_text(set_values(text, values))
-
-
-# --- Playing --------------------------------------------------------------------------
+    config, save = home / ".config/flare", home / ".local/share/flare/saves/empyrean/1"
+    shutil.rmtree(save.parent, ignore_errors=True)
+    for folder, name, values in (
+        (config, "settings.txt", settings),
+        (save, "avatar.txt", hero),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        text = (HERE / "flare_base" / name).read_text()
+        (folder / name).write_text(set_values(text, values))
+    shutil.copy(HERE / "flare_base/keybindings.txt", config)
+    (config / "flare_lock").unlink(missing_ok=True)
+    return width, height
 
 
 class Player:
     """Runs the game on one virtual screen, in a home folder of its own."""
 
     def __init__(self, home: Path, display: str, shim: Path) -> None:
-        self.home = home
-        self.trigger = home / "trigger"
+        self.home, self.shim, self.trigger = home, shim, home / "trigger"
         self.env = {
             **os.environ,
             "HOME": str(home),
@@ -404,35 +330,18 @@ class Player:
             "SDL_AUDIODRIVER": "dummy",
             "FLARE_SHIM_TRIGGER": str(self.trigger),
         }
-        self.shim = shim
 
     def capture(self, scene: Scene) -> RawItem:
         """Play one scene and take it apart; raises ValueError when that fails."""
         rng = scene.rng()
         spot = rng.choice(quiet_spots(scene.map))
         has_script = write_mod(self.home, scene, spot)
-        size = write_settings(self.home, scene)
-        write_save(self.home, scene, spot)
+        width, height = write_home(self.home, scene, spot)
         self.trigger.unlink(missing_ok=True)
-        with self.game(has_script):
-            self.act(scene, size, rng)
-            prefix = self.take_frame(scene)
-        size_text = f"{size[0]}x{size[1]}"
-        meta = {"game": "flare", **asdict(scene), "window": size_text}
-        return read_frame(prefix, meta)
-
-    @contextmanager
-    def game(self, has_script: bool) -> Iterator[None]:
-        """Keep the game running; it is always ended, whatever happens meanwhile."""
-        command = [
-            str(GAME),
-            "--renderer=sdl",
-            "--no-audio",
-            "--mods=fantasycore,empyrean_campaign,scene",
-            "--load-slot=1",
-        ]
+        command = [str(GAME), "--renderer=sdl", "--no-audio", "--load-slot=1"]
+        command += ["--mods=fantasycore,empyrean_campaign,scene"]
         command += ["--load-script=scripts/scene.txt"] * has_script
-        process = subprocess.Popen(
+        game = subprocess.Popen(
             command,
             env={**self.env, "LD_PRELOAD": str(self.shim)},
             cwd=self.home,
@@ -440,83 +349,47 @@ class Player:
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield
+            self.act(scene, (width, height), rng)
+            # Ask the shim for the next frame and wait until all of it is written.
+            self.trigger.write_text(f"{self.home / 'frame'}\n")
+            deadline = time.monotonic() + 8
+            while self.trigger.exists():
+                if time.monotonic() > deadline:
+                    raise ValueError(f"scene {scene.number}: the game drew no frame")
+                time.sleep(0.05)
         finally:
-            process.kill()
-            process.wait()
+            game.kill()
+            game.wait()
+        meta = {"game": "flare", **asdict(scene), "window": f"{width}x{height}"}
+        item = read_frame(self.home / "frame", meta)
+        if scene.kind in DIALOGS and not (item.classes == CLASS_IDS["dialog"]).any():
+            raise ValueError(f"scene {scene.number}: the talk was broken off")
+        if item.world.mean() < 8:
+            raise ValueError(f"scene {scene.number}: only darkness on {scene.map}")
+        return item
 
     def act(self, scene: Scene, size: tuple[int, int], rng: random.Random) -> None:
         """Wait for the world, open what the scene is about, place the mouse."""
+
+        def control(*words: object) -> None:
+            subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True)
+
         width, height = size
-        self.control("mousemove", width - 1, height - 1)
+        control("mousemove", width - 1, height - 1)
         time.sleep(4)
-        for key in keys_of(scene.kind):
-            self.control("keydown", key)
+        for key in KEYS.get(scene.kind, ()):
+            control("keydown", key)
             time.sleep(0.15)
-            self.control("keyup", key)
+            control("keyup", key)
             time.sleep(0.3)
         if scene.kind in (*DIALOGS, "hud") and rng.random() < 0.5:
             time.sleep(4)  # until the messages of the arrival have faded
         if scene.kind == "tooltip":
-            self.control("mousemove", width - 200, height // 2 + 60)
+            control("mousemove", width - 200, height // 2 + 60)
         elif rng.random() < 0.7:
-            self.control(
-                "mousemove",
-                rng.randint(width // 5, width * 4 // 5),
-                rng.randint(height // 5, height * 4 // 5),
-            )
+            across = rng.randint(width // 5, width * 4 // 5)
+            control("mousemove", across, rng.randint(height // 5, height * 4 // 5))
         time.sleep(0.3 if scene.kind == "hud_enemy" else 1)
-
-    def control(self, *words: object) -> None:
-        """Give the virtual screen one mouse or key command."""
-        subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True)
-
-    def take_frame(self, scene: Scene) -> Path:
-        """Ask the shim for the next frame and wait until all of it is written."""
-        prefix = self.home / "frame"
-        self.trigger.write_text(f"{prefix}\n")
-        deadline = time.monotonic() + 8
-        while self.trigger.exists():
-            if time.monotonic() > deadline:
-                raise ValueError(f"scene {scene.number}: the game drew no frame")
-            time.sleep(0.05)
-        return prefix
-
-
-def keys_of(kind: str) -> list[str]:
-    """List the keys that open a scene: letters one by one, a named key whole."""
-    keys = KEYS.get(kind, "")
-    return [keys] if keys == "Escape" else list(keys)
-
-
-def check_scene(item: RawItem) -> None:
-    """Refuse a frame that does not show what its scene is named after."""
-    number, kind = item.meta["number"], item.meta["kind"]
-    if kind in DIALOGS and not (item.classes == CLASS_IDS["dialog"]).any():
-        raise ValueError(f"scene {number}: the talk was broken off")
-    if item.world.mean() < 8:
-        raise ValueError(f"scene {number}: nothing but darkness on {item.meta['map']}")
-
-
-def need_tools() -> None:
-    """Raise FileNotFoundError that says what is missing and how to install it."""
-    missing = [name for name in NEEDED if not shutil.which(name)]
-    missing += [str(path) for path in (GAME, CAMPAIGN) if not path.exists()]
-    if missing:
-        raise FileNotFoundError(
-            f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}"
-        )
-
-
-def build_shim(folder: Path) -> Path:
-    """Compile flare_shim.c; raises ValueError with the compiler's words."""
-    shim = folder / "flare_shim.so"
-    source = HERE / "flare_shim.c"
-    command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise ValueError(f"{source} does not compile: {result.stderr}")
-    return shim
 
 
 @contextmanager
@@ -541,53 +414,61 @@ def virtual_screen() -> Iterator[str]:
         server.wait()
 
 
-def map_names(wanted: Sequence[str] | None = None) -> list[str]:
-    """List the campaign's maps, or check the wanted ones; raises ValueError."""
+def need_tools() -> None:
+    """Raise FileNotFoundError that says what is missing and how to install it."""
+    missing = [name for name in NEEDED if not shutil.which(name)]
+    missing += [str(path) for path in (GAME, CAMPAIGN) if not path.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}"
+        )
+
+
+def capture_all(
+    out: Path, count: int, seed: int, maps: list[str] | None, only: list[int] | None
+) -> int:
+    """Capture what OUT does not hold yet, and print how it went.
+
+    Returns 1 if a scene failed, else 0.
+    """
+    need_tools()
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
-    unknown = set(wanted or []) - set(names)
+    unknown = set(maps or []) - set(names)
     if unknown:
         raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
-    return wanted or [name for name in names if name not in NO_PLACES]
-
-
-def capture_all(scenes: Sequence[Scene], out: Path) -> list[str]:
-    """Capture what OUT does not hold yet. Returns a line for each scene that failed."""
+    maps = maps or [name for name in names if name not in NO_PLACES]
+    scenes = deal_scenes(count, seed, maps)
+    scenes = [scene for scene in scenes if not only or scene.number in only]
+    out.mkdir(parents=True, exist_ok=True)
     failures = []
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
-        player = Player(Path(home), display, build_shim(Path(home)))
+        shim, source = Path(home, "flare_shim.so"), HERE / "flare_shim.c"
+        command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"]
+        compiled = subprocess.run(command, capture_output=True, text=True)
+        if compiled.returncode:
+            raise ValueError(f"{source} does not compile: {compiled.stderr}")
+        player = Player(Path(home), display, shim)
         for scene in tqdm(scenes, unit="scene"):
             folder = out / f"flare_{scene.seed}_{scene.number:03}"
-            if folder.exists():
-                continue
-            try:
-                item = player.capture(scene)
-                check_scene(item)
-                save_item(item, folder)
-            except ValueError as error:
-                failures.append(str(error))
-    return failures
+            if not folder.exists():
+                try:
+                    save_item(player.capture(scene), folder)
+                except ValueError as error:
+                    failures.append(str(error))
+    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
+    return 1 if failures else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="flare_capture", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the raw items")
-    parser.add_argument("--count", type=int, default=150, help="number of scenes")
-    parser.add_argument("--seed", type=int, default=5, help="what all is drawn from")
-    parser.add_argument("--maps", nargs="+", help="just these maps of the campaign")
-    parser.add_argument("--only", type=int, nargs="+", help="just these numbers")
-    options = parser.parse_args(argv)
-    try:
-        need_tools()
-        scenes = deal_scenes(options.count, options.seed, map_names(options.maps))
-        if options.only:
-            scenes = [scene for scene in scenes if scene.number in options.only]
-        options.out.mkdir(parents=True, exist_ok=True)
-        failures = capture_all(scenes, options.out)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
-    return 1 if failures else 0
+    add = parser.add_argument
+    add("out", type=Path, help="folder for the raw items")
+    add("--count", type=int, default=150, help="number of scenes")
+    add("--seed", type=int, default=5, help="what all is drawn from")
+    add("--maps", nargs="+", help="just these maps of the campaign")
+    add("--only", type=int, nargs="+", help="just these numbers")
+    return run(parser, capture_all, argv)
 
 
 if __name__ == "__main__":

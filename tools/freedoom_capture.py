@@ -1,19 +1,16 @@
 """Capture Freedoom frames with exact masks of what the interface draws over the world.
 
-One walk through a map is replayed several times with the same seed and the same
-actions, so that the world is the same on every pixel and only the interface differs:
+    python -m tools.freedoom_capture OUT --count 80
 
-- the image: the world with the interface drawn on top;
-- the world: everything of the interface off;
-- the layers: the hero stands far outside the map, where nothing but the interface is
-  drawn, once before a black and once before a white void. The layers are switched on
-  one after the other (bars, messages, crosshair); a pixel belongs to the last layer
-  that changed it, before either void. A menu is seen alone by letting the game dim
-  everything behind it to pure black and to pure white.
-
-A pixel drawn by the interface differs from black or from white, so none is missed where
-the interface has the colour of the world behind it. That the layers and the world put
-together give the image again, exactly, is checked for every item.
+One walk through a map is replayed with the same seed and the same actions, so that the
+world is the same on every pixel and only the interface differs: the image with all of
+it; the world without; the layers alone. For these the hero stands far outside the map,
+once before a black and once before a white void, and the layers are switched on one
+after the other (bars, messages, crosshair); a pixel belongs to the last layer that
+changed it, before either void, so none is missed where the interface has the colour of
+what is behind. A menu is seen alone by letting the game dim everything behind it to
+pure black and to pure white. That layers and world put together give the image again,
+exactly, is checked for every item.
 """
 
 import argparse
@@ -24,23 +21,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from tools.raw_item import RawItem, save_item
-from tools.ui_classes import CLASS_IDS
-
-if TYPE_CHECKING:
-    import vizdoom
+from tools.command import run
+from tools.raw_item import CLASS_IDS, RawItem, save_item
 
 MENU = CLASS_IDS["menu_text"]
-HUD_LAYERS = {
-    "bars": CLASS_IDS["bars"],
-    "message": CLASS_IDS["message"],
-    "crosshair": MENU,
-}
+HUD_LAYERS = {name: CLASS_IDS[name] for name in ("bars", "message")}
+HUD_LAYERS["crosshair"] = MENU
 BLACK, WHITE, GOLD = "00 00 00", "ff ff ff", "ff d7 00"
 # What each void needs: the engine's way to clear, the colour to dim to, its grey level.
 VOIDS = {"black": (1, BLACK, 0), "white": (2, WHITE, 255)}
@@ -56,65 +47,42 @@ LARGE_OBJECT = 600  # pixels
 NEAR = 3  # in the depth buffer's units: a wall that fills the view
 ITEM_PREFIX = "freedoom_"
 
+# Class ids and frames before both voids, (2, height, width, 3) uint8, each with one
+# layer more than the last.
+Stages = list[tuple[int, np.ndarray]]
 Action = list[int]
 BUTTONS = ("MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT", "ATTACK", "USE", "SPEED")
 IDLE: Action = [0] * len(BUTTONS)
+# The maps of both games.
+MAPS = [f"e{episode}m{level}" for episode in range(1, 5) for level in range(1, 10)]
+MAPS += [f"map{level:02d}" for level in range(1, 33)]
 KINDS = (
-    "menu_bar",
-    "mini_message",
-    "menu",
-    "bar",
-    "chat",
-    "menu_mini",
-    "althud_chat",
-    "menu_bar",
-    "bar_message",
-    "mini",
-    "menu",
-    "mini_cross",
-    "bar_chat",
-    "menu_mini",
-    "althud_message",
-    "bar_cross",
+    *("menu_bar", "mini_message", "menu", "bar", "chat", "menu_mini", "althud_chat"),
+    *("menu_bar", "bar_message", "mini", "menu", "mini_cross", "bar_chat"),
+    *("menu_mini", "althud_message", "bar_cross"),
 )
 # Left out: the video options show the dimming, which differs between replays. Under its
 # own name the skill menu crashes the engine; the second game, which has no episodes,
 # shows it as the episode menu.
 LARGE_MENUS = (
-    "menu_main",
-    "openmenu EpisodeMenu",
-    "menu_quit",
-    "openmenu CustomizeControls",
-    "openmenu CompatibilityOptions",
-    "openmenu PlayerMenu",
+    *("menu_main", "openmenu EpisodeMenu", "menu_quit", "openmenu CustomizeControls"),
+    *("openmenu CompatibilityOptions", "openmenu PlayerMenu"),
 )
 MENUS = (
-    *LARGE_MENUS,
-    *LARGE_MENUS,
-    "openmenu OptionsMenu",
-    "openmenu SoundOptions",
-    "openmenu GameplayOptions",
-    "openmenu HUDOptions",
-    "openmenu AutomapOptions",
-    "openmenu MessageOptions",
-    "openmenu AltHUDOptions",
+    *(*LARGE_MENUS, *LARGE_MENUS, "openmenu OptionsMenu", "openmenu SoundOptions"),
+    *("openmenu GameplayOptions", "openmenu HUDOptions", "openmenu AutomapOptions"),
+    *("openmenu MessageOptions", "openmenu AltHUDOptions"),
 )
 # The engine switches the alternative bars off unless its own choice is ignored.
 ALT_HUD = ("viz_ignore_render_mode 1", "screenblocks 11", "hud_althud 1")
 NOTICES = (
-    "Picked up a medikit.",
-    "Picked up the armor.",
-    "You got the shotgun!",
-    "Picked up a box of shells.",
-    "You need a blue key to open this door",
+    *("Picked up a medikit.", "Picked up the armor.", "You got the shotgun!"),
+    *("Picked up a box of shells.", "You need a blue key to open this door"),
     "A secret is revealed!",
 )
 CHATS = (
-    "I found the exit, come here",
-    "watch the stairs",
-    "need ammo, any shells left?",
-    "the red key is behind the lift",
-    "wait for me at the bridge",
+    *("I found the exit, come here", "watch the stairs", "need ammo, any shells left?"),
+    *("the red key is behind the lift", "wait for me at the bridge"),
     "who opened that door?",
 )
 GIFTS = ("give ammo", "give armor", "give keys", "give backpack")
@@ -154,17 +122,14 @@ class Scene:
     @property
     def layers(self) -> tuple[str, ...]:
         """Name the layers over the world, in the order in which they are drawn."""
-        drawn = {
-            "bars": self.bar != "none",
-            "message": bool(self.notices),
-            "crosshair": self.crosshair > 0,
-            "menu": bool(self.menu),
-        }
-        return tuple(name for name, is_drawn in drawn.items() if is_drawn)
+        drawn = self.bar != "none", self.notices, self.crosshair, self.menu
+        names = (*HUD_LAYERS, "menu")
+        return tuple(
+            name for name, is_drawn in zip(names, drawn, strict=True) if is_drawn
+        )
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """A walk of so many laps, with the seed of its actions and the view's score."""
 
     seed: int
@@ -172,8 +137,7 @@ class Route:
     score: float = 0.0
 
 
-@dataclass(frozen=True)
-class Shot:
+class Shot(NamedTuple):
     """Which layers a replay draws and what lies behind them."""
 
     layers: tuple[str, ...]
@@ -182,74 +146,9 @@ class Shot:
     dim_colour: str = BLACK
 
 
-@dataclass(frozen=True)
-class Layers:
-    """The layers alone before both voids, (2, height, width, 3) uint8 each.
-
-    stages: class id and frames, each with one layer more than the last. menu: the menu
-    alone, which lies on top of all.
-    """
-
-    stages: Sequence[tuple[int, np.ndarray]]
-    menu: np.ndarray | None = None
-
-
-def all_maps() -> list[str]:
-    """Name the 68 maps of both games: e1m1 to e4m9, map01 to map32."""
-    first = [f"e{episode}m{level}" for episode in range(1, 5) for level in range(1, 10)]
-    return first + [f"map{level:02d}" for level in range(1, 33)]
-
-
-def game_file(map_name: str) -> str:
-    """Say which of the two Freedoom games holds a map."""
-    return "freedoom1.wad" if map_name.startswith("e") else "freedoom2.wad"
-
-
 def pick(rng: np.random.Generator, choices: Sequence[str], count: int) -> list[str]:
     """Draw count different entries, in random order."""
     return [choices[i] for i in rng.permutation(len(choices))[:count]]
-
-
-def draw_gifts(rng: np.random.Generator) -> tuple[str, ...]:
-    """Choose what the hero owns, so that weapons and the numbers on the bars vary.
-
-    A new weapon is taken in hand; without any it is the pistol.
-    """
-    gifts = ["god", f"give health {rng.integers(1, 100)}"]
-    gifts += [f"give {weapon}" for weapon in pick(rng, WEAPONS, rng.integers(0, 5))]
-    return tuple(gifts + [gift for gift in GIFTS if rng.random() < 0.6])
-
-
-def draw_notices(kind: str, rng: np.random.Generator) -> tuple[str, ...]:
-    """Choose the console commands that put lines at the top, for the kinds with any."""
-    if "chat" in kind:
-        return tuple(f'say "{line}"' for line in pick(rng, CHATS, rng.integers(2, 5)))
-    if "message" in kind:
-        found = pick(rng, NOTICES, rng.integers(1, 4))
-        return tuple(f'echo "{line}"' for line in found)
-    return ()
-
-
-def draw_dimming(rng: np.random.Generator) -> dict[str, float | str]:
-    """Choose how the game tints the world behind a menu; in 4 of 10 not at all."""
-    amount, colour = DIMMINGS[rng.integers(len(DIMMINGS))]
-    return {"dim": amount if rng.random() < 0.6 else 0.0, "dim_colour": colour}
-
-
-def plan_scene(index: int, map_name: str, menu: str, seed: int) -> Scene:
-    """Settle everything about one item; the same arguments give the same scene."""
-    rng = np.random.default_rng([seed, index])
-    kind = KINDS[index % len(KINDS)]
-    return Scene(
-        kind,
-        map_name,
-        seed=int(rng.integers(1, 9999)),
-        gifts=draw_gifts(rng),
-        notices=draw_notices(kind, rng),
-        menu=menu if "menu" in kind else "",
-        crosshair=int(rng.integers(1, 8)) if "cross" in kind else 0,
-        **(draw_dimming(rng) if "menu" in kind else {}),
-    )
 
 
 def plan_scenes(count: int, seed: int) -> list[Scene]:
@@ -258,14 +157,33 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
     A longer plan begins with the shorter one of the same seed.
     """
     rng = np.random.default_rng(seed)
-    maps = pick(rng, all_maps(), len(all_maps()))
-    menus = pick(rng, MENUS, len(MENUS))
+    maps, menus = pick(rng, MAPS, len(MAPS)), pick(rng, MENUS, len(MENUS))
     scenes: list[Scene] = []
     shown = 0
     for index in range(count):
-        map_name, menu = maps[index % len(maps)], menus[shown % len(menus)]
-        scenes.append(plan_scene(index, map_name, menu, seed))
-        shown += bool(scenes[-1].menu)
+        rng = np.random.default_rng([seed, index])
+        kind, scene_seed = KINDS[index % len(KINDS)], int(rng.integers(1, 9999))
+        # What the hero owns, so that weapons and the numbers on the bars vary. A new
+        # weapon is taken in hand; without any it is the pistol.
+        gifts = ["god", f"give health {rng.integers(1, 100)}"]
+        gifts += [f"give {weapon}" for weapon in pick(rng, WEAPONS, rng.integers(0, 5))]
+        gifts += [gift for gift in GIFTS if rng.random() < 0.6]
+        # The console commands that put lines at the top.
+        notices: list[str] = []
+        if "chat" in kind:
+            notices = [f'say "{line}"' for line in pick(rng, CHATS, rng.integers(2, 5))]
+        elif "message" in kind:
+            found = pick(rng, NOTICES, rng.integers(1, 4))
+            notices = [f'echo "{line}"' for line in found]
+        crosshair = int(rng.integers(1, 8)) if "cross" in kind else 0
+        menu, dim, colour = "", 0.0, BLACK
+        if "menu" in kind:  # how the game tints the world behind; in 4 of 10 not at all
+            menu = menus[shown % len(menus)]
+            dim, colour = DIMMINGS[rng.integers(len(DIMMINGS))]
+            dim = dim if rng.random() < 0.6 else 0.0
+            shown += 1
+        facts = scene_seed, tuple(gifts), tuple(notices), menu, dim, colour, crosshair
+        scenes.append(Scene(kind, maps[index % len(maps)], *facts))
     return scenes
 
 
@@ -303,58 +221,46 @@ def covered(frames: np.ndarray) -> np.ndarray:
     return changed(empty_voids(frames.shape[1:]), frames)
 
 
-def class_ids(layers: Layers) -> np.ndarray:
+def class_ids(stages: Stages, menu: np.ndarray | None) -> np.ndarray:
     """Give each pixel the class of the last layer that changed it; 0: not UI.
 
-    Returns (height, width) uint8. Raises ValueError where there is no layer at all.
+    Returns (height, width) uint8.
     """
-    frames = [after for _, after in layers.stages]
-    if layers.menu is not None:
-        frames.append(layers.menu)
-    if not frames:
-        raise ValueError("no layers: expected at least one stage or a menu")
-    before = empty_voids(frames[0].shape[1:])
-    ids = np.zeros(before.shape[1:3], np.uint8)
-    for class_id, after in layers.stages:
+    shape = (menu if menu is not None else stages[0][1]).shape[1:]
+    before, ids = empty_voids(shape), np.zeros(shape[:2], np.uint8)
+    for class_id, after in stages:
         ids[changed(before, after)] = class_id
         before = after
-    if layers.menu is not None:
-        ids[covered(layers.menu)] = MENU
+    if menu is not None:
+        ids[covered(menu)] = MENU
     return ids
 
 
-def check_opaque(image: np.ndarray, frames: np.ndarray, where: np.ndarray) -> None:
-    """Raise ValueError where the image does not show the opaque pixels of frames.
+def check_layers(image: np.ndarray, stages: Stages, menu: np.ndarray | None) -> None:
+    """Raise ValueError where the undimmed image does not show its own layers.
 
-    A pixel is opaque where both voids look the same; where: (height, width) bool.
+    It must show their opaque pixels, those which look the same before both voids.
     """
-    opaque = (frames[0] == frames[1]).all(axis=-1) & where
-    wrong = np.count_nonzero((image != frames[0]).any(axis=-1) & opaque)
-    if wrong:
-        raise ValueError(f"layers not in the image on {wrong} pixels; expected none")
-
-
-def check_layers(image: np.ndarray, layers: Layers) -> None:
-    """Raise ValueError where the undimmed image does not show its own layers."""
     on_top = np.zeros(image.shape[:2], bool)
-    if layers.menu is not None:
-        on_top = covered(layers.menu)
-        check_opaque(image, layers.menu, on_top)
-    if layers.stages:
-        frames = layers.stages[-1][1]
-        check_opaque(image, frames, covered(frames) & ~on_top)
+    for frames in (menu, stages[-1][1] if stages else None):
+        if frames is not None:
+            where = covered(frames) & ~on_top
+            opaque = (frames[0] == frames[1]).all(axis=-1) & where
+            wrong = np.count_nonzero((image != frames[0]).any(axis=-1) & opaque)
+            if wrong:
+                raise ValueError(f"layers not in the image on {wrong} pixels")
+            on_top |= where
 
 
-def recomposition_error(
-    image: np.ndarray, world: np.ndarray, mask: np.ndarray
-) -> tuple[int, int]:
-    """Compare image and world where the mask says that there is no UI.
-
-    Returns the largest difference in grey levels and the number of pixels that differ.
-    """
+def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
+    """Raise ValueError where the world moved between the two replays."""
     gap = np.abs(image.astype(np.int16) - world).max(axis=-1)
     gap[mask > 0] = 0
-    return int(gap.max()), int(np.count_nonzero(gap))
+    if gap.any():
+        raise ValueError(
+            f"frames not aligned: {np.count_nonzero(gap)} pixels outside the mask "
+            f"differ, by up to {gap.max()} grey levels; expected none"
+        )
 
 
 def dimming_error(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> int:
@@ -364,32 +270,12 @@ def dimming_error(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> int
     must have become one image colour; returns the widest spread found.
     """
     outside = mask == 0
-    weights = np.array([1 << 16, 1 << 8, 1])
-    codes = world[outside].astype(np.int64) @ weights
+    codes = world[outside].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     seen = image[outside][order].astype(np.int16)
     spread = np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts)
     return int(spread.max(initial=0))
-
-
-def check_share(mask: np.ndarray) -> None:
-    """Raise ValueError where there is hardly any UI, or too much."""
-    share = np.mean(mask > 0)
-    if not MIN_SHARE <= share <= MAX_SHARE:
-        raise ValueError(
-            f"UI share {share:.3f}; expected between {MIN_SHARE} and {MAX_SHARE}"
-        )
-
-
-def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
-    """Raise ValueError where the world moved between the two replays."""
-    levels, pixels = recomposition_error(image, world, mask)
-    if pixels:
-        raise ValueError(
-            f"frames not aligned: {pixels} pixels outside the mask differ, by up to"
-            f" {levels} grey levels; expected none"
-        )
 
 
 def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
@@ -410,7 +296,7 @@ def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
     )
 
 
-def import_vizdoom() -> "vizdoom":
+def import_vizdoom() -> Any:
     """Import the game engine, which only this tool needs."""
     try:
         import vizdoom
@@ -422,31 +308,14 @@ def import_vizdoom() -> "vizdoom":
     return vizdoom
 
 
-def engine_errors() -> tuple[type[Exception], ...]:
-    """Name what the engine raises when it crashes or stops answering."""
+@contextlib.contextmanager
+def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
+    """Run the engine on a scene, in a scratch folder that takes its ini and log."""
     engine = import_vizdoom()
-    return (
-        engine.ViZDoomErrorException,
-        engine.ViZDoomUnexpectedExitException,
-        engine.ViZDoomIsNotRunningException,
-        engine.MessageQueueException,
-        engine.SharedMemoryException,
-    )
-
-
-def start_options(scene: Scene) -> str:
-    """Write the engine's start options for a scene."""
-    options = ["+con_scaletext 1"]
-    if scene.crosshair:
-        options += [f"+crosshair {scene.crosshair}", "+crosshairforce 1"]
-        options += ["+crosshairgrow 0", "+crosshairscale 1"]
-    return " ".join(options)
-
-
-def set_world(game: "vizdoom.DoomGame", scene: Scene) -> None:
-    """Set what decides how the world runs: the same for all replays of a scene."""
-    engine = import_vizdoom()
-    wad = str(Path(engine.__file__).parent / game_file(scene.map))
+    game = engine.DoomGame()
+    # How the world runs: the same for all replays of a scene.
+    file = "freedoom1.wad" if scene.map.startswith("e") else "freedoom2.wad"
+    wad = str(Path(engine.__file__).parent / file)
     game.set_doom_game_path(wad)
     game.set_doom_scenario_path(wad)
     game.set_doom_map(scene.map)
@@ -456,15 +325,13 @@ def set_world(game: "vizdoom.DoomGame", scene: Scene) -> None:
     game.set_mode(engine.Mode.PLAYER)
     game.set_available_buttons([getattr(engine.Button, name) for name in BUTTONS])
     game.add_available_game_variable(engine.GameVariable.ANGLE)
-    game.add_game_args(start_options(scene))
-
-
-def set_drawing(game: "vizdoom.DoomGame", scene: Scene, shot: Shot) -> None:
-    """Set what decides what is drawn; a full status bar is always there.
-
-    It takes room from the world's view, which would be another one without it.
-    """
-    engine = import_vizdoom()
+    options = "+con_scaletext 1"
+    if scene.crosshair:
+        options += f" +crosshair {scene.crosshair} +crosshairforce 1"
+        options += " +crosshairgrow 0 +crosshairscale 1"
+    game.add_game_args(options)
+    # What is drawn. A full status bar is always there: it takes room from the world's
+    # view, which would be another one without it.
     full = scene.bar == "full"
     game.set_screen_resolution(engine.ScreenResolution.RES_640X480)
     game.set_screen_format(engine.ScreenFormat.RGB24)
@@ -476,16 +343,6 @@ def set_drawing(game: "vizdoom.DoomGame", scene: Scene, shot: Shot) -> None:
     game.set_render_crosshair("crosshair" in shot.layers)
     game.set_render_weapon(not shot.void)
     game.set_render_screen_flashes(False)
-
-
-@contextlib.contextmanager
-def open_game(
-    scene: Scene, shot: Shot, buffers: bool = False
-) -> Iterator["vizdoom.DoomGame"]:
-    """Run the engine on a scene, in a scratch folder that takes its ini and log."""
-    game = import_vizdoom().DoomGame()
-    set_world(game, scene)
-    set_drawing(game, scene, shot)
     game.set_labels_buffer_enabled(buffers)
     game.set_depth_buffer_enabled(buffers)
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
@@ -498,36 +355,26 @@ def open_game(
             game.close()
 
 
-def rate(game: "vizdoom.DoomGame") -> float:
-    """Rate the view at this moment."""
-    state = game.get_state()
-    objects = [
-        label
-        for label in state.labels
-        if label.object_name != "DoomPlayer"
-        and label.width * label.height > LARGE_OBJECT
-    ]
-    return view_score(state.screen_buffer, state.depth_buffer, len(objects))
-
-
-def scout(scene: Scene, walk_seed: int) -> Route:
-    """Walk once through the map and return the way to the best view."""
-    routes = [Route(walk_seed, 1, -np.inf)]
-    actions = plan_walk(walk_seed, LAPS)
-    with open_game(scene, Shot(()), buffers=True) as game:
-        for step, action in enumerate(actions, start=1):
-            game.make_action(action, STEP_TICS)
-            if game.is_episode_finished() or game.is_player_dead():
-                break
-            laps, rest = divmod(step, RUN_STEPS + STOP_STEPS)
-            if rest == 0:
-                routes.append(Route(walk_seed, laps, rate(game)))
-    return max(routes, key=lambda route: route.score)
-
-
 def find_route(scene: Scene, walks: int) -> Route:
-    """Take the best view of several walks."""
-    routes = [scout(scene, scene.seed * walks + walk) for walk in range(walks)]
+    """Walk several times through the map; returns the way to the best view."""
+    routes = []
+    for seed in range(scene.seed * walks, (scene.seed + 1) * walks):
+        routes.append(Route(seed, 1, -np.inf))
+        with open_game(scene, Shot(()), buffers=True) as game:
+            for step, action in enumerate(plan_walk(seed, LAPS), start=1):
+                game.make_action(action, STEP_TICS)
+                if game.is_episode_finished() or game.is_player_dead():
+                    break
+                laps, rest = divmod(step, RUN_STEPS + STOP_STEPS)
+                if rest == 0:
+                    state = game.get_state()
+                    objects = sum(
+                        label.object_name != "DoomPlayer"
+                        and label.width * label.height > LARGE_OBJECT
+                        for label in state.labels
+                    )
+                    view = state.screen_buffer, state.depth_buffer, objects
+                    routes.append(Route(seed, laps, view_score(*view)))
     return max(routes, key=lambda route: route.score)
 
 
@@ -572,182 +419,109 @@ def replay(scene: Scene, route: Route, shot: Shot) -> np.ndarray:
         return game.get_state().screen_buffer.copy()
 
 
-def before_voids(scene: Scene, route: Route, layers: tuple[str, ...]) -> np.ndarray:
-    """Take layers before the black and the white void: (2, height, width, 3)."""
-    shots = [Shot(layers, void) for void in VOIDS]
-    return np.stack([replay(scene, route, shot) for shot in shots])
-
-
-def menu_alone(scene: Scene, route: Route) -> np.ndarray:
-    """Take the menu with all behind it dimmed to black and to white."""
-    shots = [Shot(scene.layers, "", 1.0, colour) for _, colour, _ in VOIDS.values()]
-    return np.stack([replay(scene, route, shot) for shot in shots])
-
-
-def hud_stages(scene: Scene, route: Route) -> list[tuple[int, np.ndarray]]:
-    """Take the layers below a menu before the voids, one layer more each time."""
-    hud = [name for name in scene.layers if name in HUD_LAYERS]
-    return [
-        (HUD_LAYERS[name], before_voids(scene, route, tuple(hud[: count + 1])))
-        for count, name in enumerate(hud)
-    ]
-
-
-def dimmed_image(
-    scene: Scene, route: Route, world: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-    """Take the image once more with the game's own dimming behind the menu."""
-    shot = Shot(scene.layers, "", scene.dim, scene.dim_colour)
-    image = replay(scene, route, shot)
-    spread = dimming_error(image, world, mask)
-    if spread:
-        raise ValueError(f"dimming differs by {spread} grey levels; expected none")
-    return image
-
-
-def take_layers(scene: Scene, route: Route) -> Layers:
-    """Take all layers of a scene before both voids."""
-    menu = menu_alone(scene, route) if scene.menu else None
-    return Layers(hud_stages(scene, route), menu)
-
-
-def hide_under_bar(scene: Scene, world: np.ndarray, layers: Layers) -> np.ndarray:
-    """Blacken what a full status bar stands on: the game draws no world there."""
-    if scene.bar != "full":
-        return world
-    return np.where(covered(layers.stages[0][1])[..., None], 0, world).astype(np.uint8)
-
-
-def describe(scene: Scene, route: Route, classes: np.ndarray) -> dict[str, object]:
-    """Collect how an item came about."""
-    steps = route.laps * (RUN_STEPS + STOP_STEPS)
-    return {
-        "game": "freedoom",
-        **asdict(scene),
-        "walk_seed": route.seed,
-        "tics": steps * STEP_TICS + SETTLE_TICS + 1,
-        "ui_fraction": round(float(np.mean(classes > 0)), 4),
-    }
-
-
 def make_item(scene: Scene, route: Route) -> RawItem:
-    """Make the pictures of one scene and check that they fit together.
-
-    Raises ValueError where they do not.
-    """
+    """Make the pictures of one scene; raises ValueError if they do not fit together."""
     image = replay(scene, route, Shot(scene.layers))
-    layers = take_layers(scene, route)
-    classes = class_ids(layers)
-    check_share(classes)
-    check_layers(image, layers)
+
+    def take(shots: Sequence[Shot]) -> np.ndarray:
+        return np.stack([replay(scene, route, shot) for shot in shots])
+
+    menu, drawn = None, ()
+    stages: Stages = []
+    if scene.menu:  # alone, with all behind it dimmed to black and to white
+        colours = [colour for _, colour, _ in VOIDS.values()]
+        menu = take([Shot(scene.layers, "", 1.0, colour) for colour in colours])
+    for name in filter(HUD_LAYERS.get, scene.layers):
+        drawn = (*drawn, name)
+        stages.append((HUD_LAYERS[name], take([Shot(drawn, void) for void in VOIDS])))
+    classes = class_ids(stages, menu)
+    share = float(np.mean(classes > 0))
+    if not MIN_SHARE <= share <= MAX_SHARE:
+        raise ValueError(
+            f"UI share {share:.3f}; expected between {MIN_SHARE} and {MAX_SHARE}"
+        )
+    check_layers(image, stages, menu)
     world = replay(scene, route, Shot(()))
     check_aligned(image, world, classes)
-    if scene.dim:
-        image = dimmed_image(scene, route, world, classes)
-    world = hide_under_bar(scene, world, layers)
-    return RawItem(image, world, classes, describe(scene, route, classes))
+    if scene.dim:  # the image once more with the game's own dimming behind the menu
+        image = replay(
+            scene, route, Shot(scene.layers, "", scene.dim, scene.dim_colour)
+        )
+        spread = dimming_error(image, world, classes)
+        if spread:
+            raise ValueError(f"dimming differs by {spread} grey levels; expected none")
+    if scene.bar == "full":  # the game draws no world where the status bar stands
+        world = np.where(covered(stages[0][1])[..., None], 0, world).astype(np.uint8)
+    steps = route.laps * (RUN_STEPS + STOP_STEPS)
+    facts = {"walk_seed": route.seed, "tics": steps * STEP_TICS + SETTLE_TICS + 1}
+    facts |= {"ui_fraction": round(share, 4)}
+    return RawItem(
+        image, world, classes, {"game": "freedoom", **asdict(scene), **facts}
+    )
 
 
-def is_done(folder: Path, scene: Scene) -> bool:
-    """Say whether an item is there already.
+def capture(out: Path, count: int, seed: int, walks: int) -> None:
+    """Capture what is not there yet; items that failed are listed at the end.
 
-    Raises ValueError where it shows another scene, of another seed.
+    The engine is a process of its own: where it crashes, only its item is lost. Raises
+    FileExistsError where OUT is a file or holds something that no capture has made,
+    ValueError where it holds items of another seed.
     """
-    if not folder.exists():
-        return False
-    facts = json.loads((folder / "meta.json").read_text())
-    for name in ("kind", "map", "seed"):
-        expected = getattr(scene, name)
-        if facts[name] != expected:
-            raise ValueError(
-                f"{folder} has {name} {facts[name]}, expected {expected};"
-                " use the --seed it was made with, or another OUT"
-            )
-    return True
-
-
-def check_positive(**numbers: int) -> None:
-    """Raise ValueError for an option that is below 1."""
-    for name, number in numbers.items():
+    for name, number in (("count", count), ("walks", walks)):
         if number < 1:
             raise ValueError(f"--{name} is {number}; expected at least 1")
-
-
-def check_folder(out: Path) -> None:
-    """Raise where OUT is a file or holds something that no capture has made."""
+    out = out.resolve()
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; expected a folder")
     for entry in out.iterdir() if out.exists() else ():
-        if not entry.name.lstrip(".").startswith(ITEM_PREFIX):
+        if not entry.name.startswith((".", ITEM_PREFIX)):
             raise FileExistsError(
                 f"{out} is not empty: found {entry.name}; expected a new folder, or"
                 " one of an interrupted capture"
             )
-
-
-def list_missing(out: Path, scenes: Sequence[Scene]) -> list[tuple[Path, Scene]]:
-    """Pair each scene that is not captured yet with its folder."""
-    items = [
-        (out / f"{ITEM_PREFIX}{index:03d}", scene) for index, scene in enumerate(scenes)
-    ]
-    return [(folder, scene) for folder, scene in items if not is_done(folder, scene)]
-
-
-def capture(out: Path, scenes: Sequence[Scene], walks: int) -> list[str]:
-    """Capture what is not there yet; returns one line for each item that failed.
-
-    The engine is a process of its own: where it crashes, only its item is lost.
-    """
-    crashes = engine_errors()
+    engine = import_vizdoom()
+    crashes = (
+        *(engine.ViZDoomErrorException, engine.ViZDoomUnexpectedExitException),
+        *(engine.ViZDoomIsNotRunningException, engine.MessageQueueException),
+        engine.SharedMemoryException,
+    )
+    missing = {}
+    for index, scene in enumerate(plan_scenes(count, seed)):
+        folder = out / f"{ITEM_PREFIX}{index:03d}"
+        if not folder.exists():
+            missing[folder] = scene
+            continue
+        facts = json.loads((folder / "meta.json").read_text())
+        for name in ("kind", "map", "seed"):
+            if facts[name] != getattr(scene, name):
+                raise ValueError(
+                    f"{folder} has {name} {facts[name]}, expected "
+                    f"{getattr(scene, name)}; use the --seed it was made with"
+                )
     failed = []
-    for folder, scene in tqdm(list_missing(out, scenes), unit="item"):
+    for folder, scene in tqdm(missing.items(), unit="item"):
         try:
             item = make_item(scene, find_route(scene, walks))
         except (ValueError, *crashes) as error:
             failed.append(f"{folder.name} ({scene.kind}, {scene.map}): {error}")
         else:
             save_item(item, folder)
-    return failed
+    for line in failed:
+        print(f"left out: {line}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.freedoom_capture",
         description="Capture Freedoom frames with exact interface masks.",
     )
-    parser.add_argument(
-        "out", type=Path, help="folder for the items; one of the same seed goes on"
-    )
-    parser.add_argument(
-        "--count", type=int, default=80, help="number of items (default: 80)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=77, help="seed of the plan (default: 77)"
-    )
-    parser.add_argument(
-        "--walks",
-        type=int,
-        default=5,
-        help="walks per item, the best view is taken (default: 5)",
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; items that failed are listed at the end and cost nothing."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    try:
-        check_positive(count=args.count, walks=args.walks)
-        out = args.out.resolve()
-        check_folder(out)
-        failed = capture(out, plan_scenes(args.count, args.seed), args.walks)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    for line in failed:
-        print(f"left out: {line}")
-    return 0
+    add = parser.add_argument
+    add("out", type=Path, help="folder for the items; one of the same seed goes on")
+    add("--count", type=int, default=80, help="number of items (80)")
+    add("--seed", type=int, default=77, help="seed of the plan (77)")
+    add("--walks", type=int, default=5, help="walks per item, for the best view (5)")
+    return run(parser, capture, argv)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,28 @@
-"""The raw form in which both games' captures hand their frames to the set builder.
+"""What all makers of screenshots share: the classes of user interface, and raw items.
 
-A raw item is a folder of `image.png` (what the player sees), `world.png` (the same
-moment without its user interface), `mask.png` (0 and 255), `classes.png` (class ids)
-and `meta.json` (game, scene, map and how it came about).
+A raw item is the form in which both captures hand their frames to the set builder: a
+folder of `image.png` (what the player sees), `world.png` (the same moment without its
+user interface), `mask.png` (0 and 255), `classes.png` (class ids) and `meta.json`
+(game, scene, map and how it came about).
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from tools.command import new_folder
+from ui_segmentation_system import PALETTE
+
+# Tooltips are windows too: the game draws them as part of the window they explain. Menu
+# text is that of menus without a window, and the crosshair.
+CLASS_NAMES = (
+    *("not_ui", "bars", "minimap", "actionbar", "window"),
+    *("dialog", "message", "cursor", "menu_text"),
+)
+CLASS_IDS = {name: number for number, name in enumerate(CLASS_NAMES)}
 
 
 class RawItem(NamedTuple):
@@ -29,16 +40,13 @@ class RawItem(NamedTuple):
 
 
 def save_item(item: RawItem, folder: Path) -> None:
-    """Write an item whole or not at all: beside its folder first, then moved."""
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    Image.fromarray(item.image).save(beside / "image.png")
-    Image.fromarray(item.world).save(beside / "world.png")
-    Image.fromarray(item.mask.astype(np.uint8) * 255).save(beside / "mask.png")
-    Image.fromarray(item.classes).save(beside / "classes.png")
-    (beside / "meta.json").write_text(json.dumps(item.meta, indent=1) + "\n")
-    beside.rename(folder)
+    """Write an item whole or not at all."""
+    with new_folder(folder) as part:
+        Image.fromarray(item.image).save(part / "image.png")
+        Image.fromarray(item.world).save(part / "world.png")
+        Image.fromarray(item.mask.astype(np.uint8) * 255).save(part / "mask.png")
+        Image.fromarray(item.classes).save(part / "classes.png")
+        (part / "meta.json").write_text(json.dumps(item.meta, indent=1) + "\n")
 
 
 def load_item(folder: Path) -> RawItem:
@@ -52,3 +60,10 @@ def load_item(folder: Path) -> RawItem:
     if not np.array_equal(item.mask, mask > 0):
         raise ValueError(f"{folder}: mask.png and classes.png mark different pixels")
     return item
+
+
+def save_classes(classes: np.ndarray, path: Path) -> None:
+    """Write class ids, uint8 (H, W), as a palette picture: the index is the id."""
+    picture = Image.fromarray(classes, "L")
+    picture.putpalette([value for colour in PALETTE for value in colour])
+    picture.save(path, optimize=True)

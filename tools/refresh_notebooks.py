@@ -20,71 +20,61 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import (
-    CellExecutionError,
-    CellTimeoutError,
-    DeadKernelError,
-)
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
 from tqdm import tqdm
 
+from tools.command import run
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 CELL_METADATA = {"tags", "jupyter"}
 CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CELL_SECONDS = 300
-LARGEST_FILE = 300_000
+LARGEST_FILE = 400_000
 # Above it a figure gets 256 colours: half a dozen figures then fit into a lesson.
 LARGEST_FIGURE = 50_000
-# They differ from machine to machine: a stored output with one never compares equal.
-MACHINE_PATH = re.compile(r"/(?:home|Users|work|tmp|root)/|site-packages|\bC:\\")
-ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
+# A path from the root or a memory address: a stored output with one never compares
+# equal on another machine.
+LEAK = re.compile(
+    r"(?<![\w.<:/])/[\w.+-]+/[\w.+-]|file://|site-packages|\b[A-Z]:\\"
+    r"|\b0x[0-9a-fA-F]{6,}"
+)
 # A bar that is drawn again and again on one line; only its last state is kept.
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
-
 # What colours a traceback in a terminal.
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def find_leak(text: str) -> str | None:
     """Find what belongs to one machine only: a path or a memory address."""
-    match = MACHINE_PATH.search(text) or ADDRESS.search(text)
+    match = LEAK.search(text)
     return match and match[0]
 
 
 def output_texts(output: dict[str, Any]) -> Iterator[str]:
     """List the texts of an output: a stream, the forms of a result, a traceback."""
-    yield _joined(output.get("text", ""))
-    yield "\n".join(output.get("traceback", []))
-    for kind, data in output.get("data", {}).items():
-        if not kind.startswith("image/"):
-            yield _joined(data)
-
-
-def _joined(text: Any) -> str:
-    """Join what a notebook's file may hold as a list of lines."""
-    return "".join(text) if isinstance(text, list) else str(text)
+    texts = [output.get("text", ""), "\n".join(output.get("traceback", []))]
+    for kind, text in output.get("data", {}).items():
+        texts += [] if kind.startswith("image/") else [text]
+    for text in texts:  # as such or, in a file, as a list of lines
+        yield "".join(text) if isinstance(text, list) else str(text)
 
 
 def merge_stdout(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
     """Merge neighbouring stdout streams; of a redrawn line keep what stays visible."""
     merged: list[NotebookNode] = []
     for output in outputs:
-        if merged and _is_stdout(merged[-1]) and _is_stdout(output):
+        if merged and merged[-1].get("name") == output.get("name") == "stdout":
             merged[-1]["text"] += output["text"]
         else:
             merged.append(output)
-    for output in filter(_is_stdout, merged):
-        output["text"] = OVERWRITTEN.sub("", output["text"])
+    for output in merged:
+        if output.get("name") == "stdout":
+            output["text"] = OVERWRITTEN.sub("", output["text"])
     return merged
-
-
-def _is_stdout(output: NotebookNode) -> bool:
-    return output["output_type"] == "stream" and output["name"] == "stdout"
 
 
 def shrink_png(data: bytes) -> bytes:
@@ -99,55 +89,45 @@ def shrink_png(data: bytes) -> bytes:
     return min(data, buffer.getvalue(), key=len)
 
 
-def shrink_figure(output: NotebookNode) -> None:
-    """Shrink the PNG of an output in place, if it has one."""
-    figure = output.get("data", {}).get("image/png")
-    if figure:
-        small = shrink_png(base64.b64decode(figure))
-        output["data"]["image/png"] = base64.b64encode(small).decode("ascii")
-
-
 def give_ids(cells: Sequence[dict[str, Any]]) -> None:
     """Keep valid cell ids in place; give the other cells cell-01, cell-02 and so on."""
-    taken: set[str] = set()
-    nameless = []
-    for number, cell in enumerate(cells, 1):
-        if CELL_ID.fullmatch(str(cell.get("id", ""))) and cell["id"] not in taken:
-            taken.add(cell["id"])
-        else:
-            nameless.append((number, cell))
-    for number, cell in nameless:
-        name = f"cell-{number:02d}"
-        while name in taken:
-            name += "-b"
-        taken.add(name)
-        cell["id"] = name
+    names = [str(cell.get("id", "")) for cell in cells]
+    kept = {names.index(name) for name in names if CELL_ID.fullmatch(name)}
+    taken = {names[place] for place in kept}
+    for place, cell in enumerate(cells):
+        if place not in kept:
+            name = f"cell-{place + 1:02d}"
+            while name in taken:
+                name += "-b"
+            taken.add(name)
+            cell["id"] = name
 
 
 def normalise(notebook: NotebookNode) -> None:
     """Bring everything but the sources to its one form, in place."""
     notebook["metadata"] = nbformat.from_dict(METADATA)
-    notebook["nbformat_minor"] = 5
     give_ids(notebook["cells"])
     for cell in notebook["cells"]:
         for key in set(cell["metadata"]) - CELL_METADATA:
             del cell["metadata"][key]
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     for count, cell in enumerate(code, 1):
         cell["execution_count"] = count
         cell["outputs"] = merge_stdout(cell["outputs"])
         for output in cell["outputs"]:
-            shrink_figure(output)
             if "execution_count" in output:
                 output["execution_count"] = count
+            figure = output.get("data", {}).get("image/png")
+            if figure:
+                small = base64.b64encode(shrink_png(base64.b64decode(figure)))
+                output["data"]["image/png"] = small.decode("ascii")
 
 
 def read_notebook(path: Path) -> NotebookNode:
     """Read a notebook of format 4, with an id for every cell."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        cells = content["cells"]
-        version = content["nbformat"]
+        cells, version = content["cells"], content["nbformat"]
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"{path.name}: not a notebook ({error!r}); save it again from JupyterLab"
@@ -162,19 +142,6 @@ def read_notebook(path: Path) -> NotebookNode:
     return nbformat.reads(json.dumps(content), as_version=4)
 
 
-def place_of(path: Path, number: int) -> str:
-    """Name a cell in messages; cells count from 1."""
-    return f"{path.name}, cell {number}"
-
-
-def describe_error(error: CellExecutionError) -> str:
-    """Say in one line where in its cell an error arose, and its last line."""
-    last_line = " ".join(f"{error.ename}: {error.evalue}".split())
-    arrow = re.search(r"^-+> \d+ +(.+)$", COLOUR.sub("", error.traceback), re.MULTILINE)
-    where = f", at {arrow[1].strip()!r}," if arrow else ""
-    return f"{where} raised {last_line.rstrip(':')}"
-
-
 def run_cell(client: NotebookClient, number: int, place: str) -> None:
     """Run a cell, numbered from 1; raise ValueError in one line when it fails."""
     cell = client.nb["cells"][number - 1]
@@ -182,33 +149,16 @@ def run_cell(client: NotebookClient, number: int, place: str) -> None:
         raise ValueError(f"{place}: an empty code cell; delete it")
     try:
         client.execute_cell(cell, number - 1)
-    except CellExecutionError as error:
-        raise ValueError(f"{place}{describe_error(error)}") from None
     except CellTimeoutError:
         raise ValueError(f"{place} ran longer than {CELL_SECONDS} s") from None
     except DeadKernelError:
         raise ValueError(f"{place}: its kernel died (out of memory?)") from None
-
-
-def run_cells(notebook: NotebookNode, path: Path) -> None:
-    """Run all cells in a fresh kernel, in the notebook's folder, into their outputs."""
-    client = NotebookClient(
-        notebook,
-        timeout=CELL_SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-        force_raise_errors=True,
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=False,
-        extra_arguments=["--log-level=ERROR"],
-    )
-    numbers = range(1, len(notebook["cells"]) + 1)
-    with client.setup_kernel():
-        for number in tqdm(numbers, desc=path.stem, unit="cell"):
-            place = place_of(path, number)
-            run_cell(client, number, place)
-            check_outputs(notebook["cells"][number - 1], place)
+    except CellExecutionError as error:
+        trace = COLOUR.sub("", error.traceback)
+        arrow = re.search(r"^-+> \d+ +(.+)$", trace, re.MULTILINE)
+        where = f", at {arrow[1].strip()!r}," if arrow else ""
+        last_line = " ".join(f"{error.ename}: {error.evalue}".split()).rstrip(":")
+        raise ValueError(f"{place}{where} raised {last_line}") from None
 
 
 def check_outputs(cell: NotebookNode, place: str) -> None:
@@ -226,8 +176,7 @@ def check_outputs(cell: NotebookNode, place: str) -> None:
 
 def to_bytes(notebook: NotebookNode, name: str) -> bytes:
     """Write a notebook to the bytes of its file; raise ValueError if too many."""
-    text = nbformat.writes(notebook).rstrip("\n") + "\n"
-    data = text.encode("utf-8")
+    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
     if len(data) > LARGEST_FILE:
         raise ValueError(
             f"{name}: {len(data) / 1000:.0f} KB with its outputs, expected at most "
@@ -236,30 +185,42 @@ def to_bytes(notebook: NotebookNode, name: str) -> bytes:
     return data
 
 
-def put_in_place(data: bytes, path: Path) -> None:
-    """Write a file beside its place and move it there."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def refresh(path: Path) -> str:
-    """Run a notebook and store it; return a line about it, or raise ValueError."""
-    start = time.perf_counter()
-    before = path.read_bytes()
+    """Run a notebook in a fresh kernel, in its folder, and store it with its outputs.
+
+    Returns a line about it; raises ValueError, and then leaves it as it was.
+    """
+    start, before = time.perf_counter(), path.read_bytes()
     notebook = read_notebook(path)
-    run_cells(notebook, path)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        force_raise_errors=True,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=False,
+        extra_arguments=["--log-level=ERROR"],
+    )
+    cells = notebook["cells"]
+    with client.setup_kernel():
+        for number, cell in enumerate(tqdm(cells, desc=path.stem, unit="cell"), 1):
+            place = f"{path.name}, cell {number}"
+            run_cell(client, number, place)
+            check_outputs(cell, place)
     normalise(notebook)
     data = to_bytes(notebook, path.name)
     if path.read_bytes() != before:
         raise ValueError(f"{path.name}: edited while it ran and left so; refresh again")
-    put_in_place(data, path)
-    seconds = time.perf_counter() - start
-    cells = len(notebook["cells"])
-    return f"{path.name}: {cells} cells, {seconds:.1f} s, {len(data) / 1000:.0f} KB"
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    facts = time.perf_counter() - start, len(data) / 1000
+    return f"{path.name}: {len(cells)} cells, {facts[0]:.1f} s, {facts[1]:.0f} KB"
 
 
 def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -267,37 +228,30 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
         raise FileNotFoundError(f"{folder}: no notebook (*.ipynb) there")
-    return [_only_one(paths, name) for name in names] if names else paths
+    chosen = [] if names else paths
+    for name in names:
+        found = [path for path in paths if path.name.startswith(Path(name).name)]
+        if len(found) != 1:
+            there = ", ".join(path.name for path in found or paths)
+            raise ValueError(f"{name}: {len(found)} notebooks begin so, not 1: {there}")
+        chosen += found
+    return chosen
 
 
-def _only_one(paths: Sequence[Path], name: str) -> Path:
-    found = [path for path in paths if path.name.startswith(Path(name).name)]
-    if len(found) != 1:
-        there = ", ".join(path.name for path in found or paths)
-        raise ValueError(f"{name}: {len(found)} notebooks begin so, not 1: {there}")
-    return found[0]
+def refresh_all(folder: Path, names: Sequence[str]) -> None:
+    """Refresh the notebooks of these names, one after the other."""
+    for path in find_notebooks(folder, names):
+        print(refresh(path))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="refresh_notebooks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "names", nargs="*", help="beginnings of file names, such as 01; all if none"
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="folder of the notebooks"
-    )
-    options = parser.parse_args(argv)
-    try:
-        for path in find_notebooks(options.folder, options.names):
-            print(refresh(path))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    parser = argparse.ArgumentParser(prog="refresh_notebooks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
+    add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")
+    return run(parser, refresh_all, argv)
 
 
 if __name__ == "__main__":

@@ -4,324 +4,122 @@ A silhouette is drawn from parts in a square of 100 x 100, facing right, feet do
 picture draws its own colours, place, size, tilt and ground from its seed.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from operator import index
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
-from tools.noise import value_noise
-from tools.tile_art import Colour, read_colours, shade
-from tools.tile_world import Draws
+from tools.drawing import Colour, Draws, read_colours, shade, value_noise
 
-# A colour's name, a form, and its numbers. oval: centre and half axes; area: corners;
-# stroke: a width and the points of a line.
-Part = tuple[str, str, tuple[float, ...]]
-Point = tuple[float, float]
 # Left, top, right, bottom in pixels; right and bottom are the first outside.
 Edges = tuple[int, int, int, int]
 Pair = tuple[int, int]
 
 OVERSAMPLING = 4
-OVAL_CORNERS = 28
-GRAIN = 10
+GRAIN, HAZE = 10, 0.35
 # A picture is at least so many pixels wide and high.
 MIN_SIDE = 8
 
-FIXED: dict[str, Colour] = {
-    **{"black": (24, 24, 24), "white": (244, 244, 240), "grey": (140, 144, 152)},
-    **{"glass": (168, 212, 236), "lamp": (244, 224, 112), "orange": (240, 152, 40)},
-    **{"pink": (232, 140, 152), "skin": (228, 180, 140), "leaf": (60, 140, 60)},
-    "wood": (96, 64, 40),
-}
-
-
-def wheel(x: float, radius: float = 10) -> tuple[Part, ...]:
-    """Make a wheel that stands on the ground at 90."""
-    y = 90 - radius
-    return (
-        ("black", "oval", (x, y, radius, radius)),
-        ("grey", "oval", (x, y, radius * 0.45, radius * 0.45)),
-    )
-
-
-def legs(width: float, top: float, *feet: float) -> tuple[Part, ...]:
-    """Make legs from a height down to the ground; those in front are lighter."""
-    return tuple(
-        ("dark" if place % 2 else "body", "stroke", (width, x, top, x, 94))
-        for place, x in reversed(list(enumerate(feet)))
-    )
-
-
-SHAPES: dict[str, tuple[Part, ...]] = {
-    "airplane": (
-        ("dark", "area", (44, 46, 30, 16, 38, 16, 62, 46)),
-        ("body", "area", (4, 46, 2, 22, 12, 22, 24, 44)),
-        ("body", "oval", (50, 50, 47, 10)),
-        ("accent", "area", (2, 22, 12, 22, 17, 31, 3, 31)),
-        ("glass", "area", (84, 43, 91, 44, 95, 48, 84, 48)),
-        ("accent", "stroke", (3, 18, 49, 76, 49)),
-        ("dark", "area", (42, 53, 20, 86, 32, 86, 66, 53)),
-        ("grey", "oval", (46, 68, 8, 5)),
-    ),
-    "automobile": (
-        ("body", "area", (22, 54, 34, 34, 66, 34, 80, 54)),
-        ("glass", "area", (28, 53, 37, 38, 49, 38, 49, 53)),
-        ("glass", "area", (53, 53, 53, 38, 64, 38, 73, 53)),
-        ("body", "area", (4, 60, 8, 53, 84, 53, 95, 60, 96, 78, 4, 78)),
-        ("dark", "area", (4, 70, 96, 70, 96, 78, 4, 78)),
-        ("lamp", "oval", (92, 62, 4, 4)),
-        *wheel(25, 13),
-        *wheel(75, 13),
-    ),
-    "bird": (
-        ("orange", "stroke", (3, 50, 74, 48, 94)),
-        ("orange", "stroke", (3, 58, 74, 58, 94)),
-        ("dark", "area", (34, 58, 2, 72, 4, 82, 40, 72)),
-        ("body", "oval", (53, 60, 24, 18)),
-        ("accent", "oval", (60, 66, 15, 12)),
-        ("body", "oval", (73, 38, 14, 14)),
-        ("body", "area", (58, 50, 64, 32, 80, 52, 72, 66)),
-        ("orange", "area", (84, 33, 99, 40, 84, 44)),
-        ("black", "oval", (77, 35, 3.4, 3.4)),
-        ("dark", "area", (26, 70, 40, 50, 60, 52, 56, 66, 42, 72)),
-    ),
-    "cat": (
-        ("body", "stroke", (8, 68, 86, 88, 84, 92, 66, 84, 54)),
-        ("body", "oval", (50, 74, 24, 22)),
-        ("light", "oval", (50, 78, 12, 15)),
-        ("body", "area", (26, 32, 24, 2, 46, 18)),
-        ("body", "area", (74, 32, 76, 2, 54, 18)),
-        ("pink", "area", (30, 24, 28, 9, 40, 18)),
-        ("pink", "area", (70, 24, 72, 9, 60, 18)),
-        ("body", "oval", (50, 36, 27, 22)),
-        ("lamp", "oval", (40, 33, 6.5, 5.5)),
-        ("lamp", "oval", (60, 33, 6.5, 5.5)),
-        ("black", "oval", (40, 33, 2.6, 5)),
-        ("black", "oval", (60, 33, 2.6, 5)),
-        ("light", "oval", (50, 46, 10, 7)),
-        ("pink", "area", (46, 41, 54, 41, 50, 46)),
-        ("light", "oval", (41, 93, 7, 4)),
-        ("light", "oval", (59, 93, 7, 4)),
-    ),
-    "deer": (
-        *legs(5, 60, 28, 35, 58, 64),
-        ("body", "oval", (45, 56, 24, 13)),
-        ("white", "oval", (21, 52, 5, 6)),
-        ("body", "area", (54, 56, 68, 28, 78, 32, 68, 62)),
-        ("body", "oval", (78, 30, 12, 7)),
-        ("dark", "area", (66, 28, 56, 24, 68, 22)),
-        ("black", "oval", (89, 31, 3, 3)),
-        ("black", "oval", (77, 28, 2, 2)),
-        ("wood", "stroke", (3, 71, 24, 64, 12, 68, 1)),
-        ("wood", "stroke", (3, 65, 14, 54, 8, 54, 1)),
-        ("wood", "stroke", (3, 75, 24, 82, 12, 79, 1)),
-        ("wood", "stroke", (3, 81, 14, 92, 8, 92, 1)),
-        ("white", "oval", (36, 51, 2.6, 2.6)),
-        ("white", "oval", (46, 49, 2.6, 2.6)),
-        ("white", "oval", (42, 57, 2.6, 2.6)),
-        ("white", "oval", (54, 54, 2.6, 2.6)),
-    ),
-    "dog": (
-        ("body", "stroke", (7, 18, 52, 8, 40, 9, 28)),
-        *legs(9, 62, 22, 32, 58, 67),
-        ("body", "oval", (44, 60, 28, 15)),
-        ("body", "area", (54, 52, 62, 30, 82, 40, 70, 66)),
-        ("body", "oval", (73, 34, 15, 13)),
-        ("light", "area", (78, 31, 97, 36, 97, 45, 78, 46)),
-        ("black", "oval", (95, 37, 4.5, 4)),
-        ("black", "oval", (78, 30, 2.8, 2.8)),
-        ("dark", "oval", (63, 38, 6.5, 15)),
-        ("accent", "stroke", (5, 57, 52, 70, 59)),
-    ),
-    "frog": (
-        ("dark", "oval", (18, 76, 15, 14)),
-        ("dark", "oval", (82, 76, 15, 14)),
-        ("body", "oval", (50, 66, 36, 27)),
-        ("light", "oval", (50, 80, 24, 14)),
-        ("body", "oval", (30, 36, 14, 14)),
-        ("body", "oval", (70, 36, 14, 14)),
-        ("white", "oval", (30, 34, 9, 9)),
-        ("white", "oval", (70, 34, 9, 9)),
-        ("black", "oval", (30, 35, 4.5, 5.5)),
-        ("black", "oval", (70, 35, 4.5, 5.5)),
-        ("black", "stroke", (3, 24, 60, 36, 67, 50, 69, 64, 67, 76, 60)),
-        ("body", "oval", (30, 92, 13, 5)),
-        ("body", "oval", (70, 92, 13, 5)),
-    ),
-    "horse": (
-        ("mane", "stroke", (8, 18, 46, 8, 60, 9, 80)),
-        *legs(8, 60, 24, 32, 60, 67),
-        ("body", "oval", (44, 52, 30, 15)),
-        ("body", "area", (52, 52, 68, 14, 82, 20, 72, 60)),
-        ("mane", "area", (50, 44, 62, 12, 73, 8, 66, 22, 58, 48)),
-        ("body", "area", (70, 12, 78, 8, 98, 30, 94, 38, 86, 36, 72, 26)),
-        ("body", "area", (72, 12, 73, 2, 79, 10)),
-        ("black", "oval", (80, 18, 2.4, 2.4)),
-        ("black", "oval", (94, 33, 2, 2)),
-        *(("black", "stroke", (8, x, 93, x + 1, 95)) for x in (24, 32, 60, 67)),
-    ),
-    "ship": (
-        ("grey", "stroke", (3, 76, 60, 76, 22)),
-        ("accent", "area", (36, 40, 38, 14, 52, 14, 52, 40)),
-        ("black", "area", (37, 20, 38, 14, 52, 14, 52, 20)),
-        ("white", "area", (20, 62, 20, 50, 28, 50, 28, 38, 62, 38, 62, 50, 72, 62)),
-        ("glass", "area", (32, 42, 58, 42, 58, 47, 32, 47)),
-        ("body", "area", (2, 60, 98, 60, 88, 88, 12, 88)),
-        ("accent", "area", (9, 80, 92, 80, 88, 90, 12, 90)),
-        *(("white", "oval", (x, 68, 2.6, 2.6)) for x in (22, 36, 50, 64, 78)),
-    ),
-    "truck": (
-        ("accent", "area", (2, 24, 64, 24, 64, 76, 2, 76)),
-        ("white", "area", (2, 44, 64, 44, 64, 53, 2, 53)),
-        ("body", "area", (67, 78, 67, 38, 84, 38, 96, 58, 97, 78)),
-        ("glass", "area", (74, 58, 74, 43, 82, 43, 91, 58)),
-        ("black", "area", (2, 74, 97, 74, 97, 80, 2, 80)),
-        ("lamp", "oval", (94, 68, 3, 4)),
-        *wheel(16),
-        *wheel(38),
-        *wheel(82),
-    ),
-    "person": (
-        ("body", "stroke", (9, 44, 58, 42, 93)),
-        ("body", "stroke", (9, 56, 58, 58, 93)),
-        ("skin", "stroke", (6, 36, 34, 24, 48, 30, 62)),
-        ("skin", "stroke", (6, 64, 34, 76, 48, 70, 62)),
-        ("accent", "area", (34, 29, 66, 29, 62, 62, 38, 62)),
-        ("skin", "oval", (50, 15, 10, 13)),
-        ("wood", "oval", (50, 7, 10.5, 6)),
-    ),
-    "bottle": (
-        (
-            "body",
-            "area",
-            (43, 6, 57, 6, 57, 30, 68, 44, 68, 95, 32, 95, 32, 44, 43, 30),
-        ),
-        ("wood", "area", (43, 2, 57, 2, 57, 10, 43, 10)),
-        ("white", "area", (32, 56, 68, 56, 68, 78, 32, 78)),
-        ("light", "stroke", (4, 38, 46, 38, 90)),
-    ),
-    "pottedplant": (
-        *(
-            ("leaf", "stroke", (9, 50, 64, *tip))
-            for tip in ((50, 8), (24, 16), (76, 16), (12, 40), (88, 40))
-        ),
-        ("body", "area", (28, 62, 72, 62, 64, 96, 36, 96)),
-        ("dark", "area", (25, 60, 75, 60, 74, 69, 26, 69)),
-    ),
+# Each part has a colour, a form and numbers. oval: centre and half axes; area: corners;
+# stroke: a width and the points of a line. Two forms have colours of their own: wheel,
+# x and a radius; legs, a width, where they begin and the x of each.
+SHAPES_TEXT = """
+airplane: dark area 44 46 30 16 38 16 62 46, body area 4 46 2 22 12 22 24 44,
+    body oval 50 50 47 10, accent area 2 22 12 22 17 31 3 31,
+    glass area 84 43 91 44 95 48 84 48, dark area 42 53 20 86 32 86 66 53
+automobile: body area 22 54 34 34 66 34 80 54, glass area 28 53 37 38 49 38 49 53,
+    glass area 53 53 53 38 64 38 73 53, body area 4 60 8 53 84 53 95 60 96 78 4 78,
+    lamp oval 92 62 4 4, wheel 25 13, wheel 75 13
+bird: orange stroke 3 50 74 48 94, orange stroke 3 58 74 58 94,
+    dark area 34 58 2 72 4 82 40 72, body oval 53 60 24 18, accent oval 60 66 15 12,
+    body oval 73 38 14 14, body area 58 50 64 32 80 52 72 66,
+    orange area 84 33 99 40 84 44, black oval 77 35 3.4 3.4,
+    dark area 26 70 40 50 60 52 56 66 42 72
+cat: body stroke 8 68 86 88 84 92 66 84 54, body oval 50 74 24 22,
+    light oval 50 78 12 15, body area 26 32 24 2 46 18, body area 74 32 76 2 54 18,
+    body oval 50 36 27 22, lamp oval 40 33 6.5 5.5, lamp oval 60 33 6.5 5.5,
+    black oval 40 33 2.6 5, black oval 60 33 2.6 5
+deer: legs 5 60 28 35 58 64, body oval 45 56 24 13, white oval 21 52 5 6,
+    body area 54 56 68 28 78 32 68 62, body oval 78 30 12 7,
+    dark area 66 28 56 24 68 22, black oval 89 31 3 3, wood stroke 3 71 24 64 12 68 1,
+    wood stroke 3 75 24 82 12 79 1
+dog: body stroke 7 18 52 8 40 9 28, legs 9 62 22 32 58 67, body oval 44 60 28 15,
+    body area 54 52 62 30 82 40 70 66, body oval 73 34 15 13,
+    light area 78 31 97 36 97 45 78 46, black oval 95 37 4.5 4, dark oval 63 38 6.5 15,
+    accent stroke 5 57 52 70 59
+frog: dark oval 18 76 15 14, dark oval 82 76 15 14, body oval 50 66 36 27,
+    body oval 30 36 14 14, body oval 70 36 14 14, black oval 30 35 4.5 5.5,
+    black oval 70 35 4.5 5.5, black stroke 3 24 60 36 67 50 69 64 67 76 60
+horse: mane stroke 8 18 46 8 60 9 80, legs 8 60 24 32 60 67, body oval 44 52 30 15,
+    body area 52 52 68 14 82 20 72 60, mane area 50 44 62 12 73 8 66 22 58 48,
+    body area 70 12 78 8 98 30 94 38 86 36 72 26, body area 72 12 73 2 79 10,
+    black oval 80 18 2.4 2.4
+ship: grey stroke 3 76 60 76 22, accent area 36 40 38 14 52 14 52 40,
+    white area 20 62 20 50 28 50 28 38 62 38 62 50 72 62,
+    body area 2 60 98 60 88 88 12 88, accent area 9 80 92 80 88 90 12 90
+truck: accent area 2 24 64 24 64 76 2 76, white area 2 44 64 44 64 53 2 53,
+    body area 67 78 67 38 84 38 96 58 97 78, glass area 74 58 74 43 82 43 91 58,
+    black area 2 74 97 74 97 80 2 80, wheel 16 10, wheel 38 10, wheel 82 10
+person: body stroke 9 44 58 42 93, body stroke 9 56 58 58 93,
+    skin stroke 6 36 34 24 48 30 62, skin stroke 6 64 34 76 48 70 62,
+    accent area 34 29 66 29 62 62 38 62, skin oval 50 15 10 13
+bottle: body area 43 6 57 6 57 30 68 44 68 95 32 95 32 44 43 30,
+    wood area 43 2 57 2 57 10 43 10, white area 32 56 68 56 68 78 32 78
+pottedplant: leaf stroke 9 50 64 50 8, leaf stroke 9 50 64 24 16,
+    leaf stroke 9 50 64 76 16, leaf stroke 9 50 64 12 40, leaf stroke 9 50 64 88 40,
+    body area 28 62 72 62 64 96 36 96, dark area 25 60 75 60 74 69 26 69
+"""
+LINES = SHAPES_TEXT.replace("\n    ", " ").strip().split("\n")
+SHAPES = {
+    name: [part.split() for part in parts.split(",")]
+    for name, parts in (line.split(":") for line in LINES)
 }
 # What CIFAR-10 calls its classes, in the order of their indices.
 CIFAR_CLASSES = tuple(SHAPES)[:10]
 
+NAMES = ("black", "white", "grey", "glass", "lamp", "orange", "pink", "skin", "wood")
+FIXED = read_colours("181818 f4f4f0 909098 a8d4ec f4e070 f09828 e88c98 e4b48c 604028")
 PAINTS = read_colours("d03830 e8b020 2858b8 208868 f0f0ec 303840 c86020 7840a0")
-FURS = read_colours("a06030 d89048 585048 e8dcc8 302c2c c07840 908880")
 BODIES: dict[str, Sequence[Colour]] = {
     "airplane": read_colours("f4f4f4 dce4ec f0e8d0 b8c4d4"),
     "bird": read_colours("d04030 3868c8 e8c030 805030 404850 e8e8e8"),
     "deer": read_colours("a86430 946034 b87840"),
     "frog": read_colours("58a838 80b830 309058"),
     "horse": read_colours("7c4424 4c3024 b07840 989088 e4dcd0"),
-    **dict.fromkeys(("cat", "dog"), FURS),
+    **dict.fromkeys(("cat", "dog"), read_colours("a06030 d89048 585048 e8dcc8 302c2c")),
     "person": read_colours("304878 484848 785840"),
     "bottle": read_colours("286840 704820 4878a0"),
     "pottedplant": read_colours("b85c38 c88858"),
 }
+# Colours above and below a horizon, and how far down it is as a share of the height.
+GROUNDS = {
+    "sky": ("4890e0 68a8e8", 0.95),
+    "grass": ("90c4ec 68a840", 0.4),
+    "sand": ("90c0e4 d8b878", 0.45),
+    "snow": ("98b4d4 dce4ec", 0.45),
+    "room": ("a4bcc4 987858", 0.7),
+    "sea": ("90c4ec 2864a4", 0.66),
+    "road": ("98bcd8 70747c", 0.58),
+}
 # Where a thing is at home; one of the grounds is drawn.
-HOMES: dict[str, tuple[str, ...]] = {
-    "airplane": ("sky", "sky", "dusk", "road"),
+HOMES = {
+    "airplane": ("sky", "sky", "road"),
     "bird": ("sky", "grass", "sand"),
-    "cat": ("room", "carpet", "grass"),
-    "deer": ("grass", "grass", "snow"),
-    "dog": ("grass", "carpet", "sand"),
-    "frog": ("pond", "sand", "soil"),
-    "horse": ("grass", "grass", "sand"),
-    "ship": ("sea", "sea", "sunset"),
-    "bottle": ("room",),
-    "pottedplant": ("room",),
+    "ship": ("sea",),
+    **dict.fromkeys(("bottle", "pottedplant"), ("room",)),
+    **dict.fromkeys(("cat", "dog"), ("room", "grass", "sand")),
+    **dict.fromkeys(("deer", "horse", "frog"), ("grass", "sand", "snow")),
 }
 STREETS = ("road", "road", "snow", "sand")
 
 
-class Ground(NamedTuple):
-    """What is behind a thing: colours above and below a horizon at a share of H."""
-
-    above: Colour
-    below: Colour
-    horizon: float
-
-
-GROUNDS = {
-    name: Ground(*read_colours(colours), horizon)
-    for name, colours, horizon in (
-        ("sky", "4890e0 68a8e8", 0.95),
-        ("dusk", "5868a8 d89878", 0.9),
-        ("grass", "90c4ec 68a840", 0.4),
-        ("sand", "90c0e4 d8b878", 0.45),
-        ("snow", "98b4d4 dce4ec", 0.45),
-        ("room", "a4bcc4 987858", 0.7),
-        ("carpet", "a8c0a0 4c7078", 0.7),
-        ("pond", "588c94 88b4a8", 0.3),
-        ("soil", "84a858 a07850", 0.3),
-        ("sea", "90c4ec 2864a4", 0.66),
-        ("sunset", "f0a878 40608c", 0.66),
-        ("road", "98bcd8 70747c", 0.58),
-    )
-}
-HAZE = 0.35
-# What has no ground under it: it tilts more and may be anywhere.
-FLYING = {"airplane"}
-
-
-def corners(form: str, numbers: Sequence[float]) -> Iterator[list[Point]]:
-    """Turn a form and its numbers into the corners of polygons."""
-    if form == "oval":
-        x, y, across, down = numbers
-        turns = [2 * math.pi * i / OVAL_CORNERS for i in range(OVAL_CORNERS)]
-        yield [(x + across * math.cos(a), y + down * math.sin(a)) for a in turns]
-    elif form == "area":
-        yield list(zip(numbers[::2], numbers[1::2], strict=True))
-    else:
-        half = numbers[0] / 2
-        points = list(zip(numbers[1::2], numbers[2::2], strict=True))
-        for x, y in points:
-            yield from corners("oval", (x, y, half, half))
-        for (x, y), (to_x, to_y) in pairwise(points):
-            length = math.hypot(to_x - x, to_y - y)
-            dx, dy = half * (to_y - y) / length, half * (x - to_x) / length
-            yield [
-                *((x + dx, y + dy), (to_x + dx, to_y + dy)),
-                *((to_x - dx, to_y - dy), (x - dx, y - dy)),
-            ]
-
-
-def draw_colours(draws: Draws, name: str) -> dict[str, Colour]:
-    """Draw the colours of a thing, by the names that its parts use."""
-    choices = BODIES.get(name, PAINTS)
-    body = shade(draws.choice(choices), draws.whole(85, 115))
-    accent = draws.choice([paint for paint in PAINTS if distance(paint, body) > 120])
-    tones = {"dark": shade(body, 70), "light": mix(body, FIXED["white"], 0.55)}
-    mane = mix(body, FIXED["black"], 0.75)
-    return FIXED | tones | {"body": body, "accent": accent, "mane": mane}
-
-
-def distance(one: Colour, other: Colour) -> int:
-    """Add up how far two colours are apart, 0 to 765."""
-    return sum(abs(a - b) for a, b in zip(one, other, strict=True))
-
-
-def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """Blend two colours; share 0 is the one, 1 the other."""
-    return tuple(round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
-
-
-def draw_ground(draws: Draws, ground: Ground, size: Pair) -> Image.Image:
+def draw_ground(draws: Draws, name: str, size: Pair) -> Image.Image:
     """Draw what is behind a thing, hazy at the horizon, with a little grain."""
     width, height = size
-    above, below = (shade(c, draws.whole(85, 110)) for c in ground[:2])
-    line = ground.horizon + draws.whole(-5, 5) / 100
+    colours, horizon = GROUNDS[name]
+    above, below = (shade(c, draws.whole(85, 110)) for c in read_colours(colours))
+    line = horizon + draws.whole(-5, 5) / 100
     row = ((np.arange(height) + 0.5) / height)[:, None, None]
     is_above = row < line
     haze = HAZE * np.where(is_above, row / line, (1 - row) / max(1 - line, 0.01))
@@ -332,53 +130,64 @@ def draw_ground(draws: Draws, ground: Ground, size: Pair) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def pose(
-    draws: Draws, name: str, slot: Edges, polygons: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """Mirror, stretch, tilt and scale a thing's polygons (N, 2) into a slot."""
-    flies = name in FLYING
-    turn = math.radians(draws.whole(-5, 5) * (4 if flies else 1))
-    wide = draws.choice((-1, 1)) * draws.whole(90, 112) / 100
-    cos, sin = math.cos(turn), math.sin(turn)
-    turned = [points @ ((cos * wide, sin), (-sin * wide, cos)) for points in polygons]
-    corner, room = np.array(slot[:2]), np.subtract(slot[2:], slot[:2])
-    low, spread = np.concatenate(turned).min(0), np.ptp(np.concatenate(turned), 0)
-    scale = draws.whole(72, 97) / 100 * (room / spread).min()
-    # What cannot fly stays low.
-    place = draws.random(), 1 - draws.random() * (1 if flies else 0.4)
-    shift = corner + (room - spread * scale) * place
-    return [(points - low) * scale + shift for points in turned]
+def draw_thing(name: str, colours: dict[str, Colour], side: int) -> Image.Image:
+    """Draw a thing alone, RGBA of side x side pixels, clear around it."""
+    picture = Image.new("RGBA", (side, side))
+    pen = ImageDraw.Draw(picture)
+
+    def oval(colour: str, x: float, y: float, across: float, down: float) -> None:
+        pen.ellipse((x - across, y - down, x + across, y + down), colours[colour])
+
+    def stroke(colour: str, width: float, points: Sequence[float]) -> None:
+        pen.line(points, colours[colour], round(width), "curve")
+        for x, y in zip(points[::2], points[1::2], strict=True):
+            oval(colour, x, y, width / 2, width / 2)
+
+    for part in SHAPES[name]:
+        words = [word for word in part if word[0].isalpha()]
+        numbers = [float(word) * side / 100 for word in part[len(words) :]]
+        if words == ["wheel"]:
+            x, radius = numbers
+            for colour, size in (("black", radius), ("grey", 0.45 * radius)):
+                oval(colour, x, 0.9 * side - radius, size, size)
+        elif words == ["legs"]:
+            width, top, *feet = numbers
+            for place, x in reversed(list(enumerate(feet))):
+                stroke(("body", "dark")[place % 2], width, (x, top, x, 0.94 * side))
+        elif words[1] == "oval":
+            oval(words[0], *numbers)
+        elif words[1] == "area":
+            pen.polygon(numbers, colours[words[0]])
+        else:
+            stroke(words[0], numbers[0], numbers[1:])
+    return picture
 
 
-def draw_thing(picture: Image.Image, draws: Draws, name: str, slot: Edges) -> Edges:
-    """Draw a thing somewhere inside a slot; returns its own edges."""
-    parts = [
-        (colour, np.array(polygon))
-        for colour, form, numbers in SHAPES[name]
-        for polygon in corners(form, numbers)
-    ]
-    posed = pose(draws, name, slot, [polygon for _, polygon in parts])
-    colours, pen = draw_colours(draws, name), ImageDraw.Draw(picture)
-    for (colour, _), points in zip(parts, posed, strict=True):
-        pen.polygon(list(map(tuple, points)), fill=colours[colour])
-    every = np.concatenate(posed)
-    low, high = every.min(0).astype(int), every.max(0).astype(int) + 1
-    return *low.tolist(), *high.tolist()
-
-
-def check_scene(names: Sequence[str], size: Pair) -> None:
-    """Raise ValueError for no or unknown things, or less than 8 pixels each."""
-    for name in names:
-        if name not in SHAPES:
-            raise ValueError(
-                f"thing is {name!r}, expected some of {', '.join(SHAPES)}; name others"
-            )
-    least = MIN_SIDE * len(names), MIN_SIDE
-    if not names or size[0] < least[0] or size[1] < least[1]:
-        raise ValueError(
-            f"{len(names)} things on {size[0]}x{size[1]} pixels, expected one or more "
-            f"of {MIN_SIDE}x{MIN_SIDE} each; give a larger size"
-        )
+def paste_thing(picture: Image.Image, draws: Draws, name: str, slot: Edges) -> Edges:
+    """Draw a thing somewhere inside a slot of a picture; returns its own edges."""
+    body = shade(draws.choice(BODIES.get(name, PAINTS)), draws.whole(85, 115))
+    far = [paint for paint in PAINTS if np.abs(np.subtract(paint, body)).sum() > 120]
+    colours = dict(zip(NAMES, FIXED, strict=True)) | {"leaf": (60, 140, 60)}
+    colours |= {"body": body, "accent": draws.choice(far), "dark": shade(body, 70)}
+    colours |= {"mane": shade(body, 35), "light": shade(body, 140)}
+    # An airplane tilts more than others and may be anywhere; they stay low.
+    flies = name == "airplane"
+    left, top, right, bottom = slot
+    thing = draw_thing(name, colours, 2 * max(right - left, bottom - top))
+    if draws.chance(0.5):
+        thing = ImageOps.mirror(thing)
+    tilt = draws.whole(-5, 5) * (4 if flies else 1)
+    thing = thing.rotate(tilt, Image.Resampling.BILINEAR, expand=True)
+    thing = thing.crop(thing.getchannel("A").getbbox())
+    wide = thing.width * draws.whole(90, 112) / 100
+    scale = min((right - left) / wide, (bottom - top) / thing.height)
+    scale *= draws.whole(72, 97) / 100
+    size = max(round(wide * scale), 1), max(round(thing.height * scale), 1)
+    thing = thing.resize(size, Image.Resampling.BOX)
+    left += int((right - left - size[0]) * draws.random())
+    top += int((bottom - top - size[1]) * (1 - draws.random() * (1 if flies else 0.4)))
+    picture.paste(thing, (left, top), thing)
+    return left, top, left + size[0], top + size[1]
 
 
 def draw_scene(
@@ -389,17 +198,28 @@ def draw_scene(
     names: of SHAPES, the first says where the scene is. size: width and height, each
     from 8 pixels up. Raises ValueError for an unknown name or a size too small.
     """
-    check_scene(names, size)
+    unknown = [name for name in names if name not in SHAPES]
+    if unknown:
+        raise ValueError(
+            f"thing is {unknown[0]!r}, expected some of {', '.join(SHAPES)}"
+        )
+    if not names or size[0] < MIN_SIDE * len(names) or size[1] < MIN_SIDE:
+        raise ValueError(
+            f"{len(names)} things on {size[0]}x{size[1]} pixels, expected one or more "
+            f"of {MIN_SIDE}x{MIN_SIDE} each; give a larger size"
+        )
     draws = Draws(index(seed))
     width, height = (side * OVERSAMPLING for side in size)
-    ground = GROUNDS[draws.choice(HOMES.get(names[0], STREETS))]
-    picture = draw_ground(draws, ground, size)
+    picture = draw_ground(draws, draws.choice(HOMES.get(names[0], STREETS)), size)
     picture = picture.resize((width, height), Image.Resampling.NEAREST)
     edges = []
     for place, name in enumerate(names):
         left, right = (width * i // len(names) for i in (place, place + 1))
         slot = (left, round(0.02 * height), right, round(0.97 * height))
-        drawn = draw_thing(picture, draws, name, slot)
-        low, high = drawn[:2], (value + OVERSAMPLING - 1 for value in drawn[2:])
+        low_x, low_y, high_x, high_y = paste_thing(picture, draws, name, slot)
+        low, high = (
+            (low_x, low_y),
+            (high_x + OVERSAMPLING - 1, high_y + OVERSAMPLING - 1),
+        )
         edges.append(tuple(value // OVERSAMPLING for value in (*low, *high)))
     return picture.reduce(OVERSAMPLING), edges

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tools.folders import new_folder
+from tools.command import new_folder
+from tools.drawing import Draws
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
-from tools.tile_world import Draws
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
 
 CIFAR_SIZE = (32, 32)
@@ -32,24 +32,22 @@ MAX_IMAGES = 99_999
 
 # Half as wide and high as most of VOC's pictures.
 VOC_SIZES = ((250, 188), (250, 167), (188, 250), (250, 166))
-# Things that both sets have, and things that CIFAR-10 has not, as VOC calls them.
-SHARED = tuple(
-    VOC_NAMES.get(name, name)
-    for name in CIFAR_CLASSES
-    if VOC_NAMES.get(name, name) in VOC_CLASSES
-)
-OTHERS = ("person", "bottle", "pottedplant")
 SHAPE_NAMES = {VOC_NAMES.get(name, name): name for name in CIFAR_CLASSES}
+# Things that both sets have, and things that CIFAR-10 has not, as VOC calls them.
+SHARED = tuple(name for name in SHAPE_NAMES if name in VOC_CLASSES)
+OTHERS = ("person", "bottle", "pottedplant")
 # How many kinds of contents there are: see `voc_contents`.
 NUM_KINDS = 6
 # Where the parts of a person are, as shares of its width and height.
-PARTS = (
-    ("head", (0.30, 0.00, 0.70, 0.29)),
-    ("foot", (0.25, 0.88, 0.50, 1.00)),
-    ("foot", (0.50, 0.88, 0.75, 1.00)),
-)
-# A tag, and its text or what is inside.
-Content = str | Sequence[tuple[str, Any]]
+FEET = ("foot", (0.25, 0.88, 0.50, 1.00)), ("foot", (0.50, 0.88, 0.75, 1.00))
+PARTS = (("head", (0.30, 0.00, 0.70, 0.29)), *FEET)
+
+
+def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise ValueError for a number below the least or above the most."""
+    if value < least or (most is not None and value > most):
+        expected = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} {value}: expected {expected}")
 
 
 def as_python2(value: Any) -> bytes:
@@ -70,38 +68,16 @@ def as_python2(value: Any) -> bytes:
 
 
 def cifar_batch(label: str, per_class: int, first: int) -> dict[bytes, Any]:
-    """Draw a batch of CIFAR-10; the seeds of its pictures count from `first`.
-
-    data: uint8 (N, 3072), each row a picture's red, then green, then blue plane.
-    """
+    """Draw a batch of CIFAR-10; the seeds of its pictures count from `first`."""
     every = [number for number in range(len(CIFAR_CLASSES)) for _ in range(per_class)]
     labels = Draws(first).sample(every, len(every))
-    names = [CIFAR_CLASSES[number] for number in labels]
-    pictures = [
-        np.asarray(draw_scene((name,), first + place, CIFAR_SIZE)[0])
-        for place, name in enumerate(names)
-    ]
-    files = [f"{name}_s_{place:06d}.png" for place, name in enumerate(names, 1)]
-    return {
-        b"batch_label": label.encode(),
-        b"labels": labels,
-        b"data": np.stack(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1),
-        b"filenames": [file.encode() for file in files],
-    }
-
-
-def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raise ValueError for a number below the least or above the most."""
-    if value < least or (most is not None and value > most):
-        expected = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} {value}: expected {expected}")
-
-
-def save_pickle(value: Any, path: Path) -> str:
-    """Write a pickle in the manner of Python 2. Returns its md5 sum."""
-    content = pickle.PROTO + b"\x02" + as_python2(value) + pickle.STOP
-    path.write_bytes(content)
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    rows, files = [], []  # a row: a picture's red, then green, then blue plane
+    for place, name in enumerate(CIFAR_CLASSES[number] for number in labels):
+        picture, _ = draw_scene((name,), first + place, CIFAR_SIZE)
+        rows.append(np.asarray(picture).transpose(2, 0, 1).ravel())
+        files.append(f"{name}_s_{place + 1:06d}.png".encode())
+    texts = {b"batch_label": label.encode(), b"filenames": files}
+    return texts | {b"labels": labels, b"data": np.stack(rows)}
 
 
 def write_cifar10(
@@ -118,18 +94,22 @@ def write_cifar10(
     check_range("per_class_per_batch", per_class_per_batch, 1, MAX_PER_CLASS)
     check_range("seed", seed, 0)
     num = per_class_per_batch * len(CIFAR_CLASSES)
-    meta: dict[bytes, Any] = {
+    first = seed * (MAX_IMAGES + 1)
+    files: dict[str, dict[bytes, Any]] = {
+        name: cifar_batch(label, per_class_per_batch, first + place * num)
+        for place, (name, label) in enumerate(CIFAR_BATCHES.items())
+    }
+    files["batches.meta"] = {
         b"num_cases_per_batch": num,
         b"label_names": [name.encode() for name in CIFAR_CLASSES],
         b"num_vis": 3 * CIFAR_SIZE[0] * CIFAR_SIZE[1],
     }
     sums = {}
     with new_folder(Path(folder) / "cifar-10-batches-py") as part:
-        for place, (name, label) in enumerate(CIFAR_BATCHES.items()):
-            first = seed * (MAX_IMAGES + 1) + place * num
-            batch = cifar_batch(label, per_class_per_batch, first)
-            sums[name] = save_pickle(batch, part / name)
-        sums["batches.meta"] = save_pickle(meta, part / "batches.meta")
+        for name, value in files.items():
+            content = pickle.PROTO + b"\x02" + as_python2(value) + pickle.STOP
+            (part / name).write_bytes(content)
+            sums[name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
     return sums
 
 
@@ -146,7 +126,7 @@ def voc_contents(number: int) -> tuple[str, ...]:
     return (*kinds, (other, OTHERS[0]))[number % NUM_KINDS]
 
 
-def element(tag: str, content: Content) -> ElementTree.Element:
+def element(tag: str, content: str | Sequence[tuple[str, Any]]) -> ElementTree.Element:
     """Build XML from a tag and its text, or the tags and contents inside it."""
     made = ElementTree.Element(tag)
     if isinstance(content, str):
@@ -156,23 +136,21 @@ def element(tag: str, content: Content) -> ElementTree.Element:
     return made
 
 
-def voc_box(edges: Sequence[float]) -> tuple[str, Content]:
+def voc_box(edges: Sequence[float]) -> tuple[str, Any]:
     """Write edges as VOC does: counted from 1, the last pixel included."""
     left, top, right, bottom = map(round, edges)
     values = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
     return "bndbox", [(name, str(value)) for name, value in values.items()]
 
 
-def voc_object(name: str, edges: Edges) -> tuple[str, Content]:
+def voc_object(name: str, edges: Edges) -> tuple[str, Any]:
     """Describe an object; a person also has parts, with names of their own."""
     facts = [("name", name), ("pose", "Unspecified"), ("truncated", "0")]
     inside: list[tuple[str, Any]] = [*facts, ("difficult", "0"), voc_box(edges)]
-    left, top, right, bottom = edges
-    for part, (x, y, to_x, to_y) in PARTS if name == "person" else ():
-        place = [left + (right - left) * share for share in (x, to_x)]
-        level = [top + (bottom - top) * share for share in (y, to_y)]
-        box = voc_box((place[0], level[0], place[1], level[1]))
-        inside.append(("part", [("name", part), box]))
+    corner, size = np.array(edges[:2]), np.subtract(edges[2:], edges[:2])
+    for part, shares in PARTS if name == "person" else ():
+        box = corner[[0, 1, 0, 1]] + size[[0, 1, 0, 1]] * shares
+        inside.append(("part", [("name", part), voc_box(box.tolist())]))
     return "object", inside
 
 
@@ -182,13 +160,13 @@ def save_voc_image(folder: Path, key: str, names: Sequence[str], seed: int) -> N
     shapes = [SHAPE_NAMES.get(name, name) for name in names]
     picture, edges = draw_scene(shapes, seed, size)
     picture.save(folder / "JPEGImages" / f"{key}.jpg", quality=85)
-    source = ("database", "Drawn by tools.small_layouts"), ("image", "drawn")
-    sides = ("width", str(size[0])), ("height", str(size[1])), ("depth", "3")
+    source = [("database", "Drawn by tools.small_layouts")]
+    source += [("annotation", f"PASCAL {folder.name}"), ("image", "drawn")]
     facts: list[tuple[str, Any]] = [
         ("folder", folder.name),
         ("filename", f"{key}.jpg"),
-        ("source", (source[0], ("annotation", f"PASCAL {folder.name}"), source[1])),
-        ("size", sides),
+        ("source", source),
+        ("size", [("width", str(size[0])), ("height", str(size[1])), ("depth", "3")]),
         ("segmented", "0"),
         *map(voc_object, names, edges),
     ]
@@ -203,23 +181,20 @@ def save_voc_sets(folder: Path, contents: dict[str, tuple[str, ...]]) -> None:
 
     By sixes, so that both halves hold every kind of contents.
     """
-    keys = list(contents)
-    sets = {
-        "train": [key for n, key in enumerate(keys) if n // NUM_KINDS % 2 == 0],
-        "val": [key for n, key in enumerate(keys) if n // NUM_KINDS % 2],
-        "trainval": keys,
+    halves = {
+        key: ("train", "val")[number // NUM_KINDS % 2]
+        for number, key in enumerate(contents)
     }
-    for (name, chosen), voc_class in itertools.product(sets.items(), VOC_CLASSES):
-        flags = [1 if voc_class in contents[key] else -1 for key in chosen]
-        lines = [f"{key} {flag:2d}" for key, flag in zip(chosen, flags, strict=True)]
-        save_lines(folder / f"{voc_class}_{name}.txt", lines)
-    for name, chosen in sets.items():
-        save_lines(folder / f"{name}.txt", chosen)
-
-
-def save_lines(path: Path, lines: Sequence[str]) -> None:
-    """Write a text file."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for name in ("train", "val", "trainval"):
+        chosen = [key for key, half in halves.items() if name in (half, "trainval")]
+        texts = {name: chosen}
+        for voc_class in VOC_CLASSES:
+            flags = (1 if voc_class in contents[key] else -1 for key in chosen)
+            lines = [f"{k} {flag:2d}" for k, flag in zip(chosen, flags, strict=True)]
+            texts[f"{voc_class}_{name}"] = lines
+        for file, lines in texts.items():
+            text = "".join(f"{line}\n" for line in lines)
+            (folder / f"{file}.txt").write_text(text, encoding="utf-8")
 
 
 def write_voc(
@@ -237,8 +212,7 @@ def write_voc(
         raise ValueError(f"year {year!r}: expected four digits, such as 2012")
     check_range("num_images", num_images, 2 * NUM_KINDS, MAX_IMAGES)
     check_range("seed", seed, 0)
-    keys = [f"{year}_{number:06d}" for number in range(1, num_images + 1)]
-    contents = {key: voc_contents(number) for number, key in enumerate(keys)}
+    contents = {f"{year}_{n + 1:06d}": voc_contents(n) for n in range(num_images)}
     with new_folder(Path(folder) / "VOCdevkit" / f"VOC{year}") as part:
         for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
             (part / name).mkdir(parents=True)

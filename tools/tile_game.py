@@ -2,61 +2,70 @@
 
     python -m tools.tile_game OUT --count 100 --seed 1
 
-A screen is a little world of 16-pixel tiles and, over it, what a player reads and
-chooses from: dialogue, menus, bars, coins. The world and the interface are drawn by
-code alone, from whole numbers and a drawn font, so that the same seed gives the same
-pixels on every machine and with every version of the libraries.
+A screen is a little world and, over it, what a player reads and chooses from: dialogue,
+menus, bars, coins. Both are drawn by Pillow, from whole numbers and its own bitmap
+font, so that the same seed gives the same pixels on every machine.
 """
 
 import argparse
 import sys
-import tempfile
+import textwrap
 from collections.abc import Sequence
 from operator import index
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from tools import tile_art as art
-from tools.tile_art import Colour, paint, shade
-from tools.tile_world import Draws, draw_world, frame
-from tools.ui_classes import CLASS_IDS, CLASS_NAMES, save_classes
-
-# A place (left, top) or a size (width, height), in pixels.
-Pair = tuple[int, int]
+from tools.command import new_folder, run
+from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
+from tools.raw_item import CLASS_IDS, save_classes
 
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
     CLASS_IDS[name] for name in ("bars", "window", "dialog", "message", "cursor")
 )
-
-MIN_WIDTH, MIN_HEIGHT = 128, 112
-SHOP_SHARE = 0.12
-TARGET_END = "_target.jpg"
+LEAST_SIZE = 128, 112
 # Sets of different seeds share no screen, as long as none is larger.
 MAX_COUNT = 99_999
+FONT, LETTER_WIDTH, LINE = ImageFont.load_default_imagefont(), 6, 12
+TILE = 16
 
+SENTENCES = (
+    *("The bridge is out. Try the ferry!", "MOSSCUB hides under a leaf."),
+    *("You got 3 copper coins.", "Snow in June? How odd.", "Have you seen my hat?"),
+    *("Grandma baked a plum pie. It smells of cinnamon.", "A shy FERNLET peeks out!"),
+    *("The old mill turns again, thanks to you!", "The sign says: Beware of geese."),
+)
+QUESTIONS = ("Save your journey?", "Shall we cross the river?", "Sleep until morning?")
+CREATURES = ("MOSSCUB", "FERNLET", "EMBRIL", "TIDOOT", "PEBBLIN", "DRIZZET", "NUBBIN")
+PLACES = ("MILLBROOK", "OLD QUARRY", "LANE 12", "Plum Orchard", "SNOWY GAP")
+PAUSE_WORDS = ("BAG", "TEAM", "MAP", "NOTES", "SAVE", "OPTIONS", "EXIT")
+COMMANDS = ("DASH", "GUARD", "BAG", "FLEE")
+WARES = ("Herb 8", "Rope 15", "Plum bun 4", "Lamp oil 21", "Tonic 60", "Wool hat 33")
 
-class Box(NamedTuple):
-    """A rectangle of the interface, in pixels, and what it is."""
-
-    class_id: int
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def right(self) -> int:
-        """First column right of the box."""
-        return self.left + self.width
-
-    @property
-    def bottom(self) -> int:
-        """First row under the box."""
-        return self.top + self.height
+OUTLINE, WOOD, WHITE, WATER, BANK = read_colours("20202c a06838 ffffff 4890e8 c8ecfc")
+EMPTY_BAR, HEALTH, MAGIC, RED, GLASS = read_colours(
+    "484854 50d060 5090f0 e84840 a0d8f8"
+)
+SHIRTS = read_colours("d04040 4068d0 48a060 f0b030 a060c0")
+SKINS = read_colours("fcd8b0 e8b888 b07850 785038")
+ROOFS = read_colours("d85048 5078c8 8860b0 409888 e89040")
+WALLS = read_colours("f0e4cc d8b088 e0e0e8 f8d8a8")
+NIGHT = (0.5, 0.56, 0.88)  # what is left of red, green and blue
+# Ground, tall grass, leaf and path of each kind of country.
+LANDS = (
+    *("88d058 48a848 409848 e4cc90", "a8d860 60b048 f4a0c4 e8d4a8"),
+    *("d8c060 b89038 e47838 c8a070", "f0d898 a8b858 60a850 d8b478"),
+    "ecf4fc b0c8e0 489080 ccd0e0",
+)
+# Face, edge, frame, text and shadow of every box on one screen.
+THEMES = (
+    *("fcfcfc 384058 7090d0 404048 d0d0d8", "3850b0 181838 f0f0f8 ffffff 181850"),
+    *("fcf0d4 603820 d09048 583828 e8cc98", "181820 08080c d8d8e0 f0f0f0 484858"),
+    *("d8f4d0 205040 58a878 204838 a8d4a8", "fce8f4 703060 e478a8 683058 f0c0d8"),
+)
 
 
 class Screen(NamedTuple):
@@ -64,284 +73,230 @@ class Screen(NamedTuple):
 
     image: uint8 (H, W, 3). classes: uint8 (H, W), the id of the topmost box, 0 where
     there is none. layers: bool (9, H, W), layers[id] is every pixel of that class,
-    also those under other boxes; layers[0] is empty. boxes: in the order of drawing.
+    also those under other boxes; layers[0] is empty.
     """
 
     image: np.ndarray
     classes: np.ndarray
     layers: np.ndarray
-    boxes: tuple[Box, ...]
 
 
-def text_width(text: str) -> int:
-    """Measure a line of text in pixels."""
-    return sum(art.GLYPHS[letter].shape[1] + 1 for letter in text)
+def draw_tree(pen: ImageDraw.ImageDraw, x: int, foot: int, leaf: Colour) -> None:
+    """Draw a tree of 32x36 that stands at x: a trunk and balls of leaves."""
+    pen.rectangle((x - 4, foot - 12, x + 3, foot - 1), WOOD, OUTLINE)
+    for off, up, radius in ((-7, 17, 9), (7, 17, 9), (0, 15, 9), (0, 25, 11)):
+        for inset, shift, tone in ((0, 0, 40), (1, 0, 76), (3, 1, 100), (7, 3, 126)):
+            left, top = x + off - shift, foot - up - shift
+            size = radius - inset
+            box = (left - size, top - size, left + size, top + size)
+            pen.ellipse(box, shade(leaf, tone))
 
 
-def list_size(words: Sequence[str]) -> Pair:
-    """Measure the window that holds a list: width and height."""
-    return max(map(text_width, words)) + 30, len(words) * art.LINE_HEIGHT + 14
+def draw_house(pen: ImageDraw.ImageDraw, left: int, foot: int, draws: Draws) -> None:
+    """Draw a house 64 high and 64 to 96 wide, with a door and windows."""
+    columns, roof, wall = draws.whole(4, 6), draws.choice(ROOFS), draws.choice(WALLS)
+    right = left + TILE * columns - 1
+    pen.rectangle((left + 2, foot - 32, right - 2, foot - 1), wall, shade(wall, 50))
+    for top in range(foot - 64, foot - 30, 6):
+        pen.rectangle((left, top, right, foot - 28), roof, shade(roof, 50))
+    door = left + TILE * draws.whole(1, columns - 2)
+    for place in range(left, right, TILE):
+        pen.rectangle((place + 3, foot - 22, place + 12, foot - 10), GLASS, OUTLINE)
+    pen.rectangle((door + 2, foot - 23, door + 13, foot - 1), WOOD, OUTLINE)
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """Break a sentence into lines of at most that many pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if text_width(longer) <= width or not lines[-1]:
-            lines[-1] = longer
+def draw_person(pen: ImageDraw.ImageDraw, x: int, foot: int, draws: Draws) -> None:
+    """Draw somebody of 16x16: trousers, a shirt, a face, a hat."""
+    hat, shirt, trousers = draws.sample(SHIRTS, 3)
+    pen.rectangle((x - 4, foot - 5, x + 3, foot - 1), shade(trousers, 60), OUTLINE)
+    pen.rectangle((x - 5, foot - 8, x + 4, foot - 3), shirt, OUTLINE)
+    pen.ellipse((x - 5, foot - 15, x + 4, foot - 6), draws.choice(SKINS), OUTLINE)
+    pen.point([(x - 3, foot - 9), (x + 2, foot - 9)], OUTLINE)
+    pen.rectangle((x - 6, foot - 15, x + 5, foot - 11), hat, OUTLINE)
+
+
+def draw_world(draws: Draws, seed: int, height: int, width: int) -> Image.Image:
+    """Draw a village, a wood or a shore by day or night, RGB."""
+    y, x = np.indices((height, width))
+    ground, tall, leaf, gravel = read_colours(draws.choice(LANDS))
+
+    def blots(salt: int, share: float) -> np.ndarray:
+        """Draw smooth blots over about that share of the world."""
+        noise = value_noise(x / 60, y / 60, seed * 31 + salt)
+        return noise > np.sort(noise, axis=None)[int(noise.size * (1 - share)) - 1]
+
+    lake = blots(1, draws.choice((0.0, 0.0, 0.1, 0.18, 0.3)))
+    shore = np.roll(lake, 3, 0) | np.roll(lake, -3, 0) | lake
+    along, across = (y, x) if draws.chance(0.5) else (x, y)
+    path = value_noise(along / 150, along * 0, seed) * across.max()
+    materials = [(y >= 0, ground), (blots(2, 0.15), tall)]
+    materials += [(abs(across - path) < 14, gravel), (shore, BANK), (lake, WATER)]
+    pixels = np.empty((height, width, 3), np.uint8)
+    specks = place_hash(x // 2, y // 2, seed) < 0.06
+    for where, colour in materials:
+        pixels[where], pixels[where & specks] = colour, shade(colour, 88)
+
+    # Things stand where there is no water under their feet, the far before the near.
+    wood = blots(3, draws.choice((0.1, 0.25, 0.4)))
+    houses, people = draws.whole(0, 3), draws.whole(2, 6)
+    places = [(draws.whole(40, height), draws.whole(-40, width)) for _ in range(houses)]
+    things = [(foot, left, "house") for foot, left in places]
+    things += [
+        (foot, left, "tree")
+        for foot in range(TILE, height + 20, 18)
+        for left in range(foot // 18 % 2 * TILE, width + TILE, 32)
+        if wood[min(foot, height - 1), min(left, width - 1)]
+    ]
+    for _ in range(people):
+        things.append((draws.whole(16, height), draws.whole(8, width), "person"))
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    for foot, left, kind in sorted(things):
+        if lake[min(foot, height - 1), min(max(left, 0), width - 1)]:
+            continue
+        if kind == "tree":
+            draw_tree(pen, left, foot, leaf)
         else:
-            lines.append(word)
-    return lines
-
-
-def rounded(height: int, width: int, radius: int) -> np.ndarray:
-    """Draw a rectangle with round corners, as bool (height, width)."""
-    # Twice the distance to the straight part, so that all numbers stay whole.
-    down, across = (
-        np.maximum(2 * radius - 1 - 2 * np.minimum(places, places[::-1]), 0)
-        for places in (np.arange(height), np.arange(width))
-    )
-    return down[:, None] ** 2 + across[None] ** 2 <= (2 * radius) ** 2
+            (draw_house if kind == "house" else draw_person)(pen, left, foot, draws)
+    if draws.chance(0.2):
+        picture = Image.fromarray((np.array(picture) * NIGHT).astype(np.uint8))
+    return picture
 
 
 class Interface:
     """Boxes drawn over a picture, and the masks they leave."""
 
-    def __init__(self, image: np.ndarray, draws: Draws) -> None:
-        self.image, self.draws = image, draws
-        self.height, self.width = image.shape[:2]
-        self.layers = np.zeros((len(CLASS_NAMES), self.height, self.width), bool)
+    def __init__(self, picture: Image.Image, draws: Draws) -> None:
+        self.picture, self.draws = picture, draws
+        self.pen = ImageDraw.Draw(picture)
+        self.width, self.height = picture.size
+        self.layers = np.zeros((9, self.height, self.width), bool)
         self.classes = np.zeros((self.height, self.width), np.uint8)
-        self.boxes: list[Box] = []
-        self.theme = draws.choice(art.THEMES)
+        self.theme = read_colours(draws.choice(THEMES))
         self.radius = draws.choice((0, 2, 4, 6))
         self.margin = draws.choice((0, 2, 4, 8))
 
-    def cover(self, box: Box, shape: np.ndarray) -> None:
-        """Enter a shape (box height, box width) into the masks."""
-        region = (slice(box.top, box.bottom), slice(box.left, box.right))
-        self.layers[box.class_id][region] |= shape
-        self.classes[region][shape] = box.class_id
-        self.boxes.append(box)
+    def paste(self, class_id: int, left: int, top: int, face: Image.Image) -> tuple:
+        """Paste a RGBA picture, moved to fit the screen, and enter it into the masks.
 
-    def place(self, class_id: int, corner: Pair, size: Pair) -> Box:
-        """Make a box at (left, top) of (width, height), moved to fit the screen."""
-        width, height = min(size[0], self.width), min(size[1], self.height)
-        left = min(max(corner[0], 0), self.width - width)
-        top = min(max(corner[1], 0), self.height - height)
-        return Box(class_id, left, top, width, height)
+        Returns its left, top, right and bottom edge.
+        """
+        left = min(max(left, 0), self.width - face.width)
+        top = min(max(top, 0), self.height - face.height)
+        region = np.s_[top : top + face.height, left : left + face.width]
+        shape = np.array(face)[..., 3] > 0
+        self.picture.paste(face, (left, top), face)
+        self.layers[class_id][region] |= shape
+        self.classes[region][shape] = class_id
+        return left, top, left + face.width, top + face.height
 
-    def panel(self, class_id: int, corner: Pair, size: Pair) -> Box:
-        """Draw an empty framed box, placed to fit."""
-        theme, box = self.theme, self.place(class_id, corner, size)
-        self.cover(box, rounded(box.height, box.width, self.radius))
-        for inset, colour in enumerate((theme.edge, theme.frame, theme.frame)):
-            self.fill(box, inset, np.array(colour))
-        share = np.arange(box.height - 6)[:, None, None] * 8 // (box.height - 6)
-        top, bottom = np.array(theme.top), np.array(theme.bottom)
-        self.fill(box, 3, top + (bottom - top) * share // 8)
-        return box
-
-    def fill(self, box: Box, inset: int, colours: np.ndarray) -> None:
-        """Paint a box, made smaller on each side, in one colour or one per row."""
-        height, width = box.height - 2 * inset, box.width - 2 * inset
-        region = self.image[box.top + inset :, box.left + inset :][:height, :width]
-        shape = rounded(height, width, max(self.radius - inset, 0))
-        np.copyto(region, colours.astype(np.uint8), where=shape[..., None])
-
-    def bar(self, corner: Pair, width: int, share: float, colour: Colour) -> None:
-        """Draw a bar 6 high, filled to a share in 0..1 with a colour."""
-        left, top = corner
-        edges = left, top, left + width, top + 6
-        frame(self.image, edges, art.EMPTY_BAR, art.OUTLINE)
-        end = left + 1 + max(1, int((width - 2) * share))
-        self.image[top + 1 : top + 5, left + 1 : end] = colour
-        self.image[top + 1, left + 1 : end] = shade(colour, 130)
-
-    def stamp(self, ink: np.ndarray, left: int, top: int, colour: Colour) -> None:
-        """Colour the pixels of ink (h, w) at a place, cut at the screen's edge."""
-        region = self.image[top : top + ink.shape[0], left : left + ink.shape[1]]
-        region[ink[: region.shape[0], : region.shape[1]]] = colour
+    def panel(
+        self, class_id: int, left: int, top: int, width: int, height: int
+    ) -> tuple:
+        """Draw an empty framed box, moved to fit the screen; returns its edges."""
+        panel = Image.new("RGBA", (width, height))
+        pen, (fill, edge, rim, *_) = ImageDraw.Draw(panel), self.theme
+        for inset, colour in ((0, edge), (1, rim), (3, fill)):
+            box = (inset, inset, width - 1 - inset, height - 1 - inset)
+            pen.rounded_rectangle(box, self.radius, colour)
+        return self.paste(class_id, left, top, panel)
 
     def write(self, text: str, left: int, top: int) -> None:
         """Write a line of text with its shadow."""
-        for letter in text:
-            ink = art.GLYPHS[letter]
-            self.stamp(ink, left + 1, top + 1, self.theme.shadow)
-            self.stamp(ink, left, top, self.theme.text)
-            left += ink.shape[1] + 1
+        self.pen.text((left + 1, top + 1), text, self.theme[4], FONT)
+        self.pen.text((left, top), text, self.theme[3], FONT)
 
-    def dialog(self, text: str, top_edge: bool = False) -> Box:
-        """Draw a dialogue box along the bottom, or the top, of the screen.
-
-        A red mark promises whatever does not fit into three lines.
-        """
-        margin, width = self.margin, self.width - 2 * self.margin
-        lines = wrap(text, width - 22)[:3]
-        size = (width, max(2, len(lines)) * art.LINE_HEIGHT + 18)
-        top = margin if top_edge else self.height - margin - size[1]
-        box = self.panel(DIALOG, (margin, top), size)
-        for number, line in enumerate(lines):
-            self.write(line, box.left + 10, box.top + 9 + number * art.LINE_HEIGHT)
-        self.stamp(art.MARKS["more"] == "#", box.right - 16, box.bottom - 9, art.ALERT)
-        return box
-
-    def tag(self, class_id: int, corner: Pair, text: str) -> None:
+    def tag(self, class_id: int, left: int, top: int, text: str) -> None:
         """Draw a box around one line of text."""
-        box = self.panel(class_id, corner, (text_width(text) + 18, 21))
-        self.write(text, box.left + 9, box.top + 7)
+        width = LETTER_WIDTH * len(text) + 18
+        left, top, *_ = self.panel(class_id, left, top, width, 21)
+        self.write(text, left + 9, top + 5)
 
-    def menu(self, words: Sequence[str], corner: Pair, hand: bool) -> Box:
+    def dialog(self, text: str, top_edge: bool = False) -> tuple:
+        """Draw a dialogue box along the bottom, or the top, of the screen."""
+        width = self.width - 2 * self.margin
+        lines = textwrap.wrap(text, (width - 22) // LETTER_WIDTH)[:3]
+        height = max(2, len(lines)) * LINE + 18
+        top = self.margin if top_edge else self.height - self.margin - height
+        edges = self.panel(DIALOG, self.margin, top, width, height)
+        for number, line in enumerate(lines):
+            self.write(line, self.margin + 10, top + 8 + number * LINE)
+        return edges
+
+    def menu(self, words: Sequence[str], left: int, top: int) -> tuple:
         """Draw a window with a list, one line of it pointed at."""
-        box = self.panel(WINDOW, corner, list_size(words))
+        size = LETTER_WIDTH * max(map(len, words)) + 30, len(words) * LINE + 14
+        left, top, *_ = edges = self.panel(WINDOW, left, top, *size)
         for number, word in enumerate(words):
-            self.write(word, box.left + 18, box.top + 9 + number * art.LINE_HEIGHT)
-        row = box.top + 9 + self.draws.whole(0, len(words) - 1) * art.LINE_HEIGHT
-        if hand:
-            self.hand((box.left, row - 1))
-        else:
-            self.stamp(art.MARKS["arrow"] == "#", box.left + 9, row, self.theme.text)
-        return box
+            self.write(word, left + 18, top + 7 + number * LINE)
+        row = top + 7 + self.draws.whole(0, len(words) - 1) * LINE
+        if self.draws.chance(0.6):
+            self.write(">", left + 9, row)
+        else:  # a pointer that reaches over the edge
+            hand = Image.new("RGBA", (17, 11))
+            corners = [(0, 2), (9, 2), (9, 0), (16, 5), (9, 10), (9, 8), (0, 8)]
+            ImageDraw.Draw(hand).polygon(corners, WHITE, OUTLINE)
+            self.paste(CURSOR, left - 2, row, hand)
+        return edges
 
-    def hand(self, corner: Pair) -> None:
-        """Draw a pointing hand."""
-        letters = art.MARKS["hand"]
-        box = self.place(CURSOR, corner, letters.shape[::-1])
-        skin = {"o": art.OUTLINE, "w": art.WHITE, "d": (216, 208, 216)}
-        sleeve = {"k": self.draws.choice(art.SHIRTS)}
-        pixels, opaque = paint(letters, skin | sleeve)
-        region = self.image[box.top : box.bottom, box.left : box.right]
-        np.copyto(region, pixels, where=opaque[..., None])
-        self.cover(box, opaque)
-
-    def status(self, corner: Pair, width: int, bars: int) -> None:
-        """Draw a creature's name and level over its bars."""
-        box = self.panel(BARS, corner, (width, 23 + bars * 9))
-        self.write(self.draws.choice(art.CREATURES), box.left + 8, box.top + 7)
-        level = f"Lv{self.draws.whole(2, 60)}"
+    def status(self, left: int, top: int, width: int, bars: int) -> None:
+        """Draw a creature's name, and its level if there is room, over its bars."""
+        left, top, right, _ = self.panel(BARS, left, top, width, 23 + bars * 9)
+        self.write(self.draws.choice(CREATURES), left + 8, top + 5)
         if width >= 96:
-            self.write(level, box.right - 7 - text_width(level), box.top + 7)
-        for number in range(bars):
-            share = self.draws.whole(2, 100) / 100
-            health = next(colour for least, colour in art.HEALTH if share > least)
-            corner = box.left + 8, box.top + 17 + number * 9
-            self.bar(corner, box.width - 16, share, art.MAGIC if number else health)
+            self.write(f"Lv{self.draws.whole(2, 60)}", right - 32, top + 5)
+        for row in range(top + 17, top + 17 + bars * 9, 9):
+            share = self.draws.whole(5, 100)
+            full = left + 9 + (width - 18) * share // 100
+            colour = MAGIC if row > top + 17 else HEALTH if share > 30 else RED
+            self.pen.rectangle((left + 8, row, right - 9, row + 5), EMPTY_BAR, OUTLINE)
+            self.pen.rectangle((left + 8, row, full, row + 5), colour, OUTLINE)
 
-    def purse(self, corner: Pair) -> None:
+    def purse(self, left: int, top: int) -> None:
         """Draw the box that counts the coins."""
-        self.tag(MESSAGE, corner, f"$ {self.draws.whole(5, 99_999)}")
+        self.tag(MESSAGE, left, top, f"$ {self.draws.whole(5, 99_999)}")
 
 
-def some_words(ui: Interface) -> str:
-    """Make up one sentence or two."""
-    return " ".join(ui.draws.sample(art.SENTENCES, ui.draws.whole(1, 2)))
-
-
-def talk(ui: Interface) -> None:
-    """Somebody says something, perhaps with their name on the dialogue's edge."""
-    box = ui.dialog(some_words(ui), top_edge=ui.draws.chance(0.25))
-    if box.top > ui.height // 2 and ui.draws.chance(0.4):
-        ui.tag(DIALOG, (box.left + 8, box.top - 16), ui.draws.choice(art.SPEAKERS))
-
-
-def ask(ui: Interface) -> None:
-    """A question, with yes and no over the dialogue's edge or just above it."""
-    box = ui.dialog(ui.draws.choice(art.QUESTIONS))
-    words = ("YES", "NO")
-    width, height = list_size(words)
-    sunk = ui.draws.choice((-2, -2, 10, 22))
-    corner = box.right - width - ui.draws.whole(0, 12), box.top - height + sunk
-    ui.menu(words, corner, hand=ui.draws.chance(0.2))
-
-
-def pause(ui: Interface) -> None:
-    """The list that stops the game, now and then with the purse beside it."""
-    words = art.PAUSE_WORDS[-ui.draws.whole(3, len(art.PAUSE_WORDS)) :]
-    width, height = list_size(words)
-    left = ui.draws.choice((ui.margin, ui.width - ui.margin - width))
-    top = ui.draws.choice((ui.margin, ui.height - ui.margin - height))
-    ui.menu(words, (left, top), hand=ui.draws.chance(0.3))
-    if ui.draws.chance(0.3):
-        ui.purse((ui.margin if left > ui.width // 2 else ui.width, ui.margin))
-
-
-def travel(ui: Interface) -> None:
-    """The name of the place one comes to, and perhaps the purse."""
-    name = ui.draws.choice(art.PLACES)
-    middle = (ui.width - text_width(name)) // 2 - 9
-    ui.tag(MESSAGE, (ui.draws.choice((ui.margin, middle)), ui.margin), name)
-    if ui.draws.chance(0.3):
-        ui.purse((ui.width - ui.margin - 64, ui.height - ui.margin - 21))
-
-
-def wounds(ui: Interface) -> None:
-    """A status box or a row of them, perhaps with a dialogue at the other edge."""
-    count = ui.draws.whole(1, max(1, ui.width // 84))
-    width, bars = ui.width // max(count, 2) - 4, ui.draws.whole(1, 2)
-    at_top = ui.draws.chance(0.5)
-    for number in range(count):
-        top = ui.margin if at_top else ui.height - ui.margin - 23 - bars * 9
-        ui.status((2 + number * (width + 4), top), width, bars)
-    if ui.draws.chance(0.4):
-        ui.dialog(some_words(ui), top_edge=not at_top)
-
-
-def battle(ui: Interface) -> None:
-    """Two creatures, what happens, and often the commands over the dialogue."""
-    width = min(112, ui.width // 2 - 4)
-    ui.status((ui.margin + 4, ui.margin + 4), width, 1)
-    box = ui.dialog(some_words(ui))
-    top = box.top - ui.draws.choice((43, 43, 34))
-    ui.status((ui.width - width - ui.margin - 2, top), width, 2)
-    if ui.draws.chance(0.5):
-        across, high = list_size(art.COMMANDS)
-        corner = ui.width - ui.margin - across, ui.height - ui.margin - high
-        ui.menu(art.COMMANDS, corner, hand=ui.draws.chance(0.5))
-
-
-def trade(ui: Interface) -> None:
-    """A list of wares, the purse over its corner or beside it, and the keeper."""
-    wares = ui.draws.sample(art.WARES, 4)
-    words = [f"{ware} {ui.draws.whole(2, 90)}" for ware in wares]
-    box = ui.menu(words, (ui.margin + 4, ui.margin), hand=ui.draws.chance(0.4))
-    ui.dialog(ui.draws.choice(art.GREETINGS))
-    overlap = ui.draws.choice((-4, 16))
-    ui.purse((box.right - overlap, ui.margin + ui.draws.whole(0, 8)))
-
-
-def earn(ui: Interface) -> None:
-    """The purse, alone or over the corner of a dialogue."""
-    if ui.draws.chance(0.35):
-        ui.purse((ui.draws.choice((ui.margin, ui.width)), ui.margin))
-        return
-    box = ui.dialog(some_words(ui))
-    ui.purse((ui.width - 70, box.top - ui.draws.choice((23, 23, 12))))
-
-
-# A scenario that stands here twice comes twice as often.
-SCENARIOS = (
-    *(talk, talk, talk),
-    *(ask, ask),
-    *(pause, pause),
-    travel,
-    *(wounds, wounds),
-    *(battle, battle),
-    trade,
-    earn,
-)
-SHOP_SCENARIOS = (trade, trade, talk, ask, earn)
-
-
-def check_screen(seed: int, width: int, height: int) -> None:
-    """Raise ValueError for a negative seed or less than 128 x 112 pixels."""
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more; give another seed")
-    if width < MIN_WIDTH or height < MIN_HEIGHT:
-        raise ValueError(
-            f"screen size is {width}x{height}, expected at least "
-            f"{MIN_WIDTH}x{MIN_HEIGHT} pixels; give a larger width or height"
+def draw_interface(ui: Interface) -> None:
+    """Draw one of six moments of a game."""
+    draws, margin, right, bottom = ui.draws, ui.margin, ui.width, ui.height
+    moments = ("talk", "talk", "ask", "ask", "pause", "pause", "trade", "travel")
+    moment = draws.choice((*moments, "wounds", "battle", "battle"))
+    words = " ".join(draws.sample(SENTENCES, draws.whole(1, 2)))
+    if moment == "talk":  # at the top or the bottom
+        ui.dialog(words, top_edge=draws.chance(0.25))
+    elif moment == "ask":  # yes and no over the dialogue's edge or just above it
+        _, top, edge, _ = ui.dialog(draws.choice(QUESTIONS))
+        up = draws.choice((40, 40, 28, 16))
+        ui.menu(("YES", "NO"), edge - draws.whole(48, 60), top - up)
+    elif moment == "pause":  # now and then with the purse at the other side
+        left = draws.choice((margin, right))
+        chosen = PAUSE_WORDS[-draws.whole(3, len(PAUSE_WORDS)) :]
+        ui.menu(chosen, left, draws.choice((margin, bottom)))
+        if draws.chance(0.3):
+            ui.purse(right - left, margin)
+    elif moment == "trade":  # the purse over the list's corner or beside it
+        _, _, edge, _ = ui.menu(draws.sample(WARES, 4), margin + 4, margin)
+        ui.dialog("What may I wrap up for you?")
+        ui.purse(edge - draws.choice((-4, 16)), margin + draws.whole(0, 8))
+    elif moment == "travel":  # the name of the place one comes to
+        ui.tag(
+            MESSAGE, draws.choice((margin, right // 3)), margin, draws.choice(PLACES)
         )
+    elif moment == "wounds":  # a row of status boxes, perhaps a dialogue opposite
+        count, bars = draws.whole(1, max(1, right // 84)), draws.whole(1, 2)
+        width, at_top = right // max(count, 2) - 4, draws.chance(0.5)
+        for left in range(2, 2 + count * (width + 4), width + 4):
+            ui.status(left, margin if at_top else bottom, width, bars)
+        if draws.chance(0.4):
+            ui.dialog(words, top_edge=not at_top)
+    else:  # a battle: two creatures, what happens, and often the commands
+        width = min(112, right // 2 - 4)
+        ui.status(margin + 4, margin + 4, width, 1)
+        _, top, *_ = ui.dialog(words)
+        ui.status(right, top - draws.choice((43, 43, 34)), width, 2)
+        if draws.chance(0.5):
+            ui.menu(COMMANDS, right - margin, bottom)
 
 
 def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
@@ -350,152 +305,46 @@ def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
     Raises ValueError for a negative seed or less than 128 x 112 pixels.
     """
     seed = index(seed)
-    check_screen(seed, width, height)
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more; give another seed")
+    if width < LEAST_SIZE[0] or height < LEAST_SIZE[1]:
+        raise ValueError(
+            f"screen size is {width}x{height}, expected at least 128x112 pixels; "
+            "give a larger width or height"
+        )
     draws = Draws(seed)
-    indoors = draws.chance(SHOP_SHARE)
-    scenario = draws.choice(SHOP_SCENARIOS if indoors else SCENARIOS)
-    ui = Interface(draw_world(draws, seed, (height, width), indoors), draws)
-    scenario(ui)
-    return Screen(ui.image, ui.classes, ui.layers, tuple(ui.boxes))
+    ui = Interface(draw_world(draws, seed, height, width), draws)
+    draw_interface(ui)
+    return Screen(np.array(ui.picture), ui.classes, ui.layers)
 
 
-def save_target(mask: np.ndarray, path: Path) -> None:
-    """Write a bool mask (H, W) as a grey JPEG of quality 95."""
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path, quality=95)
-
-
-def load_target(path: Path) -> np.ndarray:
-    """Read a target as a bool mask (H, W)."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("L")) > 127
-
-
-def write_set(folder: Path, count: int, seed: int, size: Pair) -> None:
-    """Write count screens of size (width, height) as pairs numbered from 1.
+def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None:
+    """Write screens as pairs numbered from 1 into a new folder, whole or not at all.
 
     N_input.png goes with N_target.jpg and classes/N_classes.png.
     """
-    (folder / "classes").mkdir(parents=True)
-    for number in tqdm(range(1, count + 1), unit="screen", disable=None):
-        screen = render_screen(seed * (MAX_COUNT + 1) + number, *size)
-        Image.fromarray(screen.image).save(folder / f"{number}_input.png")
-        save_target(screen.classes > 0, folder / f"{number}{TARGET_END}")
-        save_classes(screen.classes, folder / f"classes/{number}_classes.png")
-
-
-# Which share of the targets a kind of dirt spoils; at least one.
-DIRT = {"jpeg-rings": 0.1, "one-pixel-off": 0.1, "renamed": 0.0, "missing": 0.0}
-
-
-def rename(path: Path) -> Path:
-    """Give a target a key that no other target has. Returns its new path."""
-    other = path
-    while other.exists():
-        other = path.with_name(other.name.replace(TARGET_END, f"0{TARGET_END}"))
-    return path.rename(other)
-
-
-def spoil(path: Path, kind: str) -> str:
-    """Spoil a target in one way. Returns what was done."""
-    if kind == "jpeg-rings":
-        # The careless way to save a mask: its edges ring with greys.
-        Image.open(path).convert("RGB").save(path, quality=30)
-        return "saved again through RGB as JPEG of quality 30"
-    if kind == "one-pixel-off":
-        save_target(np.pad(load_target(path), ((1, 0), (0, 0)))[:-1], path)
-        return "mask moved one row down"
-    if kind == "missing":
-        path.unlink()
-        return "deleted"
-    return f"now called {rename(path).name}"
-
-
-def plan_dirt(count: int, kinds: Sequence[str]) -> list[str]:
-    """Name the kind of dirt for each file to be spoilt among count files.
-
-    Raises ValueError for an unknown kind or fewer files than there is dirt.
-    """
-    for kind in kinds:
-        if kind not in DIRT:
-            raise ValueError(
-                f"dirt is {kind!r}, expected some of {', '.join(DIRT)}; "
-                "give kinds with commas between them"
-            )
-    plan = [
-        kind
-        for kind, share in DIRT.items()
-        if kind in kinds
-        for _ in range(max(1, int(count * share)))
-    ]
-    if len(plan) > count:
-        raise ValueError(
-            f"{count} targets for {len(plan)} kinds of dirt, expected at least one "
-            "target each; make more screens or plant less"
-        )
-    return plan
-
-
-def plant_dirt(folder: Path, kinds: Sequence[str], seed: int) -> list[str]:
-    """Spoil some targets of a folder of pairs, each in one way only.
-
-    jpeg-rings and one-pixel-off spoil a tenth of the targets, renamed and missing one.
-    Returns a line for each spoilt file. Raises ValueError for an unknown kind or too
-    few targets.
-    """
-    targets = sorted(folder.glob(f"*{TARGET_END}"), key=lambda p: (len(p.name), p.name))
-    plan = plan_dirt(len(targets), kinds)
-    spoilt = Draws(seed).sample(targets, len(plan))
-    return [
-        f"{path.name}: {kind}, {spoil(path, kind)}"
-        for path, kind in zip(spoilt, plan, strict=True)
-    ]
-
-
-def check_options(options: argparse.Namespace, kinds: Sequence[str]) -> None:
-    """Refuse what cannot be made before anything is; raises ValueError, OSError."""
-    check_screen(options.seed, options.width, options.height)
-    if not 1 <= options.count <= MAX_COUNT:
-        raise ValueError(
-            f"count is {options.count}, expected 1 to {MAX_COUNT}; give another count"
-        )
-    plan_dirt(options.count, kinds)
-    out = options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} exists and is not an empty folder; give another folder"
-        )
-
-
-def make_set(options: argparse.Namespace) -> list[str]:
-    """Write the whole folder or nothing. Returns a line for each spoilt file."""
-    kinds = options.dirt.split(",") if options.dirt else []
-    check_options(options, kinds)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out, prefix=".unfinished_") as scratch:
-        beside = Path(scratch)
-        write_set(beside, options.count, options.seed, (options.width, options.height))
-        lines = plant_dirt(beside, kinds, options.seed)
-        for path in sorted(beside.iterdir()):
-            path.rename(options.out / path.name)
-    return lines
+    if not 1 <= count <= MAX_COUNT:
+        raise ValueError(f"count is {count}, expected 1 to {MAX_COUNT}; give another")
+    with new_folder(out) as part:
+        (part / "classes").mkdir()
+        for number in tqdm(range(1, count + 1), unit="screen", disable=None):
+            screen = render_screen(seed * (MAX_COUNT + 1) + number, width, height)
+            Image.fromarray(screen.image).save(part / f"{number}_input.png")
+            mask = Image.fromarray((screen.classes > 0).astype(np.uint8) * 255)
+            mask.save(part / f"{number}_target.jpg", quality=95)
+            save_classes(screen.classes, part / f"classes/{number}_classes.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="tile_game", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, new or empty")
-    parser.add_argument("--count", type=int, default=100, help="number of screens")
-    parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
-    parser.add_argument("--width", type=int, default=256, help="pixels, from 128 up")
-    parser.add_argument("--height", type=int, default=224, help="pixels, from 112 up")
-    parser.add_argument("--dirt", default="", help=f"faults to plant: {','.join(DIRT)}")
-    options = parser.parse_args(argv)
-    try:
-        for line in make_set(options):
-            print(line)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    add = parser.add_argument
+    add("out", type=Path, help="folder to write, new or empty")
+    add("--count", type=int, default=100, help="number of screens")
+    add("--seed", type=int, default=1, help="whole number from 0 up")
+    add("--width", type=int, default=256, help="pixels, from 128 up")
+    add("--height", type=int, default=224, help="pixels, from 112 up")
+    return run(parser, write_set, argv)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 import ui_segmentation_system as ui
+from tools.command import run
 
 PICTURES = Path(__file__).parent.parent / "test_inputs"
 TEST_SHARE = 0.25
@@ -29,10 +30,8 @@ BATCH_SIZE = 4
 SIZE = (224, 256)  # as the pictures are
 SEED = 0
 
-Parts = tuple[list[int], list[int], list[int]]
 
-
-def split_parts(maps: Sequence[str]) -> Parts:
+def split_parts(maps: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
     """Split samples by map: indices to train on, to validate and to test."""
     rest, test = ui.group_split(maps, TEST_SHARE, SEED)
     train, val = ui.group_split([maps[i] for i in rest], VAL_SHARE, SEED)
@@ -57,30 +56,19 @@ def read_maps(folder: Path) -> list[str]:
 
 def open_parts(folder: Path) -> list[ui.PairDataset]:
     """Open the three parts as tensors; only the first is augmented."""
-    pairs = ui.find_pairs(folder)
-    to_tensor = ui.ImageTargetToTensor()
+    pairs, to_tensor = ui.find_pairs(folder), ui.ImageTargetToTensor()
     augmented = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
-    transforms = (augmented, to_tensor, to_tensor)
+    parts, transforms = (
+        split_parts(read_maps(folder)),
+        (augmented, to_tensor, to_tensor),
+    )
     return [
         ui.PairDataset([pairs[i] for i in part], transform, cache=True)
-        for part, transform in zip(
-            split_parts(read_maps(folder)), transforms, strict=True
-        )
+        for part, transform in zip(parts, transforms, strict=True)
     ]
 
 
-@torch.inference_mode()
-def mean_iou(system: ui.UISegmentationSystem, dataset: ui.PairDataset) -> float:
-    """Average the pictures' own IoU, 0..1."""
-    system.eval()
-    scores = [
-        ui.binary_iou(system(image[None]), target[None], from_logits=True)
-        for image, target in dataset
-    ]
-    return float(torch.stack(scores).mean())
-
-
-def train(folder: Path, run: Path, epochs: int, fast: bool) -> None:
+def train(folder: Path, run_folder: Path, epochs: int, fast: bool) -> None:
     """Train in the folder of a run; last.ckpt and log.csv are left there."""
     ui.quiet_lightning()
     pl.seed_everything(SEED, workers=True, verbose=False)
@@ -89,7 +77,7 @@ def train(folder: Path, run: Path, epochs: int, fast: bool) -> None:
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[ui.StepProgress(timed=True), ui.RunFolder(run)],
+        callbacks=[ui.StepProgress(timed=True), ui.RunFolder(run_folder)],
         plugins=[ui.SafeCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
@@ -102,45 +90,43 @@ def train(folder: Path, run: Path, epochs: int, fast: bool) -> None:
     trainer.fit(system, loader, DataLoader(val_set, BATCH_SIZE))
 
 
-def keep(run: Path, output: Path) -> None:
-    """Keep a run's last weights, without what only Lightning needs, and its log."""
-    checkpoint = ui.read_checkpoint(run / "last.ckpt")
+def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> None:
+    """Train, keep the last weights and the log, and print how well each part goes."""
+    with TemporaryDirectory() as scratch:
+        train(pictures, Path(scratch), epochs, fast)
+        print(f"trained for {time.process_time():.0f} seconds of CPU time")
+        checkpoint = ui.read_checkpoint(Path(scratch, "last.ckpt"))
+        log = Path(scratch, "log.csv").read_bytes()
+    # What only Lightning needs is left out.
     kept = {key: checkpoint[key] for key in ("hyper_parameters", "state_dict")}
     output.mkdir(parents=True, exist_ok=True)
     ui.SafeCheckpointIO().save_checkpoint(kept, output / "reference.ckpt")
-    (output / "reference_log.csv").write_bytes((run / "log.csv").read_bytes())
+    (output / "reference_log.csv").write_bytes(log)
+
+    system = ui.load_system(output / "reference.ckpt").eval()
+    names = ("training", "validation", "test")
+    for name, dataset in zip(names, open_parts(pictures), strict=True):
+        dataset.transform = ui.ImageTargetToTensor()
+        with torch.inference_mode():
+            scores = [
+                ui.binary_iou(system(image[None]), target[None], from_logits=True)
+                for image, target in dataset
+            ]
+        iou = float(torch.stack(scores).mean())
+        print(f"{name}: {len(dataset)} pictures, IoU {iou:.3f}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.train_reference", description=__doc__.split("\n")[0]
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for reference.ckpt and log"
-    )
-    parser.add_argument(
-        "--pictures", type=Path, default=PICTURES, help="folder of pairs and index.json"
-    )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of 10 passes each")
-    parser.add_argument(
-        "--fast", action="store_true", help="train the fast variant of the network"
-    )
-    options = parser.parse_args(argv)
-    try:
-        with TemporaryDirectory() as run:
-            train(options.pictures, Path(run), options.epochs, options.fast)
-            print(f"trained for {time.process_time():.0f} seconds of CPU time")
-            keep(Path(run), options.output)
-        system = ui.load_system(options.output / "reference.ckpt")
-        names = ("training", "validation", "test")
-        for name, dataset in zip(names, open_parts(options.pictures), strict=True):
-            dataset.transform = ui.ImageTargetToTensor()
-            print(
-                f"{name}: {len(dataset)} pictures, IoU {mean_iou(system, dataset):.3f}"
-            )
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder for reference.ckpt and log")
+    add("--pictures", type=Path, default=PICTURES, help="folder with an index.json")
+    add("--epochs", type=int, default=EPOCHS, help="of 10 passes each")
+    add("--fast", action="store_true", help="train the fast variant of the network")
+    return run(parser, make_reference, argv)
 
 
 if __name__ == "__main__":

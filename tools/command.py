@@ -1,9 +1,25 @@
-"""Write a folder whole or not at all."""
+"""What the commands share: errors in one line, and folders that are whole or absent."""
 
+import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    function: Callable[..., int | None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Call a function with the options of a command line; returns its exit status.
+
+    A ValueError or OSError ends the program with one line and status 2.
+    """
+    try:
+        return function(**vars(parser.parse_args(argv))) or 0
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 @contextmanager
