@@ -1,90 +1,93 @@
-"""What the benchmarks share: fair timing, Markdown tables, the README's block."""
+"""What the benchmarks share: fair timing, ratios, tables, and the command line."""
 
 import argparse
-import itertools
 import os
-import re
-import textwrap
+import resource
+import subprocess
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "test_inputs"
-README = ROOT / "README.md"
-START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+PAGE = Path(__file__).with_name("README.md")
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 Name = TypeVar("Name", bound=Hashable)
 
 
 class Cost(NamedTuple):
-    """What running something once took, in seconds."""
+    """What a task took: seconds of CPU and by the clock, bytes where they are told."""
 
     cpu: float
     wall: float
+    memory: float = 0
 
 
-def cost_of(task: Callable[[], object]) -> Cost:
-    """Run a task once and take its time, CPU time over all threads of the process."""
-    cpu, wall = time.process_time(), time.perf_counter()
+def cpu_seconds() -> float:
+    """CPU time so far: all threads of this process, and its children that are gone."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def cost_of(task: Callable[[], object], warm_up: int = 0) -> Cost:
+    """Time a task after `warm_up` runs: it finds memory and caches as it left them."""
+    for _ in range(warm_up):
+        task()
+    cpu, wall = cpu_seconds(), time.perf_counter()
     task()
-    return Cost(time.process_time() - cpu, time.perf_counter() - wall)
+    return Cost(cpu_seconds() - cpu, time.perf_counter() - wall)
 
 
 def run_in_turn(
-    tasks: Mapping[Name, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[Name, list[Cost]]:
-    """Run tasks A B C A B C ..., so that a busy minute of the machine hits them all.
+    tasks: Mapping[Name, Callable[[], Result]], rounds: int
+) -> dict[Name, list[Result]]:
+    """Run tasks A B C C B A A B C ..., so that a busy minute of the machine hits all.
 
-    warm_up: how often a task runs uncounted at the start of each of its turns, so that
-    it finds memory and caches as it left them itself. Raises ValueError without rounds.
+    Gives the results of each task, one a round.
     """
-    check_rounds(rounds)
-    costs: dict[Name, list[Cost]] = {name: [] for name in tasks}
-    with tqdm(total=rounds * len(tasks), desc="timing") as bar:
-        for _ in range(rounds):
-            for name, task in tasks.items():
-                for _ in range(warm_up):
-                    task()
-                costs[name].append(cost_of(task))
+    results: dict[Name, list[Result]] = {name: [] for name in tasks}
+    with tqdm(total=rounds * len(tasks), desc="measuring") as bar:
+        for number in range(rounds):
+            for name in list(tasks)[:: -1 if number % 2 else 1]:
+                results[name].append(tasks[name]())
                 bar.update()
-    return costs
+    return results
 
 
-def check_rounds(rounds: int) -> None:
-    """Raise ValueError where nothing would be measured."""
-    if rounds < 1:
-        raise ValueError(f"rounds {rounds}: expected 1 or more")
-
-
-def relative(
-    costs: Mapping[Name, Sequence[Made]],
+def ratios(
+    results: Mapping[Name, Sequence[Result]],
     base: Name,
-    ratio: Callable[[Made, Made], float],
+    value: Callable[[Result], float] = lambda cost: cost.cpu,
 ) -> dict[Name, float]:
-    """Compare what was taken with `base` in the same round; the median over rounds."""
+    """Divide values by those of `base` in the same round; the medians over rounds."""
+    units = [value(result) for result in results[base]]
     return {
-        name: median(itertools.starmap(ratio, zip(taken, costs[base], strict=True)))
-        for name, taken in costs.items()
+        name: median(value(one) / unit for one, unit in zip(taken, units, strict=True))
+        for name, taken in results.items()
     }
 
 
-def relative_cpu(costs: Mapping[Name, Sequence[Cost]], base: Name) -> dict[Name, float]:
-    """Divide CPU times by those of `base` in the same round; the median over rounds."""
-    return relative(costs, base, lambda cost, unit: cost.cpu / unit.cpu)
+def medians(results: Sequence[Result]) -> Result:
+    """Take the median over rounds of each field of a named tuple."""
+    return type(results[0])(*map(median, zip(*results, strict=True)))
 
 
-def seeded(seed: int, make: Callable[[], Made]) -> Made:
+def seeded(seed: int, make: Callable[[], Result]) -> Result:
     """Call `make` with torch's generator at `seed`, and leave the generator alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
+
+
+def pair_files(number: int) -> tuple[Path, Path]:
+    """Give the image and the target file of one of the project's pairs."""
+    return PICTURES / f"{number}_input.png", PICTURES / f"{number}_target.jpg"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -93,76 +96,55 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def write_section(name: str, text: str, readme: Path = README) -> None:
-    """Put a benchmark's text into the README's block, in the place of its last one.
+def write_block(name: str, text: str | None) -> None:
+    """Replace what stands between a benchmark's two marks in the page.
 
-    The file is written beside and moved into place. Raises as `check_block` does.
+    None only checks them: ValueError unless both are there once and in order.
     """
-    page = check_block(readme)
-    before, rest = page.split(START)
-    block, after = rest.split(END)
-    section = f"<!-- {name} -->\n\n{text.strip()}\n\n<!-- /{name} -->\n"
-    old = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->\n", re.DOTALL)
-    if old.search(block):
-        block = old.sub(lambda _: section, block)
-    else:
-        block = f"{block.rstrip()}\n\n{section}"
-    beside = readme.with_name(f".{readme.name}.part")
-    beside.write_text(f"{before}{START}{block}{END}{after}", encoding="utf-8")
-    os.replace(beside, readme)
-
-
-def check_block(readme: Path = README) -> str:
-    """Read a page that has the benchmarks' two marks, else raise.
-
-    FileNotFoundError without the file, ValueError without exactly one of each mark.
-    """
-    if not readme.is_file():
-        raise FileNotFoundError(f"{readme.name}: no such file; --write fills its block")
-    page = readme.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1 or END in page.split(START)[0]:
-        raise ValueError(
-            f"{readme.name}: expected one {START} and after it one {END}; add them "
-            "where the tables shall stand"
-        )
-    return page
-
-
-def paragraph(text: str) -> str:
-    """Break a note into lines as the README's are."""
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def start(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> argparse.Namespace:
-    """Read the command line with --write added; one thread from here on."""
-    parser.add_argument(
-        "--write", action="store_true", help="replace this table in README.md as well"
-    )
-    options = parser.parse_args(argv)
-    if options.write:
-        check_block()
-    torch.set_num_threads(1)
-    return options
+    page = PAGE.read_text(encoding="utf-8")
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = page.partition(start)
+    if page.count(start) != 1 or page.count(end) != 1 or end not in rest:
+        raise ValueError(f"{PAGE.name}: expected one {start} and after it one {end}")
+    if text is not None:
+        page = f"{before}{start}\n\n{text}\n\n{rest[rest.index(end) :]}"
+        part = PAGE.with_name(f".{PAGE.name}.part")
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, PAGE)
 
 
 def run_command(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
     name: str,
+    doc: str,
     make_text: Callable[[argparse.Namespace], str],
-) -> int:
-    """Be a benchmark's command: print its text, with --write into the README too.
+    rounds: int,
+    argv: Sequence[str] | None = None,
+    **flags: Mapping[str, Any],
+) -> None:
+    """Be the command `python -m benchmarks.NAME`: print its text, on one thread.
 
+    rounds: default of --rounds. flags: more of them, with what `add_argument` takes.
     Bad input ends in one line on stderr and SystemExit(2).
     """
+    prog = f"python -m benchmarks.{name}"
+    parser = argparse.ArgumentParser(prog, argparse.SUPPRESS, doc.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=rounds, help="times of each")
+    for flag, settings in flags.items():
+        parser.add_argument(f"--{flag}", **settings)
+    parser.add_argument("--write", action="store_true", help="write into the README")
+    options = parser.parse_args(argv)
+    for flag, value in vars(options).items():
+        if type(value) is int and value < 1:
+            parser.error(f"--{flag} {value}: expected 1 or more")
+    torch.set_num_threads(1)
     try:
-        options = start(parser, argv)
+        if options.write:
+            write_block(name, None)
         text = make_text(options)
         print(text)
         if options.write:
-            write_section(name, text)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
+            write_block(name, text)
+    except ImportError as error:
+        parser.error(f"{error}; run: pip install -r benchmarks/requirements.txt")
+    except (ValueError, OSError, subprocess.SubprocessError) as error:
+        parser.error(str(error))

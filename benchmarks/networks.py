@@ -2,17 +2,14 @@
 
 python -m benchmarks.networks                           # minutes
 python -m benchmarks.networks --accuracy --keep FILE    # hours
-
-The step: batch 4 of 256x256, forward, BCE, backward, Adam, one thread. Accuracy: mean
-IoU over pictures (256x224) of maps that were not trained on, median of the seeds; the
-same data, schedule and start for all, at two peak learning rates.
 """
 
 import argparse
 import itertools
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -21,85 +18,131 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 import ui_segmentation_system as ui
-from benchmarks.measure import (
-    PICTURES,
-    markdown_table,
-    paragraph,
-    relative_cpu,
-    run_command,
-    run_in_turn,
-    seeded,
-)
-from benchmarks.nets import (
-    NETWORKS,
-    TEXTBOOK,
-    count_parameters,
-    need_packages,
-    set_prior,
-)
+from benchmarks import measure
 
-BATCH_SIZE = 4
-SIZE = 256  # pixels, of the timed step
+BATCH_SIZE, SIZE = 4, 256  # of the timed step; pixels
 STEPS = 250
 RATES = (1e-3, 4e-3)  # peaks: Adam's usual rate, and one near the module's 3e-3
 VAL_SHARE = 0.25
-SPLIT_SEED = 0
+WIDTHS = (16, 32, 64, 128, 256)
+# As many parameters as `ui.UNet()` has, one level as wide as in MONAI's own default.
+SMALL_MONAI = (22, 22, 44, 88, 176, 22)
+# The narrowest decoder that still ends as wide as the default one.
+SMALL_DECODER = (128, 64, 32, 16, 16)
 
-Makers = Mapping[str, Callable[[], nn.Module]]
+
+def double_conv(num_in: int, num_out: int, batch_norm: bool) -> nn.Sequential:
+    """Two 3x3 convolutions with ReLU: (B, C_in, H, W) -> (B, C_out, H, W)."""
+    layers: list[nn.Module] = []
+    for channels in (num_in, num_out):
+        norm = [nn.BatchNorm2d(num_out)] if batch_norm else []
+        layers += [nn.Conv2d(channels, num_out, 3, padding=1), *norm, nn.ReLU(True)]
+    return nn.Sequential(*layers)
+
+
+class Skip(nn.Module):
+    """Concatenates its input with what some layers make of it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, self.layers(x)], dim=1)
+
+
+def textbook_unet(batch_norm: bool = False) -> nn.Sequential:
+    """The UNet of many tutorials, PyTorch's own initial weights, 1.94 M parameters.
+
+    (B, 3, H, W) -> logits (B, 1, H, W); H, W multiples of 16. Built from the bottom up.
+    """
+    level = double_conv(*WIDTHS[-2:], batch_norm)
+    steps = list(zip((3, *WIDTHS), WIDTHS, WIDTHS[1:], strict=False))
+    for num_in, thin, wide in reversed(steps):
+        up = nn.ConvTranspose2d(wide, thin, 2, stride=2)
+        first, last = (double_conv(n, thin, batch_norm) for n in (num_in, 2 * thin))
+        level = nn.Sequential(first, Skip(nn.MaxPool2d(2), level, up), last)
+    return nn.Sequential(level, nn.Conv2d(WIDTHS[0], 1, 1))
+
+
+def monai_unet(**widths: tuple[int, ...]) -> nn.Module:
+    from monai.networks.nets import BasicUNet
+
+    return BasicUNet(spatial_dims=2, in_channels=3, out_channels=1, **widths)
+
+
+def smp_unet(encoder: str, **widths: tuple[int, ...]) -> nn.Module:
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet(encoder, encoder_weights=None, **widths)
+
+
+# From random weights to one logit a pixel.
+TEXTBOOK = "textbook UNet"
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    TEXTBOOK: textbook_unet,
+    "`UNet()`": ui.UNet,
+    "`UNet(fast=True)`": partial(ui.UNet, fast=True),
+    "MONAI BasicUNet": monai_unet,
+    "MONAI BasicUNet, small": partial(monai_unet, features=SMALL_MONAI),
+    "smp Unet, resnet18": partial(smp_unet, "resnet18"),
+    "smp Unet, lcnet": partial(
+        smp_unet, "tu-lcnet_050", decoder_channels=SMALL_DECODER
+    ),
+}
 
 
 class Run(NamedTuple):
-    """One training: which network, at which peak rate, from which seed."""
+    """One training of a network."""
 
     network: str
-    rate: float
-    seed: int
+    rate: float  # the peak
+    seed: int  # of the weights and the batches
+    steps: int = STEPS
+    split: int = 0  # the seed that chooses the maps not trained on
 
 
-def make_step(network: nn.Module, channels_last: bool) -> Callable[[], None]:
-    """Make a function that does one whole training step on a fixed batch.
+def train_step(network: nn.Module, optimizer: Optimizer, batch: ui.Sample) -> None:
+    """Do a step as `UISegmentationSystem` does: BCE, gradients clipped."""
+    optimizer.zero_grad()
+    F.binary_cross_entropy_with_logits(network(batch.image), batch.target).backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
 
-    channels_last: turn network and images to that layout, else leave them as they come.
+
+def step_costs(rounds: int) -> dict[tuple[str, bool], float]:
+    """Time a step of each network as it comes, and turned to channels last (True).
+
+    Relative to the textbook's as it comes.
     """
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(BATCH_SIZE, 3, SIZE, SIZE, generator=generator)
+    image, tasks = torch.rand(BATCH_SIZE, 3, SIZE, SIZE), {}
     target = (image[:, :1] > 0.5).float()
-    if channels_last:
-        image = image.contiguous(memory_format=torch.channels_last)
-        network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(network(image), target).backward()
-        optimizer.step()
-
-    return step
+    for name, last in itertools.product(NETWORKS, (False, True)):
+        layout = torch.channels_last if last else torch.preserve_format
+        network = measure.seeded(0, NETWORKS[name]).to(memory_format=layout)
+        batch = ui.Sample(image.to(memory_format=layout), target)
+        step = partial(train_step, network, Adam(network.parameters()), batch)
+        tasks[name, last] = partial(measure.cost_of, step, warm_up=1)
+    return measure.ratios(measure.run_in_turn(tasks, rounds), (TEXTBOOK, False))
 
 
-def step_costs(makers: Makers, rounds: int) -> dict[str, tuple[float, float]]:
-    """Time a step of each network: (as it comes, turned to channels last).
+def read_split(split: int) -> tuple[ui.Sample, ui.Sample]:
+    """Read the pictures to train and to validate on, with no map in both.
 
-    Both relative to the textbook network as it comes.
+    Each part is one sample: image (N, 3, H, W), target (N, 1, H, W).
     """
-    steps = {
-        (name, channels_last): make_step(seeded(0, make), channels_last)
-        for name, make in makers.items()
-        for channels_last in (False, True)
-    }
-    ratios = relative_cpu(run_in_turn(steps, rounds), (TEXTBOOK, False))
-    return {name: (ratios[name, False], ratios[name, True]) for name in makers}
-
-
-def read_samples(folder: Path, ids: Sequence[int]) -> ui.Sample:
-    """Read pairs as one sample: image (N, 3, H, W), target (N, 1, H, W)."""
-    pairs = [(folder / f"{i}_input.png", folder / f"{i}_target.jpg") for i in ids]
+    items = json.loads((measure.PICTURES / "index.json").read_text())["items"]
+    pairs = [measure.pair_files(item["id"]) for item in items]
     dataset = ui.PairDataset(pairs, ui.ImageTargetToTensor())
-    images, targets = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
-    return ui.Sample(torch.stack(images), torch.stack(targets))
+    parts = ui.group_split([item["map"] for item in items], VAL_SHARE, split)
+    train, val = (default_collate([dataset[i] for i in part]) for part in parts)
+    return train, val
 
 
 def draw_batches(train: ui.Sample, seed: int) -> Iterator[ui.Sample]:
@@ -108,32 +151,27 @@ def draw_batches(train: ui.Sample, seed: int) -> Iterator[ui.Sample]:
     while True:
         order = torch.from_numpy(rng.permutation(len(train.image)))
         for chosen in order.split(BATCH_SIZE):
-            if len(chosen) < BATCH_SIZE:
-                break
-            image, target = train.image[chosen], train.target[chosen]
-            mirrored = torch.from_numpy(rng.random(BATCH_SIZE) < 0.5)
-            image[mirrored] = image[mirrored].flip(-1)
-            target[mirrored] = target[mirrored].flip(-1)
-            yield ui.Sample(image, target)
+            if len(chosen) == BATCH_SIZE:
+                mirrored = torch.from_numpy(rng.random(BATCH_SIZE) < 0.5)
+                batch = ui.Sample(*(part[chosen] for part in train))
+                for part in batch:
+                    part[mirrored] = part[mirrored].flip(-1)
+                yield batch
 
 
-def train_network(
-    network: nn.Module, train: ui.Sample, run: Run, steps: int, bar: tqdm
-) -> None:
-    """Train as `UISegmentationSystem` does: BCE, Adam, OneCycle, gradients clipped."""
-    set_prior(network, ui.foreground_share(train.target))
-    optimizer = torch.optim.Adam(network.parameters(), run.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, run.rate, total_steps=steps, div_factor=10, final_div_factor=100
-    )
+def train_network(network: nn.Module, train: ui.Sample, run: Run) -> None:
+    """Train from the share of foreground on: Adam under OneCycle."""
+    heads = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    share = torch.tensor(ui.foreground_share(train.target), dtype=torch.float64)
+    nn.init.constant_(heads[-1].bias, float(torch.logit(share, eps=1e-3)))
+    optimizer = Adam(network.parameters(), run.rate)
+    shape = {"div_factor": 10, "final_div_factor": 100}
+    schedule = OneCycleLR(optimizer, run.rate, run.steps, **shape)
     network.train()
-    for image, target in itertools.islice(draw_batches(train, run.seed), steps):
-        optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(network(image), target).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+    batches = itertools.islice(draw_batches(train, run.seed), run.steps)
+    for batch in tqdm(batches, run.network, run.steps, leave=False):
+        train_step(network, optimizer, batch)
         schedule.step()
-        bar.update()
 
 
 @torch.inference_mode()
@@ -146,132 +184,59 @@ def mean_iou(network: nn.Module, val: ui.Sample) -> float:
     )
 
 
-def read_runs(keep: Path | None) -> dict[Run, float]:
-    """Read what `--keep` has kept: runs and their mean IoU."""
-    if keep is None or not keep.exists():
-        return {}
-    lines = [json.loads(line) for line in keep.read_text().splitlines()]
-    return {
-        Run(line["network"], line["rate"], line["seed"]): line["iou"] for line in lines
-    }
+def train_all(runs: Sequence[Run], keep: Path | None) -> dict[Run, float]:
+    """Do the trainings that a file does not hold yet: mean IoU of all, old and new.
 
-
-def keep_run(keep: Path | None, run: Run, iou: float) -> None:
-    """Append a finished run to the file of `--keep`, if there is one."""
-    if keep is not None:
-        with keep.open("a") as file:
-            file.write(json.dumps({**run._asdict(), "iou": iou}) + "\n")
-
-
-def accuracies(
-    makers: Makers, num_seeds: int, steps: int, keep: Path | None
-) -> dict[Run, float]:
-    """Train every network at every rate and seed; mean IoU on maps never seen."""
-    items = json.loads((PICTURES / "index.json").read_text())["items"]
-    parts = ui.group_split([item["map"] for item in items], VAL_SHARE, SPLIT_SEED)
-    train, val = (
-        read_samples(PICTURES, [items[i]["id"] for i in part]) for part in parts
-    )
-    done = read_runs(keep)
-    runs = itertools.starmap(Run, itertools.product(makers, RATES, range(num_seeds)))
-    todo = sorted((run for run in runs if run not in done), key=lambda run: run.seed)
-    with tqdm(total=len(todo) * steps, desc="training", unit="step") as bar:
-        for run in todo:
-            bar.set_postfix_str(run.network)
-            network = seeded(run.seed, makers[run.network])
-            train_network(network, train, run, steps, bar)
-            done[run] = mean_iou(network, val)
-            keep_run(keep, run, done[run])
+    keep: the file, a line of JSON for each training; finished ones are appended.
+    """
+    lines = keep.read_text().splitlines() if keep and keep.exists() else []
+    done = {Run(**line["run"]): line["iou"] for line in map(json.loads, lines)}
+    todo = [run for run in runs if run not in done]
+    parts = {split: read_split(split) for split in {run.split for run in todo}}
+    for run in tqdm(todo, "training"):
+        network = measure.seeded(run.seed, NETWORKS[run.network])
+        train, val = parts[run.split]
+        train_network(network, train, run)
+        done[run] = mean_iou(network, val)
+        if keep:
+            with keep.open("a") as file:
+                print(json.dumps({"run": run._asdict(), "iou": done[run]}), file=file)
     return done
 
 
-def table(
-    makers: Makers,
-    costs: Mapping[str, tuple[float, float]],
-    ious: Mapping[Run, float],
-) -> str:
-    """Draw the table; without accuracies their columns are left out."""
-    header = ["network", "parameters", "CPU of a step", "channels last"]
-    header += [f"IoU at {rate:g}" for rate in RATES if ious]
-    seeds = by_setting(ious)
-    rows = []
-    for name, make in makers.items():
-        row = [name, f"{count_parameters(make()) / 1e6:.2f} M"]
-        row += [f"{cost:.2f}" for cost in costs[name]]
-        row += [iou_text(seeds[name, rate]) for rate in RATES if ious]
-        rows.append(row)
-    return markdown_table(header, rows)
-
-
-def by_setting(ious: Mapping[Run, float]) -> dict[tuple[str, float], list[float]]:
-    """Put together what the seeds of a network at a rate reached."""
-    taken: dict[tuple[str, float], list[float]] = {}
-    for run, iou in ious.items():
-        taken.setdefault((run.network, run.rate), []).append(iou)
-    return taken
-
-
-def iou_text(seeds: Sequence[float]) -> str:
-    """Write the median over seeds, and how many they are."""
-    return f"{median(seeds):.2f} ({len(seeds)})"
-
-
-def note(ious: Mapping[Run, float]) -> str:
-    """Say what the columns are."""
-    step = (
-        f"CPU: of a training step, batch {BATCH_SIZE}, {SIZE}x{SIZE}, one thread, "
-        "relative to the textbook UNet as it comes."
-    )
-    if not ious:
-        return paragraph(step)
-    return paragraph(
-        f"{step} IoU: mean over the pictures of maps not trained on, at their own "
-        f"256x224, after {STEPS} steps at that peak rate, all else equal; the median "
-        "of as many seeds as the brackets say. One network's seeds differ by up to "
-        f"{spread(ious):.2f}."
-    )
-
-
-def spread(ious: Mapping[Run, float]) -> float:
-    """Find the largest difference between two seeds of one network at one rate."""
-    return max(max(seeds) - min(seeds) for seeds in by_setting(ious).values())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.networks", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=15, help="timed steps of each network"
-    )
-    parser.add_argument("--accuracy", action="store_true", help="train as well (hours)")
-    parser.add_argument(
-        "--seeds", type=int, default=2, help="trainings of each network at each rate"
-    )
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        help="file to append finished trainings to, and not to repeat those in it",
-    )
-    return parser
-
-
 def make_text(options: argparse.Namespace) -> str:
-    """Time the steps and, if asked for, train: the table."""
+    """Time the steps and, if asked for, train: the table, and how far seeds differ."""
     if options.write and not options.accuracy:
         raise ValueError("--write needs --accuracy: the README's table has both")
-    need_packages()
-    ious = {}
-    if options.accuracy:
-        ious = accuracies(NETWORKS, options.seeds, STEPS, options.keep)
-    costs = step_costs(NETWORKS, options.rounds)
-    return f"{table(NETWORKS, costs, ious)}\n\n{note(ious)}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table, and with --write put it into the README."""
-    return run_command(_parser(), argv, "networks", make_text)
+    ious: dict[tuple[str, float], list[float]] = defaultdict(list)
+    if options.accuracy:  # seed by seed: if stopped, all networks have as many
+        order = itertools.product(range(options.seeds), NETWORKS, RATES)
+        runs = [Run(name, rate, seed) for seed, name, rate in order]
+        for run, iou in train_all(runs, options.keep).items():
+            if run._replace(seed=0) == Run(run.network, run.rate, 0):
+                ious[run.network, run.rate].append(iou)
+    costs, rows = step_costs(options.rounds), []
+    for name, make in NETWORKS.items():
+        millions = sum(weights.numel() for weights in make().parameters()) / 1e6
+        row = [name, f"{millions:.2f} M", *(f"{costs[name, x]:.2f}" for x in (0, 1))]
+        seeds = [ious[name, rate] for rate in RATES if ious]
+        rows.append([*row, *(f"{median(taken):.2f} ({len(taken)})" for taken in seeds)])
+    header = ["network", "parameters", "CPU of a step", "channels last"]
+    header += [f"IoU at {rate:g}" for rate in RATES if ious]
+    text = measure.markdown_table(header, rows)
+    if ious:
+        spread = max(max(taken) - min(taken) for taken in ious.values())
+        text += f"\n\nOne network's seeds differ by up to {spread:.2f}."
+    return text
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure.run_command(
+        "networks",
+        __doc__,
+        make_text,
+        rounds=15,
+        accuracy=dict(action="store_true", help="train as well (hours)"),
+        seeds=dict(type=int, default=2, help="trainings at each rate"),
+        keep=dict(type=Path, help="keep finished trainings here, repeat none of it"),
+    )

@@ -1,0 +1,54 @@
+"""Compare the module's commands, each from the start of its process to its end.
+
+python -m benchmarks.startup                    # two minutes
+python -m benchmarks.startup --base FILE        # beside another copy of the module
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks import measure
+
+MODULE = measure.ROOT / "ui_segmentation_system.py"
+CHECKPOINT = measure.ROOT / "checkpoints" / "reference.ckpt"
+
+
+def make_text(options: argparse.Namespace) -> str:
+    """Time the commands of the module, beside those of the base if there is one."""
+    modules, rows = [MODULE, *filter(None, [options.base])], []
+    settings = {"check": True, "stdout": subprocess.DEVNULL}
+    settings["env"] = os.environ | {"OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        picture, out = measure.pair_files(1)[0], ["-o", folder, "--overwrite"]
+        for name, words in {
+            "`--help`": ["--help"],
+            "`check test_inputs`": ["check", measure.PICTURES],
+            "`predict` of one picture": ["predict", picture, "-c", CHECKPOINT, *out],
+        }.items():
+            tasks = {}
+            for module in modules:
+                command = [sys.executable, *map(str, [module, *words])]
+                run = partial(subprocess.run, command, **settings)
+                tasks[module] = partial(measure.cost_of, run)
+            costs = measure.run_in_turn(tasks, options.rounds)
+            row = [f"{measure.medians(costs[module]).cpu:.1f}" for module in modules]
+            if options.base:
+                row.append(f"{measure.ratios(costs, options.base)[MODULE]:.2f}")
+            rows.append([name, *row])
+    header = ["command", "CPU seconds", "of the base", "ratio"][: 2 * len(modules)]
+    return measure.markdown_table(header, rows)
+
+
+if __name__ == "__main__":
+    measure.run_command(
+        "startup",
+        __doc__,
+        make_text,
+        5,
+        base=dict(type=Path, help="another copy of the module, to compare with"),
+    )
