@@ -1,5 +1,7 @@
 """Small made pictures and systems, and what commands refuse, for the tests to share."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,52 @@ def find_box(image: Image.Image) -> Image.Image:
     """Make the mask of an image of `draw_image` from its pixels, 0 and 255."""
     inside = np.array(image).min(axis=2) > BOX_LEVEL
     return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+
+
+def regions(count: int = 3) -> np.ndarray:
+    """Regions 0 to count - 1, int (64, 96), on JPEG's grid: 0 around the others."""
+    areas = np.zeros((64, 96), int)
+    for number in range(1, count):
+        row, column = divmod(number - 1, 6)
+        areas[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = number
+    return areas
+
+
+def levels(*values: int, dtype: type = np.uint8) -> Image.Image:
+    """Give a picture whose regions have these grey values."""
+    return Image.fromarray(np.array(values, dtype)[regions(len(values))])
+
+
+def colours(*values: tuple[int, int, int]) -> Image.Image:
+    return Image.fromarray(np.array(values, np.uint8)[regions(len(values))])
+
+
+def indexed(colour_of: dict[int, tuple[int, int, int]]) -> Image.Image:
+    """Give a picture of palette indices, each region in one."""
+    ids = np.array([*colour_of], np.uint8)[regions(len(colour_of))]
+    picture = Image.fromarray(ids, "P")
+    palette = np.zeros((256, 3), int)
+    palette[[*colour_of]] = [*colour_of.values()]
+    picture.putpalette(palette.ravel().tolist())
+    return picture
+
+
+def write_png(path: Path, values: np.ndarray, bits: int) -> Path:
+    """Write a PNG of (H, W) or (H, W, 3) with so many bits a value; Pillow cannot."""
+    height, width, *channels = values.shape
+    shifts = np.arange(bits)[::-1]
+    rows = (values.reshape(height, -1, 1) >> shifts & 1).reshape(height, -1)
+    packed = np.packbits(rows, axis=1)
+    colour = 2 if channels else 0
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    data = zlib.compress(np.pad(packed, ((0, 0), (1, 0))).tobytes())
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, chunk in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b"")):
+            check = zlib.crc32(kind + chunk)
+            file.write(struct.pack(">I", len(chunk)) + kind + chunk)
+            file.write(struct.pack(">I", check))
+    return path
 
 
 def small_system(seed: int = 0, **options: Any) -> ui.UISegmentationSystem:

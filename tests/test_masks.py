@@ -1,33 +1,45 @@
-"""Pictures and masks: round trips, every kind of file, every kind of wrong file."""
+"""Pictures and masks: every encoding is read as it is meant, or refused."""
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import draw_image
-from PIL import Image
-
-from ui_segmentation_system import (
-    PALETTE,
-    classes_to_colors,
-    colors_to_classes,
-    load_image,
-    load_mask,
-    overlay,
-    pack_masks,
-    save_gif,
-    save_mask,
-    to_array,
-    unpack_masks,
+from conftest import (
+    colours,
+    draw_image,
+    find_box,
+    indexed,
+    levels,
+    regions,
+    write_png,
 )
+from PIL import Image, ImageFilter
 
+import ui_segmentation_system as ui
+
+INPUTS = Path(__file__).parents[1] / "test_inputs"
 ORIENTATION = 0x0112
-RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
-COLOURS = [RED, GREEN, BLUE]
+BLACK, WHITE, RED, MAGENTA = (0, 0, 0), (255,) * 3, (255, 0, 0), (255, 0, 255)
+COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+BOX = np.where(regions(2) > 0, 255, 0).astype(np.uint8)
+
+
+def saved(folder: Path, picture: Image.Image, name: str, **options: Any) -> Path:
+    """Save as a name, or a suffix; "jpg 30" has a quality, and WebP is lossy."""
+    suffix, _, quality = name.rpartition(".")[2].partition(" ")
+    path = folder / (name if "." in name else f"mask.{suffix}")
+    if quality:
+        options["quality"] = int(quality)
+    picture.save(path, **options)
+    return path
+
+
+def in_regions(*values: int) -> np.ndarray:
+    """Draw what `levels` draws, as a mask has it."""
+    return np.array(values)[regions(len(values))]
 
 
 def greys(*values: int, dtype: type = np.uint8) -> Image.Image:
@@ -35,431 +47,497 @@ def greys(*values: int, dtype: type = np.uint8) -> Image.Image:
     return Image.fromarray(np.array([values], dtype=dtype))
 
 
-def box_mask() -> np.ndarray:
-    """A box, uint8 0 and 255 (40, 48), on JPEG's grid of 8 pixels or not."""
-    mask = np.zeros((40, 48), np.uint8)
-    mask[5:30, 7:33] = 255
-    return mask
+def deep(*values: int) -> Image.Image:
+    return levels(*values, dtype=np.uint16)
 
 
-def saved(folder: Path, picture: Image.Image, name: str, **options: Any) -> Path:
-    path = folder / name
-    picture.save(path, **options)
-    return path
+def with_alpha(hidden: int, shown: int, mode: str = "RGBA") -> Image.Image:
+    """Give a mask that is opaque in its box and clear around it."""
+    picture = levels(hidden, shown)
+    picture.putalpha(Image.fromarray(BOX))
+    return picture.convert(mode)
 
 
-def distinct(mask: Image.Image) -> list[int]:
-    return np.unique(np.array(mask)).tolist()
-
-
-def random_palette(count: int) -> list[tuple[int, int, int]]:
-    """Draw different colours; more than 25 take another path inside torch.cdist."""
-    colours = np.random.default_rng(count).integers(0, 256, (count, 3))
-    return [(red, green, blue) for red, green, blue in colours.tolist()]
+# ---- colours and ids, packed masks
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 40, 255])
 def test_classes_survive_colours(count: int) -> None:
-    palette = random_palette(count)
-    ids = np.random.default_rng(1).integers(0, count, (30, 20))
+    rng = np.random.default_rng(count)  # over 25 take another path inside torch.cdist
+    palette = [tuple(colour) for colour in rng.integers(0, 256, (count, 3)).tolist()]
+    ids = rng.integers(0, count, (30, 20))
     ids[:3, :4] = 255
-    picture = classes_to_colors(ids, palette)
+    picture = ui.classes_to_colors(ids, palette)
     assert (picture.mode, picture.size) == ("RGB", (20, 30))
-    back = colors_to_classes(picture, palette)
+    assert picture.getpixel((0, 0)) == (224, 224, 192)
+    back = ui.colors_to_classes(picture, palette)
     assert back.dtype == torch.int64
     assert torch.equal(back, torch.as_tensor(ids))
-    assert torch.equal(colors_to_classes(np.array(picture), palette), back)
-
-
-def test_colours_survive_classes() -> None:
-    pixels = np.array(COLOURS, np.uint8)[np.random.default_rng(2).integers(0, 3, 48)]
-    picture = Image.fromarray(pixels.reshape(6, 8, 3))
-    back = classes_to_colors(colors_to_classes(picture, COLOURS), COLOURS)
-    assert np.array_equal(np.array(back), np.array(picture))
+    assert torch.equal(ui.colors_to_classes(np.array(picture), palette), back)
 
 
 def test_unknown_colours_are_ignored_not_guessed() -> None:
-    picture = Image.new("RGB", (2, 1), RED)
+    picture = Image.new("RGB", (2, 1), COLOURS[0])
     picture.putpixel((1, 0), (199, 0, 0))
-    assert colors_to_classes(picture, COLOURS).tolist() == [[0, 255]]
-    assert colors_to_classes(picture, COLOURS, 99).tolist() == [[0, 99]]
-    assert colors_to_classes(picture, COLOURS, max_distance=1).tolist() == [[0, 0]]
+    for options, second in (
+        ({}, 255),
+        ({"ignore_index": 99}, 99),
+        ({"max_distance": 0.9}, 255),
+        ({"max_distance": 1}, 0),
+    ):
+        found = ui.colors_to_classes(picture, COLOURS, **options)
+        assert found.tolist() == [[0, second]]
+    painted = ui.classes_to_colors(
+        torch.tensor([[1, 99]]), COLOURS, 99, ignore_color=RED
+    )
+    assert np.array(painted).tolist() == [[[0, 200, 0], list(RED)]]
 
 
 def test_nearest_colour_against_a_loop() -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    ids = colors_to_classes(pixels, COLOURS, max_distance=150).numpy()
+    ids = ui.colors_to_classes(pixels, COLOURS, max_distance=150).numpy()
     for y, x in np.ndindex(12, 10):
         gaps = [np.linalg.norm(pixels[y, x] - np.array(colour)) for colour in COLOURS]
         assert ids[y, x] == (np.argmin(gaps) if min(gaps) <= 150 else 255)
-
-
-@pytest.mark.parametrize(
-    ("palette", "message"),
-    [
-        ([RED, GREEN, RED], "two classes have the same colour"),
-        ([1, 2, 3], r"shape \(3,\): expected \(K, 3\)"),
-        ([(1, 2, 3, 4)], r"shape \(1, 4\): expected \(K, 3\)"),
-        ([(0, 0, 0), (300, 0, 0)], "300"),
-        ([(0.0, 0.0, 0.0), (1.0, 0.5, 0.0)], "0 to 255|0..255"),
-    ],
-)
-def test_bad_palette_is_refused(palette: list, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        colors_to_classes(Image.new("RGB", (2, 2)), palette)
-
-
-def test_class_without_a_colour_is_refused() -> None:
-    with pytest.raises(ValueError, match="class id 3: expected 0 to 2"):
-        classes_to_colors(torch.tensor([[0, 3]]), COLOURS)
-    with pytest.raises(ValueError, match="class id -1"):
-        classes_to_colors(torch.tensor([[0, -1]]), COLOURS)
-
-
-def test_grey_array_is_no_colour_mask() -> None:
-    with pytest.raises(ValueError, match=r"shape \(4, 5\): expected \(H, W, 3\)"):
-        colors_to_classes(np.zeros((4, 5), np.uint8), COLOURS)
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 63])
 def test_packed_masks_unpack(count: int) -> None:
     masks = np.random.default_rng(count).integers(0, 2, (count, 7, 5))
     masks[-1, 0, 0] = 1  # the highest bit is used
-    packed = pack_masks(masks)
+    packed = ui.pack_masks(masks)
     assert packed.dtype == (torch.uint8 if count <= 8 else torch.int64)
-    back = unpack_masks(packed, count)
+    assert all(packed[0, 0] >> k & 1 == masks[k, 0, 0] for k in range(count))
+    back = ui.unpack_masks(packed, count)
     assert back.dtype == torch.float32
     assert np.array_equal(back.numpy(), masks)
 
 
-def test_mask_k_is_bit_k() -> None:
-    masks = torch.zeros(3, 1, 2)
-    masks[0, 0, 0] = masks[2, 0, 0] = masks[1, 0, 1] = 1
-    assert pack_masks(masks).tolist() == [[5, 2]]
+# ---- pictures
 
-
-def test_bad_masks_are_not_packed() -> None:
-    with pytest.raises(ValueError, match="divide masks of 0/255 by 255"):
-        pack_masks(torch.full((2, 3, 3), 255))
-    with pytest.raises(ValueError, match=r"\(64, 1, 1\): expected \(1..63, H, W\)"):
-        pack_masks(torch.zeros(64, 1, 1))
-    with pytest.raises(ValueError, match="4 has more bits than 2 classes"):
-        unpack_masks(torch.tensor([[4]]), 2)
-
-
-KINDS: dict[str, tuple[Callable[[], Image.Image], tuple[int, int, int]]] = {
-    "grey": (lambda: Image.new("L", (3, 2), 77), (77, 77, 77)),
-    "bits": (lambda: Image.new("1", (3, 2), 1), (255, 255, 255)),
-    "16 bits": (lambda: greys(0x4D00, dtype=np.uint16), (77, 77, 77)),
-    "white of 16 bits": (lambda: greys(65535, dtype=np.uint16), (255, 255, 255)),
-    "palette": (lambda: Image.new("RGB", (3, 2), RED).quantize(2), RED),
-    "opaque": (lambda: Image.new("RGBA", (3, 2), (*RED, 255)), RED),
-    "clear": (lambda: Image.new("RGBA", (3, 2), (*RED, 0)), (255, 255, 255)),
-    "half clear": (lambda: Image.new("RGBA", (3, 2), (0, 0, 0, 127)), (128, 128, 128)),
-    "clear grey": (lambda: Image.new("LA", (3, 2), (9, 0)), (255, 255, 255)),
+KINDS: dict[str, tuple[Image.Image, str, Any]] = {
+    "grey": (Image.new("L", (3, 2), 77), "png", (77,) * 3),
+    "bits": (Image.new("1", (3, 2), 1), "png", WHITE),
+    "16 bits": (greys(0, 1000, 30000, 65535, dtype=np.uint16), "png", (0, 3, 117, 255)),
+    "16 bits, TIFF": (greys(0, 1000, 65535, dtype=np.uint16), "tif", (0, 3, 255)),
+    "palette": (Image.new("RGB", (3, 2), RED).quantize(2), "png", RED),
+    "opaque": (Image.new("RGBA", (3, 2), (*RED, 255)), "png", RED),
+    "clear": (Image.new("RGBA", (3, 2), (*RED, 0)), "png", WHITE),
+    "half clear": (Image.new("RGBA", (3, 2), (0, 0, 0, 127)), "png", (128,) * 3),
+    "clear grey": (Image.new("LA", (3, 2), (9, 0)), "png", WHITE),
+    "CMYK": (Image.new("CMYK", (3, 2), (0, 0, 0, 255)), "tif", BLACK),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_of_any_mode_becomes_rgb(kind: str, tmp_path: Path) -> None:
-    make, expected = KINDS[kind]
-    image = load_image(saved(tmp_path, make(), "a.png"))
-    assert image.mode == "RGB"
-    assert np.abs(np.array(image).astype(int) - expected).max() <= 1
-
-
-def test_cmyk_image(tmp_path: Path) -> None:
-    picture = Image.new("CMYK", (2, 1), (0, 0, 0, 0))
-    picture.putpixel((1, 0), (0, 0, 0, 255))
-    pixels = np.array(load_image(saved(tmp_path, picture, "a.tif")))
-    assert pixels.tolist() == [[[255] * 3, [0] * 3]]
+    picture, suffix, expected = KINDS[kind]
+    image = ui.load_image(saved(tmp_path, picture, suffix))
+    assert (image.mode, image.size) == ("RGB", picture.size)
+    pixels = np.array(image).astype(int)
+    if picture.mode.startswith("I;16"):
+        pixels = pixels[..., 0]
+        opened = Image.open(tmp_path / f"mask.{suffix}")
+        mask = Image.new("L", opened.size)
+        tensor = ui.ImageTargetToTensor()(opened, mask).image * 255
+        assert tensor[2, 0].round().tolist() == list(expected)
+    assert np.abs(pixels - expected).max() <= 1
 
 
 def test_clear_colour_of_a_palette_is_white(tmp_path: Path) -> None:
     picture = Image.new("RGB", (2, 1), RED)
-    picture.putpixel((1, 0), BLUE)
+    picture.putpixel((1, 0), COLOURS[2])
     picture = picture.quantize(2)
     clear = picture.getpixel((0, 0))
-    image = load_image(saved(tmp_path, picture, "a.png", transparency=clear))
-    assert image.getpixel((0, 0)) == (255, 255, 255)
-    assert image.getpixel((1, 0)) != (255, 255, 255)
+    image = ui.load_image(saved(tmp_path, picture, "png", transparency=clear))
+    assert image.getpixel((0, 0)) == WHITE
+    assert image.getpixel((1, 0)) == COLOURS[2]
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
-def test_image_and_mask_are_turned_as_exif_says(tmp_path: Path, suffix: str) -> None:
-    upright = draw_image(4, (6, 4))
-    lying = upright.transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6  # "turn me 90 degrees clockwise"
-    path = saved(tmp_path, lying, f"a.{suffix}", exif=exif, lossless=True)
-    assert np.array_equal(np.array(load_image(path)), np.array(upright))
-    mask = Image.new("L", (6, 4))
-    mask.putpixel((5, 0), 255)
-    lying = mask.transpose(Image.Transpose.ROTATE_90)
-    path = saved(tmp_path, lying, f"m.{suffix}", exif=exif, lossless=True)
-    assert np.array_equal(np.array(load_mask(path)), np.array(mask))
-
-
-FAULTS = {
-    "empty": "the file is empty",
-    "truncated": "damaged or cut short",
-    "text": "not a picture .*hello",
-    "pointer": "Git LFS pointer.*git lfs pull",
+TURN = Image.Transpose
+UNDO = {
+    **{2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM},
+    **{5: TURN.TRANSPOSE, 6: TURN.ROTATE_90, 7: TURN.TRANSVERSE, 8: TURN.ROTATE_270},
 }
 
 
-@pytest.mark.parametrize("load", [load_image, load_mask])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_bad_file_is_refused(
-    load: Callable, fault: str, bad_files: dict[str, Path]
-) -> None:
-    with pytest.raises(ValueError, match=FAULTS[fault]) as error:
-        load(bad_files[fault])
-    text = str(error.value)
-    assert text.startswith(f"{bad_files[fault]}: ")
-    assert "expected a whole picture; save it again" in text
+@pytest.mark.parametrize("tag", range(9))
+def test_every_orientation_is_undone(tag: int, tmp_path: Path) -> None:
+    image, mask = draw_image(4, (96, 64)), Image.fromarray(BOX)
+    exif = Image.Exif()
+    exif[ORIENTATION] = tag
+    options = {"exif": exif, "lossless": True}
+    for suffix in ("png", "tif", "webp", "jpg"):
+        lying = [
+            one.transpose(UNDO[tag]) if tag in UNDO else one for one in (image, mask)
+        ]
+        path = saved(tmp_path, lying[1], suffix, **options)
+        for named in ({}, {"foreground": [255]}):
+            assert np.array_equal(np.array(ui.load_mask(path, **named)), BOX)
+        if suffix != "jpg":
+            path = saved(tmp_path, lying[0], suffix, **options)
+            assert np.array_equal(np.array(ui.load_image(path)), np.array(image))
 
 
 def test_damaged_exif_is_no_crash(tmp_path: Path) -> None:
     no_tiff = b"MQ\0*" + struct.pack(">I", 8) + bytes(8)
-    path = saved(tmp_path, Image.new("L", (4, 4)), "a.png", exif=no_tiff)
+    path = saved(tmp_path, Image.new("L", (4, 4)), "png", exif=no_tiff)
+    assert ui.load_image(path).size == (4, 4)
+
+
+# ---- masks that need no word: what each region becomes
+
+PLAIN: dict[str, tuple[Image.Image, str, list[int]]] = {
+    **{
+        f"two levels, {name}": (levels(0, 255), name, [0, 255])
+        for name in ("png", "bmp", "gif", "tif", "webp", "jpg 75", "jpg 10", "jpg 95")
+    },
+    **{
+        f"two levels, {mode}": (levels(0, 255).convert(mode), name, [0, 255])
+        for mode, name in (
+            *(("1", "png"), ("1", "tif"), ("RGB", "png"), ("RGB", "jpg")),
+            *(("CMYK", "jpg"), ("RGBA", "png"), ("LA", "png")),
+        )
+    },
+    "0 and 1": (levels(0, 1), "png", [0, 255]),
+    "0 and 1 in 16 bits": (deep(0, 1), "png", [0, 255]),
+    "0 and 1 in a palette": (indexed({0: BLACK, 1: (1, 1, 1)}), "png", [0, 255]),
+    "GIF of 0 and 251": (indexed({0: BLACK, 1: (251,) * 3}), "gif", [0, 255]),
+    "palette swapped": (indexed({1: BLACK, 0: WHITE}), "png", [0, 255]),
+    "video levels": (levels(16, 235), "png", [0, 255]),
+    "just dark and bright": (levels(48, 207), "png", [0, 255]),
+    "inverted": (levels(255, 0), "png", [255, 0]),
+    "inverted in JPEG": (levels(255, 0), "jpg", [255, 0]),
+    "brightest 237 in JPEG": (levels(0, 237), "jpg", [0, 255]),
+    "16 bits": (deep(0, 65535), "png", [0, 255]),
+    "16 bits, nearly": (deep(300, 65000), "tif", [0, 255]),
+    "0 and 255 in 16 bits": (deep(0, 255), "tif", [0, 255]),
+    "all black": (levels(0), "png", [0]),
+    "all white": (levels(255), "png", [255]),
+    "all white in JPEG": (levels(255), "jpg", [255]),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_mask_of_two_levels_is_read_as_it_is(kind: str, tmp_path: Path) -> None:
+    picture, name, expected = PLAIN[kind]
+    path = saved(tmp_path, picture, name)
+    mask = ui.load_mask(path)
+    assert mask.mode == "L"
+    assert np.array_equal(np.array(mask), in_regions(*expected))
+
+
+@pytest.mark.parametrize("threshold", [1, 60, 128, 200, 255])
+def test_edges_are_cut_at_the_threshold(threshold: int, tmp_path: Path) -> None:
+    path = saved(tmp_path, find_box(draw_image(0, (99, 77))), "jpg 60")
+    found = np.array(Image.open(path))
+    assert len(np.unique(found)) > 40, "there are no rings"
+    mask = np.array(ui.load_mask(path, threshold))
+    assert np.array_equal(mask, np.where(found >= threshold, 255, 0))
+
+
+@pytest.mark.parametrize("quality", [10, 30, 50, 75, 90, 95])
+def test_jpeg_of_any_quality_is_read(quality: int, tmp_path: Path) -> None:
+    mask = np.zeros((100, 120), np.uint8)
+    mask[11:63, 21:91] = mask[70:75, 3:110] = 255
+    path = saved(tmp_path, Image.fromarray(mask), f"jpg {quality}")
+    assert (np.array(ui.load_mask(path)) != mask).mean() < 0.01
+
+
+# ---- masks that mean nothing by themselves, and what says what they mean
+
+VOC = {0: BLACK, 15: (128, 0, 0), 20: (0, 128, 0), 255: (224, 224, 192)}
+ROAD = [RED, MAGENTA, BLACK]
+NAMED: dict[str, tuple[Image.Image, str, list, list, list[int]]] = {
+    # picture, saved as, foreground, ignore, what each region becomes
+    "ids": (levels(*range(8)), "png", [5], [], [0] * 5 + [255, 0, 0]),
+    "one dark id": (levels(0, 11), "png", [11], [], [0, 255]),
+    "dark in JPEG": (levels(20, 90), "jpg", [90], [], [0, 255]),
+    "dark and void": (levels(0, 11, 255), "png", [11], [255], [0, 255, 128]),
+    "1 and void": (levels(0, 1, 255), "png", [], [255], [0, 255, 128]),
+    "1 and 255": (levels(0, 1, 255), "png", [1, 255], [], [0, 255, 255]),
+    "trimap": (levels(0, 255, 128), "png", [], [128], [0, 255, 128]),
+    "trimap of 1, 2, 3": (levels(2, 1, 3), "png", [1], [3], [0, 255, 128]),
+    "trimap in JPEG": (levels(0, 255, 128), "jpg 50", [], [128], [0, 255, 128]),
+    "1 and 2": (levels(1, 2), "png", [2], [], [0, 255]),
+    "all is 1": (levels(1), "png", [1], [], [255]),
+    "all is 200": (levels(200), "png", [200], [], [255]),
+    "200 and 255": (levels(200, 255), "png", [255], [], [0, 255]),
+    "not dark enough": (levels(49, 255), "png", [255], [], [0, 255]),
+    "not bright enough": (levels(0, 206), "png", [206], [], [0, 255]),
+    "ids of 16 bits": (deep(0, 300, 40000), "png", [300], [], [0, 255, 0]),
+    "one of 16 bits": (deep(0, 300), "png", [300], [], [0, 255]),
+    "one high byte": (deep(0, 256, 511), "png", [511], [], [0, 0, 255]),
+    "1 and 16-bit white": (deep(0, 1, 65535), "png", [1], [65535], [0, 255, 128]),
+    "12 bits in 16": (deep(0, 4095), "tif", [4095], [], [0, 255]),
+    "indices": (indexed(VOC), "png", [15], [255], [0, 255, 0, 128]),
+    "their colours": (indexed(VOC), "png", [VOC[15]], [VOC[255]], [0, 255, 0, 128]),
+    "grey GIF": (levels(0, 5, 255), "gif", [(5, 5, 5)], [WHITE], [0, 255, 128]),
+    "ids, RGB": (levels(0, 1, 2).convert("RGB"), "png", [2], [], [0, 0, 255]),
+    "dim": (colours(BLACK, (1, 0, 0), (0, 1, 0)), "png", [(1, 0, 0)], [], [0, 255, 0]),
+    "dark blue": (colours(BLACK, (0, 0, 4)), "png", [(0, 0, 4)], [], [0, 255]),
+    "white, red": (colours(RED, WHITE), "png", [WHITE], [], [0, 255]),
+    "void alone": (colours(BLACK, WHITE, RED), "png", [], [RED], [0, 255, 128]),
+    "clear white": (with_alpha(255, 255), "png", [255], [], [0, 255]),
+    "clear black": (with_alpha(0, 0), "png", [BLACK], [], [0, 255]),
+    "clear grey": (with_alpha(0, 200, "LA"), "png", [200], [], [0, 255]),
+    "ids in JPEG": (levels(0, 90, 150, 170), "jpg 90", [150], [], [0, 0, 255, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_what_is_named_is_read_and_nothing_is_guessed(
+    kind: str, tmp_path: Path
+) -> None:
+    picture, name, foreground, ignore, expected = NAMED[kind]
+    path = saved(tmp_path, picture, name)
+    with pytest.raises(ValueError, match=r"(?s); expected .*; .*foreground=") as told:
+        ui.load_mask(path)
+    assert str(told.value).startswith(f"{path}: ")
+    assert len(str(told.value)) < 600
+    mask = ui.load_mask(path, foreground=foreground, ignore=ignore)
+    assert np.array_equal(np.array(mask), in_regions(*expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"foreground": [MAGENTA], "ignore": [BLACK]}, [0, 255, 128]),
+        ({"foreground": [RED, MAGENTA]}, [255, 255, 0]),
+        ({"foreground": [list(BLACK)]}, [0, 0, 255]),
+        ({"foreground": [(0, 255, 255)]}, [0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("name", ["png", "P", "gif", "jpg", "jpg 30", "webp"])
+def test_colours_become_what_was_named(
+    name: str, options: dict, expected: list[int], tmp_path: Path
+) -> None:
+    picture = colours(*ROAD)
+    if name == "P":
+        picture = indexed(dict(zip((9, 4, 7), ROAD, strict=True)))
+    path = saved(tmp_path, picture, name.replace("P", "png"), lossless=False)
+    mask = ui.load_mask(path, **options)
+    assert np.array_equal(np.array(mask), in_regions(*expected))
+
+
+@pytest.mark.parametrize(
+    ("picture", "options", "expected"),
+    [
+        (levels(0, 255), {"foreground": [WHITE]}, [0, 255]),
+        (levels(0, 255).convert("RGB"), {"foreground": [WHITE]}, [0, 255]),
+        (levels(0, 255), {"foreground": range(128, 256)}, [0, 255]),
+        (levels(0, 255), {"foreground": np.array([255])}, [0, 255]),
+        (levels(0, 255), {"foreground": [0]}, [255, 0]),
+        (levels(0, 255), {"ignore": [0]}, [128, 255]),
+        (levels(255), {"ignore": [255]}, [128]),
+        (levels(0, 90), {"foreground": [110, 180], "ignore": [255]}, [0, 0]),
+        (indexed({0: BLACK, 15: (128, 0, 0)}), {"foreground": [128]}, [0, 0]),
+        # One empty mask of another mode, as some tools write it.
+        (Image.new("1", (96, 64)), {"foreground": [15]}, [0]),
+        (Image.new("L", (96, 64)), {"foreground": [RED], "ignore": [MAGENTA]}, [0]),
+        (Image.new("1", (96, 64)), {"foreground": [RED]}, [0]),
+        (Image.new("RGB", (96, 64)), {"foreground": [15]}, [0]),
+        (indexed({0: BLACK}), {"foreground": [RED]}, [0]),
+    ],
+)
+def test_named_values_of_masks_that_need_no_names(
+    picture: Image.Image, options: dict, expected: list[int], tmp_path: Path
+) -> None:
+    mask = ui.load_mask(saved(tmp_path, picture, "png"), **options)
+    assert np.array_equal(np.array(mask), in_regions(*expected))
+
+
+def test_soft_masks_are_read_by_a_range(tmp_path: Path) -> None:
+    soft = [
+        Image.fromarray(BOX).filter(ImageFilter.GaussianBlur(3)),
+        Image.fromarray(BOX).resize((60, 40), Image.Resampling.BICUBIC),
+        Image.open(saved(tmp_path, Image.fromarray(BOX).rotate(9), "jpg 40")),
+        Image.fromarray(np.add.outer(np.arange(90), np.arange(160)).astype(np.uint8)),
+    ]
+    for picture in soft:
+        path = saved(tmp_path, picture, "png")
+        bright = np.array(picture) >= 128
+        mask = np.array(ui.load_mask(path, foreground=range(128, 256)))
+        assert np.array_equal(mask, np.where(bright, 255, 0))
+        try:
+            assert np.array_equal(ui.load_mask(path), mask)
+        except ValueError as error:
+            assert "range(128, 256)" in str(error)
+
+
+@pytest.mark.parametrize("rim", [1, 2, 3])
+def test_trimaps_of_true_masks_are_refused(rim: int, tmp_path: Path) -> None:
+    for path in sorted(INPUTS.glob("*_target.jpg"))[::6]:
+        mask = ui.load_mask(path)
+        wider = mask.filter(ImageFilter.MaxFilter(2 * rim + 1))
+        trimap = np.where(np.array(wider) > np.array(mask), 128, np.array(mask))
+        for name in ("png", "jpg 50", "jpg 75", "jpg 95"):
+            path = saved(tmp_path, Image.fromarray(trimap.astype(np.uint8)), name)
+            with pytest.raises(ValueError):
+                ui.load_mask(path)
+
+
+def test_a_third_grey_of_some_area_is_refused(tmp_path: Path) -> None:
+    box = np.zeros((200, 200), np.uint8)
+    box[40:160, 40:160] = 255
+    for blocks, fine in ((1, True), (2, True), (3, False), (9, False)):
+        for grey in (100, 200):
+            values = box.copy()
+            for number in range(blocks):
+                values[8:16, 16 * number : 16 * number + 8] = grey
+            path = saved(tmp_path, Image.fromarray(values), "jpg 90")
+            assert len(np.unique(np.array(Image.open(path)))) > 2
+            if fine:
+                mask = np.array(ui.load_mask(path))
+                assert np.array_equal(mask[40:160, 40:160], box[40:160, 40:160])
+            else:
+                with pytest.raises(ValueError):
+                    ui.load_mask(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_photo_is_refused(suffix: str, tmp_path: Path) -> None:
+    noise = draw_image(0, (90, 70)).convert("L")
+    for photo in (
+        noise,
+        noise.point(lambda value: value // 3),
+        noise.filter(ImageFilter.GaussianBlur(2)),
+        Image.effect_noise((90, 70), 90),
+        Image.fromarray(np.add.outer(np.arange(90), np.arange(160)).astype(np.uint8)),
+    ):
+        with pytest.raises(ValueError):
+            ui.load_mask(saved(tmp_path, photo, suffix))
+
+
+def test_ids_that_a_lossy_file_cannot_keep_apart(tmp_path: Path) -> None:
+    for values, named in ((range(12), 1), ((0, 255), 1), ((0, 255), 4), ((0, 90), 92)):
+        path = saved(tmp_path, levels(*values), "jpg 95")
+        with pytest.raises(ValueError, match=f"{named}.*save the mask again.*PNG"):
+            ui.load_mask(path, foreground=[named])
+    path = saved(tmp_path, levels(0, 90, 200), "jpg")
+    specks = np.array(ui.load_mask(path, foreground=(110, 180), ignore=(255,)))
+    assert (specks > 0).mean() <= 0.02  # where edges pass through the value
+
+
+@pytest.mark.parametrize(
+    ("bits", "ids", "two_levels"),
+    [
+        (2, (0, 1, 2, 3), False),
+        (2, (0, 1), False),
+        (4, (0, 1, 2), False),
+        (2, (0, 3), True),
+        (4, (0, 15), True),
+    ],
+)
+def test_ids_of_few_bits_are_not_taken_for_shades(
+    bits: int, ids: tuple, two_levels: bool, tmp_path: Path
+) -> None:
+    path = write_png(tmp_path / "mask.png", in_regions(*ids), bits)
+    if two_levels:
+        assert np.array_equal(
+            ui.load_mask(path), 255 * (in_regions(*ids) > 0).astype(int)
+        )
+    for call in (
+        *([] if two_levels else [ui.load_mask]),
+        lambda path: ui.load_mask(path, foreground=[ids[-1]]),
+        lambda path: ui.load_mask(path, foreground=[85]),
+        ui.load_classes,
+        lambda path: ui.load_classes(path, classes=[[n] for n in ids]),
+    ):
+        with pytest.raises(ValueError, match=r"mask\.png: "):
+            call(path)
+
+
+def test_one_bit_is_0_and_1_or_0_and_255_never_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(BOX).convert("1"), "png")
+    assert np.array_equal(ui.load_mask(path, foreground=[255]), BOX)
     try:
-        load_image(path)
+        assert np.array_equal(ui.load_mask(path, foreground=[1]), BOX)
     except ValueError as error:
         assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("load", [load_image, load_mask])
-def test_no_file_and_folder_are_refused(load: Callable, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no\.png: does not exist"):
-        load(tmp_path / "no.png")
-    with pytest.raises(FileNotFoundError, match="is a folder; expected a picture file"):
-        load(tmp_path)
+def test_ids_of_16_bits_a_channel_are_not_cut_off(tmp_path: Path) -> None:
+    ids = np.repeat(in_regions(0, 1, 2)[..., None], 3, axis=2)
+    path = write_png(tmp_path / "mask.png", ids, 16)
+    for call in (ui.load_mask, ui.load_classes):
+        with pytest.raises(ValueError, match=r"mask\.png: .*16"):
+            call(path)
 
 
-def test_picture_over_the_limit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = saved(tmp_path, Image.new("L", (20, 20)), "big.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match=r"big\.png: more pixels.*notebook 09.*raise"):
-        load_image(path)
-
-
-@pytest.mark.parametrize(
-    "picture",
-    [greys(0, 1 << 20, dtype=np.int32), greys(0, 0.5, dtype=np.float32)],
-    ids=["int", "float"],
-)
-def test_32_bits_are_refused(picture: Image.Image, tmp_path: Path) -> None:
-    path = saved(tmp_path, picture, "deep.tif")
-    with pytest.raises(ValueError, match=r"deep\.tif: 32-bit grey.*expected 8 or 16"):
-        load_image(path)
-    with pytest.raises(ValueError, match=r"deep\.tif: mode .*save it as 8 bits"):
-        load_mask(path)
-
-
-@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tif", "webp", "jpg"])
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_mask_survives_every_format(suffix: str, mode: str, tmp_path: Path) -> None:
-    mask = box_mask()
-    picture = Image.fromarray(mask).convert(mode)
-    path = saved(tmp_path, picture, f"m.{suffix}", lossless=True, quality=75)
-    if suffix == "jpg":
-        assert len(distinct(Image.open(path))) > 10, "there are no grey rings"
-    loaded = load_mask(path)
-    assert loaded.mode == "L"
-    assert np.array_equal(np.array(loaded), mask)
-
-
-def palette_of_two(dark: int, bright: int) -> Image.Image:
-    picture = Image.fromarray(np.array([[0, 1, 1]], np.uint8), "P")
-    picture.putpalette([dark] * 3 + [bright] * 3)
-    return picture
-
-
-MASKS = {
-    "0 and 1": (lambda: greys(0, 1, 1), [0, 255, 255]),
-    "bits": (lambda: greys(0, 255, 255).convert("1"), [0, 255, 255]),
-    "GIF of 0 and 251": (lambda: palette_of_two(0, 251), [0, 255, 255]),
-    "palette 0 and 1": (lambda: palette_of_two(0, 1), [0, 255, 255]),
-    "brightest 237": (lambda: greys(0, 237, 140), [0, 255, 255]),
-    "at the threshold": (lambda: greys(127, 128, 129), [0, 255, 255]),
-    "opaque RGBA": (lambda: greys(0, 255, 255).convert("RGBA"), [0, 255, 255]),
-    "16 bits": (lambda: greys(0, 65535, 40000, dtype=np.uint16), [0, 255, 255]),
-    "16 bits, 0 and 1": (lambda: greys(0, 1, 1, dtype=np.uint16), [0, 255, 255]),
-    "16 bits, 0 and 255": (lambda: greys(0, 255, 255, dtype=np.uint16), [0, 255, 255]),
-    "all black": (lambda: greys(0, 0), [0, 0]),
-    "all white": (lambda: greys(255, 255), [255, 255]),
-}
-
-
-@pytest.mark.parametrize("kind", MASKS)
-def test_mask_of_two_values_is_read(kind: str, tmp_path: Path) -> None:
-    make, expected = MASKS[kind]
-    suffix = "gif" if "GIF" in kind else "png"
-    mask = load_mask(saved(tmp_path, make(), f"m.{suffix}"))
-    assert mask.mode == "L"
-    assert np.array(mask).tolist() == [expected]
-
-
-def clear_mask() -> Image.Image:
-    picture = Image.new("RGBA", (2, 1), (255, 255, 255, 255))
-    picture.putpixel((0, 0), (255, 255, 255, 0))
-    return picture
-
-
-def of_colour(colour: tuple[int, int, int]) -> Image.Image:
-    picture = Image.new("RGB", (4, 4))
-    picture.paste(colour, (0, 0, 2, 2))
-    return picture
-
-
-NO_MASKS = {
-    "class ids": (lambda: greys(*range(12)), r"brightest value is 11, values 0, 1, 2"),
-    "VOC ids": (lambda: greys(0, 15, 20, 255), "0, 15, 20, 255 look like class ids"),
-    "ids above 128": (lambda: greys(*range(0, 151, 3)), "look like class ids"),
-    "red": (lambda: of_colour((255, 0, 0)), "has 2 colours.*--foreground ff0000"),
-    "magenta": (lambda: of_colour((255, 0, 255)), "2 colours.*--foreground ff00ff"),
-    "red in a palette": (lambda: of_colour(RED).quantize(2), "has 2 colours"),
-    "dark": (lambda: greys(0, 60, 0), "value is 60.*threshold=30"),
-    "dark in 16 bits": (
-        lambda: greys(0, 300, dtype=np.uint16),
-        "brightest value is 300",
-    ),
-    "transparent": (clear_mask, "transparent parts.*save its alpha channel"),
-}
-
-
-@pytest.mark.parametrize("kind", NO_MASKS)
-def test_what_is_no_mask_is_refused(kind: str, tmp_path: Path) -> None:
-    make, message = NO_MASKS[kind]
-    path = saved(tmp_path, make(), "m.png")
-    with pytest.raises(ValueError, match=message) as error:
-        load_mask(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "; expected " in str(error.value)
-
-
-def test_advice_for_a_dark_mask_works(tmp_path: Path) -> None:
-    path = saved(tmp_path, greys(0, 60, 0), "m.png")
-    with pytest.raises(ValueError, match=r"threshold=30 \(--threshold 30\)"):
-        load_mask(path)
-    assert np.array(load_mask(path, threshold=30)).tolist() == [[0, 255, 0]]
-
-
-@pytest.mark.parametrize("threshold", [0, 256, -1])
-def test_threshold_out_of_range_is_refused(threshold: int, tmp_path: Path) -> None:
-    path = saved(tmp_path, greys(0, 255), "m.png")
-    with pytest.raises(ValueError, match=f"threshold {threshold}: expected 1 to 255"):
-        load_mask(path, threshold)
+# ---- showing
 
 
 def test_overlay_tints_the_mask_and_nothing_else() -> None:
     image = Image.new("RGB", (4, 3), (100, 100, 100))
     mask = np.zeros((3, 4), bool)
     mask[1, 2] = True
-    pixels = np.array(overlay(image, mask, (200, 0, 0), alpha=0.5))
+    pixels = np.array(ui.overlay(image, mask, (200, 0, 0), alpha=0.5))
     assert pixels[1, 2].tolist() == [150, 50, 50]
     assert (pixels[~mask] == 100).all()
+    ignored = np.where(mask, 1, 255)
     for other in (
         Image.fromarray(mask),
         Image.fromarray(mask.astype(np.uint8) * 255),
+        Image.fromarray(np.where(mask, 255, 128).astype(np.uint8)),
         torch.from_numpy(mask)[None].float(),
+        mask * 0.51,
+        ignored,
+        torch.from_numpy(ignored)[None].float(),
     ):
-        assert np.array_equal(np.array(overlay(image, other, (200, 0, 0), 0.5)), pixels)
-
-
-def test_overlay_leaves_ignored_pixels_alone() -> None:
-    image = Image.new("RGB", (3, 2), (100, 100, 100))
-    target = torch.tensor([[[0.0, 1.0, 255.0]] * 2])
-    picture = Image.fromarray(np.array([[0, 255, 128]] * 2, np.uint8))
-    for mask in (target, picture):
-        tinted = (np.array(overlay(image, mask)) != 100).any(axis=2)
-        assert tinted.tolist() == [[False, True, False]] * 2
+        painted = ui.overlay(image, other, (200, 0, 0), 0.5)
+        assert np.array_equal(np.array(painted), pixels)
+    assert np.array_equal(ui.overlay(image, mask * 0.5), image)
+    assert ui.overlay(Image.new("RGB", (3, 1)), torch.ones(1, 1, 3)).size == (3, 1)
 
 
 def test_class_ids_are_no_mask(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 1))
-    for ids in ([0, 1, 2, 8], [0, 3, 255, 255], [0, 1, 2, 255]):
-        for kind in (np.uint8, np.int64):
-            mask = np.array([ids], kind)
-            for given in (mask, torch.from_numpy(mask)):
-                with pytest.raises(ValueError, match="class ids take one, as ids == 3"):
-                    overlay(image, given)
-        picture = Image.fromarray(np.array([ids], np.uint8), "P")
-        with pytest.raises(ValueError, match="class ids take one, as ids == 3"):
-            overlay(image, picture)
-        with pytest.raises(ValueError, match=f"mask of values 0, {ids[1]}"):
-            save_mask(np.array([ids]), tmp_path / "mask.png")
+    for ids in ([0, 1, 2, 8], [0, 3, 255, 255], [0, 1, 2, 255], [0, 1, 127, 254]):
+        mask = np.array([ids], np.uint8)
+        for given in (mask, torch.from_numpy(mask), Image.fromarray(mask, "P")):
+            with pytest.raises(ValueError, match=f"values .*{ids[1]}.*ids == 3"):
+                ui.overlay(image, given)
+        with pytest.raises(ValueError, match=f"values .*{ids[1]}"):
+            ui.save_mask(mask, tmp_path / "mask.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_greys_of_a_jpeg_mask_are_cut_in_the_middle() -> None:
-    image = Image.new("RGB", (5, 1))
-    for mask in (np.array([[0, 1, 127, 254, 255]]), greys(0, 1, 3, 250, 255)):
-        tinted = np.array(overlay(image, mask)).any(axis=2)
-        assert tinted.tolist() == [[False, False, False, True, True]]
-    assert not np.array(overlay(image, greys(0, 1, 2, 3, 3))).any()
-
-
-def test_overlay_on_one_row() -> None:
-    image = Image.new("RGB", (3, 1))
-    assert overlay(image, greys(0, 255, 0)).size == (3, 1)
-    assert overlay(image, torch.ones(1, 1, 3)).size == (3, 1)
-
-
-def test_overlay_refuses_another_size() -> None:
-    with pytest.raises(ValueError, match=r"mask \(2, 3\) on an image of \(3, 2\)"):
-        overlay(Image.new("RGB", (2, 3)), np.zeros((2, 3), bool))
-
-
-def test_overlapping_masks_are_not_one_picture() -> None:
-    for shape in ((2, 4, 6), (4, 4, 6), (1, 1, 4, 6), (7,)):
-        with pytest.raises(ValueError, match=r"shown one by one"):
-            to_array(torch.zeros(shape, dtype=torch.bool))
+    ui.save_mask(mask == 1, tmp_path / "mask.png")
+    assert np.array(ui.load_mask(tmp_path / "mask.png")).tolist() == [[0, 255, 0, 0]]
+    assert np.array(Image.open(tmp_path / "mask.png")).tolist() == [[0, 255, 0, 0]]
+    assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
 
 
 def test_display_of_every_kind() -> None:
     pixels = np.array(draw_image(5, (6, 4)))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    assert np.array_equal(to_array(Image.fromarray(pixels)), pixels)
-    assert np.array_equal(to_array(pixels), pixels)
-    assert np.array_equal(to_array(tensor / 255), pixels)
+    for picture in (Image.fromarray(pixels), pixels, tensor, tensor / 255):
+        assert np.array_equal(ui.to_array(picture), pixels)
     half = torch.tensor([[0.0, 1.0]])
-    black_white = [[[0] * 3, [255] * 3]]
     for mask in (half, half[None], half.bool(), half.bool()[None], half.numpy()):
-        assert to_array(mask).tolist() == black_white
-    assert to_array(torch.tensor([[1, 2]])).tolist() == [list(map(list, PALETTE[1:3]))]
-
-
-def test_logits_are_not_displayed() -> None:
-    with pytest.raises(ValueError, match=r"-1\.00 to 3\.00: expected 0\.\.1; logits"):
-        to_array(torch.tensor([[-1.0, 3.0]]))
+        assert ui.to_array(mask).tolist() == [[[0] * 3, [255] * 3]]
+    ids = ui.to_array(torch.tensor([[1, 2, 255]])).tolist()
+    assert ids == [[*map(list, ui.PALETTE[1:3]), [224, 224, 192]]]
 
 
 def test_gif_holds_every_frame_and_no_leftovers(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), grey) for grey in (0, 100, 255)]
-    save_gif(frames, tmp_path / "a.gif", duration=40)
-    with pytest.raises(ValueError, match="10 ms or more"):
-        save_gif(frames, tmp_path / "b.gif", duration=0.1)
+    ui.save_gif(frames, tmp_path / "a.gif", duration=40)
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
     with Image.open(tmp_path / "a.gif") as gif:
         assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (3, 40, 0)
         gif.seek(2)
         assert gif.convert("L").getpixel((0, 0)) == 255
-    with pytest.raises(ValueError, match=r"b\.gif: no frames to write"):
-        save_gif([], tmp_path / "b.gif")
-    with pytest.raises(ValueError, match=r"b\.gif: frames of sizes .*expected one"):
-        save_gif([frames[0], Image.new("L", (9, 8))], tmp_path / "b.gif")
-    with pytest.raises(ValueError, match=r"b\.png, .*a name ending in \.gif"):
-        save_gif(frames, tmp_path / "b.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
 
 
-def test_overlay_refuses_swapped_arguments_and_wild_alpha() -> None:
-    image, mask = Image.new("RGB", (6, 4)), Image.new("L", (6, 4))
-    with pytest.raises(ValueError, match=r"mask of shape \(4, 6, 3\)"):
-        overlay(mask, image)
-    with pytest.raises(ValueError, match="alpha 5"):
-        overlay(image, mask, alpha=5)
+def test_show_draws_rows_with_titles_and_a_legend() -> None:
+    import matplotlib.pyplot as plt
+
+    image = draw_image(0)
+    ui.show([image, find_box(image)], [image], titles=["a", "b"], legend=["x"])
+    figure = plt.gcf()
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "", ""]
+    assert np.array_equal(figure.axes[0].images[0].get_array(), np.array(image))
+    (patch,) = figure.legends[0].get_patches()
+    assert np.allclose(patch.get_facecolor()[:3], np.array(ui.PALETTE[1]) / 255)
+    plt.close(figure)

@@ -1,8 +1,8 @@
-"""Pairs, the doctor and the datasets: folders as people have them, with every fault."""
+"""Pairs and datasets: folders as people have them, and what is read from them."""
 
+import gc
 import pickle
-import random
-import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,292 +11,317 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, draw_image, find_box
+from conftest import MakePairs, draw_image, find_box, levels, regions
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ui_segmentation_system import (
-    ImageTargetCompose,
-    ImageTargetToTensor,
-    OverfitDataset,
-    PairDataset,
-    Sample,
-    UIImageMaskDataset,
-    check_pairs,
-    find_pairs,
-    group_split,
-    load_image,
-    load_mask,
-    natural_key,
-    read_scenes,
-)
+import ui_segmentation_system as ui
 
 
 def same(first: Any, second: Any) -> bool:
     return np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def rename(folder: Path, old: str, new: str) -> None:
-    (folder / old).rename(folder / new)
+def put(folder: Path, *names: str) -> Path:
+    """Write small pictures, and texts under other names."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in ui.PICTURE_SUFFIXES:
+            Image.new("L", (3, 2)).save(path, format="PNG")
+        else:
+            path.write_text("{}")
+    return folder
 
 
-def names(folder: Path) -> list[tuple[str, str]]:
-    return [(image.name, target.name) for image, target in find_pairs(folder)]
+def listed(folder: Path, *args: Any, **options: Any) -> list[tuple[str, Any]]:
+    """List pairs by their names below the folder."""
+
+    def name(target: Any) -> Any:
+        if isinstance(target, tuple):
+            return tuple(map(name, target))
+        if isinstance(target, dict):
+            return {key: name(path) for key, path in target.items()}
+        return target and target.relative_to(folder).as_posix()
+
+    return [tuple(map(name, p)) for p in ui.find_pairs(folder, *args, **options)]
+
+
+# ---- names
 
 
 def test_pairs_come_in_natural_order(make_pairs: MakePairs) -> None:
     folder = make_pairs(12)
     expected = [(f"{n}_input.png", f"{n}_target.png") for n in range(1, 13)]
-    assert names(folder) == names(str(folder)) == expected
+    assert listed(folder) == expected
+    assert ui.find_pairs(str(folder)) == ui.find_pairs(folder)
+    texts = ["9", "10", "a9b2", "a9b10", "a10", "b", "x²", "é"]
+    assert sorted(texts[::-1], key=ui.natural_key) == texts
 
 
-def test_natural_key_reads_numbers() -> None:
-    texts = ["b", "a10", "a9b2", "a9b10", "10", "9", "é"]
-    assert sorted(texts, key=natural_key) == [
-        *("9", "10", "a9b2", "a9b10", "a10", "b", "é")
-    ]
+ROADS = "image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"
+OBJECTS = "images/{key}.*", "masks/{key}/{object}.*"
+CLASSES = "images/{key}.*", "masks/{class}/{key}.*"
+MISSING = {"allow_missing": True}
+FOUND: list[tuple[tuple[str, ...] | None, dict, list[tuple[str, Any]], str]] = [
+    # patterns, options, the pairs, other files beside them
+    (None, {}, [("1_input.PNG", "1_target.png")], "1_inputs.png"),
+    (None, {}, [("1_INPUT.png", "1_Target.PNG")], ".1_input.png"),
+    (None, {}, [("boss fight_input.png", "boss fight_target.gif")], "Thumbs.db"),
+    (None, {}, [("меню_é_input.png", "меню_é_target.bmp")], "._меню_é_input.png"),
+    (None, {}, [("a_input_2_input.png", "a_input_2_target.png")], "1_input.txt"),
+    (None, {}, [("10²_input.png", "10²_target.png")], ".git/3_input.png"),
+    (None, {}, [("1_input.jfif", "1_target.pgm")], "sub/2_input.png"),
+    (None, {}, [("s1_input.ome.tif", "s1_target.png")], "README.md"),
+    (
+        None,
+        {},
+        [("images/9.png", "masks/9.bmp"), ("images/10.png", "masks/10.gif")],
+        "",
+    ),
+    (None, {}, [("Images/1.JPG", "Masks/1.png")], "masks.txt"),
+    (None, MISSING, [("1_input.png", None), ("2_input.png", "2_target.png")], ""),
+    (None, MISSING, [("1_input.png", None), ("2_input.png", None)], ""),
+    (("{key}.*", "{key}_mask.*"), {}, [("a.jpg", "a_mask.png")], "b.txt"),
+    (("img/*/{k}.*", "gt/*/{k}.*"), {}, [("img/x/1.png", "gt/y/1.png")], "1.png"),
+    (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), {}, [("x/im/1.png", "x/gt/1_z.png")], ""),
+    (("{k}/{k}.*", "{k}/{k}_gt.*"), {}, [("1/1.png", "1/1_gt.png")], "2/3.png"),
+    (("{b}-{a}.png", "{a}+{b}.png"), {}, [("x-1.png", "1+x.png")], "x-1_png"),
+    (("a [1] {k}.*", "b (1) {k}.*"), {}, [("A [1] 2.png", "B (1) 2.png")], ""),
+    (["{k}_a.*", "{k}_b.*"], {}, [("1_a.png", "1_b.png")], "1_a_b_c.png"),
+    (
+        *(ROADS, {}),
+        [
+            ("image_2/um_9.png", "gt_image_2/um_road_9.PNG"),
+            ("image_2/um_10.png", "gt_image_2/um_road_10.png"),
+            ("image_2/uu_9.png", "gt_image_2/uu_road_9.png"),
+        ],
+        "gt_image_2/um_lane_9.png",
+    ),
+    (
+        *(OBJECTS, {}),
+        [
+            ("images/1.png", ("masks/1/2.png", "masks/1/10.png")),
+            ("images/2.png", ("masks/2/a.png",)),
+        ],
+        "masks/3.png",
+    ),
+    (
+        *(OBJECTS, MISSING),
+        [("images/1.png", ("masks/1/a.png",)), ("images/2.png", None)],
+        "",
+    ),
+    (
+        ("{key}.*", "{key}_{object}.*"),
+        {},
+        [("1.png", ("1_0.png", "1_1.png")), ("10.png", ("10_0.png",))],
+        "",
+    ),
+    (
+        *(CLASSES, {}),
+        [
+            ("images/1.png", {"bus": "masks/bus/1.png", "car": "masks/car/1.png"}),
+            ("images/2.png", {"bus": "masks/bus/2.png", "car": None}),
+        ],
+        "",
+    ),
+    (
+        *(CLASSES, MISSING),
+        [
+            ("images/1.png", {"bus": "masks/bus/1.png", "car": "masks/car/1.png"}),
+            ("images/2.png", {"bus": None, "car": None}),
+        ],
+        "",
+    ),
+    (
+        ("{class}/{key}.png", "{class}/{key}_m.png"),  # an ordinary field
+        {},
+        [("cat/1.png", "cat/1_m.png"), ("dog/1.png", "dog/1_m.png")],
+        "",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("image", "target"),
-    [
-        ("1_input.PNG", "1_target.png"),
-        ("1_INPUT.png", "1_Target.PNG"),
-        ("boss fight 1_input.png", "boss fight 1_target.gif"),
-        ("меню_é_input.png", "меню_é_target.bmp"),
-        ("a_input_2_input.png", "a_input_2_target.png"),
-        ("x²_input.png", "x²_target.png"),
-        ("10²_input.png", "10²_target.png"),
-    ],
-)
-def test_names_as_people_have_them(image: str, target: str, tmp_path: Path) -> None:
-    picture = draw_image(0)
-    picture.save(tmp_path / image)
-    find_box(picture).save(tmp_path / target)
-    assert names(tmp_path) == [(image, target)]
-    assert check_pairs(tmp_path).ok
-    assert same(UIImageMaskDataset(tmp_path)[0].image, picture)
-
-
-def test_hidden_and_foreign_files_are_passed_over(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    foreign = (".DS_Store", "Thumbs.db", "._1_input.png", ".1_input.png", "1_input.txt")
-    for name in (*foreign, "3_inputs.png", "input.png", "README.md"):
-        (folder / name).write_bytes(b"no picture")
+@pytest.mark.parametrize("case", range(len(FOUND)))
+def test_pairs_are_found(case: int, tmp_path: Path) -> None:
+    patterns, options, pairs, other = FOUND[case]
+    names = [image for image, _ in pairs] + [other] * bool(other)
+    for _, target in pairs:
+        several = target.values() if isinstance(target, dict) else target or ()
+        names += filter(None, [target] if isinstance(target, str) else several)
+    folder = put(tmp_path, *names)
     (folder / "4_input.png").mkdir()
-    assert len(find_pairs(folder)) == 2
-    (warning,) = check_pairs(folder).problems
-    assert (warning.file, warning.severity) == ("3_inputs.png", "warning")
-    assert "neither image nor target (2 such pictures)" in warning.what
+    assert listed(folder, patterns, **options) == pairs
+    dataset = ui.UIImageMaskDataset(folder, patterns=patterns, **options)
+    assert len(dataset) == len(pairs)
+    if all(Path(name).suffix != ".gif" for name in names):
+        assert dataset[0].image.size == (3, 2)
 
 
-@pytest.mark.parametrize("look", [find_pairs, check_pairs, UIImageMaskDataset])
-def test_folder_that_is_none(look: Callable, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="gone: there is no such folder"):
-        look(tmp_path / "gone")
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="file: is a file; expected a folder"):
-        look(tmp_path / "file")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: holds no pairs; expected.*1_input"):
-        look(tmp_path / "empty")
+UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
+    # files, patterns, options; words that the message must have
+    ("1_input 2_input 2_target", None, {}, "1_input.png 1_target.* allow_missing"),
+    ("1_target 2_input 2_target", None, MISSING, "1_target.png 1_input.*"),
+    ("1_input 1_target 3_target 4_input", None, {}, "2 3_target.png 4_input.png"),
+    ("1_input.bmp 1_input.png 1_target", None, {}, "1_input.bmp 1_input.png"),
+    ("1_input 1_target.bmp 1_target", None, {}, "1_target.bmp 1_target.png {object}"),
+    ("1_input.heic 1_target 2_input 2_target", None, {}, "1_input.* 1_input.heic"),
+    ("1_input.dcm 1_target", None, {}, "1_target.png 1_input.dcm"),
+    ("1_input 1_target.npy 2_input 2_target", None, {}, "1_input.png 1_target.npy"),
+    ("images/1.png", None, {}, "1 .png masks/{key}.*"),
+    ("images/1.png masks/2.png", CLASSES, {}, "images/1.png masks/*/1.*"),
+    ("images/1.png masks/1/a.png masks/2/b.png", OBJECTS, {}, "masks/2/b.png"),
+    ("a/1.png b/2.png", ("x{k}.*", "y{k}.*"), {}, "2 .png x{k}.* y{k}.* --patterns"),
+    ("image_2/um_9.png gt_image_2/um_road_8.png", ROADS, {}, "um_9.png um_road_9.png"),
+    ("", None, {}, "{key}_input.* images/{key}.* --patterns"),
+    ("1_input 1_target_0 1_target_1", None, {}, "1_input.png {object} 1_target_0.png"),
+    # Labels that are no pictures.
+    ("1.jpg 2.jpg 1.json 2.json", None, {}, "2 .jpg 2 .json polygons"),
+    ("a.jpg b.jpg instances.json", None, {}, "2 .jpg 1 .json polygons"),
+    ("1.jpg 1.xml", None, {}, "1 .xml boxes"),
+    ("images/1.jpg labels/1.txt images/2.jpg labels/2.txt", None, {}, "polygons .txt"),
+    ("images/1.jpg images/1.json", None, {}, "polygons .json"),
+    ("1_input 1_target.json", None, {}, "1_target.json polygons"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(UNPAIRED)))
+def test_what_is_no_pair_is_named(case: int, tmp_path: Path) -> None:
+    names, patterns, options, words = UNPAIRED[case]
+    names = [name if "." in name else f"{name}.png" for name in names.split()]
+    with pytest.raises(ValueError) as told:
+        ui.find_pairs(put(tmp_path, *names), patterns, **options)
+    assert str(told.value).startswith(f"{tmp_path}: ")
+    for word in words.split():
+        assert word in str(told.value)
+
+
+PROPOSED = [
+    "images/001_image images/002_image masks/001_mask masks/002_mask",
+    "image/1 image/2 label/1 label/2",
+    "imgs/1 imgs/2 Labels/1 Labels/2",
+    "train/1.jpg train/2.jpg train_mask/1 train_mask/2",
+    "train/1.jpg train/2.jpg train_masks/1_mask.gif train_masks/2_mask.gif",
+    "images/training/1 images/training/2 gt/training/1 gt/training/2",
+    "images/training/1 images/validation/2 gt/training/1 gt/validation/2",
+    "train/images/1 val/images/2 train/masks/1 val/masks/2",
+    "1 2 1_mask 2_mask",
+    "img_1 img_2 mask_1 mask_2",
+    "img1 img2 mask1 mask2",
+    "images/img1 images/img2 masks/mask1 masks/mask2",
+    "a/img b/img a/label b/label",
+    "images/1.jpg images/2.jpg masks/1.jpg.png masks/2.jpg.png",
+    "1_input 2_input masks/1_target masks/2_target",
+    "ISIC_1.jpg ISIC_2.jpg ISIC_1_segmentation ISIC_2_segmentation",
+    "raw/a_1 raw/a_2 seg/a_1_L seg/a_2_L",
+    "im/train/x/x_1_leftImg8bit im/train/x/x_2_leftImg8bit "
+    "gt/train/x/x_1_gt_labelIds gt/train/x/x_2_gt_labelIds",
+]
+
+
+@pytest.mark.parametrize("names", PROPOSED)
+def test_proposed_patterns_pair_everything(names: str, tmp_path: Path) -> None:
+    files = [name if "." in name else f"{name}.png" for name in names.split()]
+    put(tmp_path, *files)
+    with pytest.raises(ValueError, match="--patterns") as told:
+        ui.find_pairs(tmp_path)
+    one, other = (
+        str(told.value).split('try patterns=("')[1].split('")')[0].split('", "')
+    )
+    expected = list(
+        zip(files[: len(files) // 2], files[len(files) // 2 :], strict=True)
+    )
+    if files[1] == "1_mask.png" or "val/" in names:
+        expected = list(zip(files[::2], files[1::2], strict=True))
+    assert f'--patterns "{one}" "{other}"' in str(told.value)
+    assert listed(tmp_path, (one, other)) == expected
 
 
 @pytest.mark.parametrize(
-    ("lost", "left", "wanted"),
+    "names",
     [
-        ("2_target.png", "2_input.png", "2_target"),
-        ("2_input.png", "2_target.png", "2_input"),
+        "a b/c",
+        "x{a}",
+        "1 2 3",
+        # Images with images, masks with masks: nothing says which is which.
+        "gt_image_2/um_1 gt_image_2/umm_1 gt_image_2/um_2 gt_image_2/umm_2",
     ],
 )
-def test_orphan_is_refused(
-    lost: str, left: str, wanted: str, make_pairs: MakePairs
+def test_nothing_is_proposed_that_files_do_not_say(names: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--patterns") as told:
+        ui.find_pairs(put(tmp_path, *(f"{name}.png" for name in names.split())))
+    assert "try patterns" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["{}_input.png", "{}_target.png", "x{}.png", "{}.json"]
+)
+def test_many_files_without_pairs_cost_a_pass_and_a_few_lines(
+    name: str, tmp_path: Path
 ) -> None:
-    folder = make_pairs(3)
-    (folder / lost).unlink()
-    message = f"pairs: .*{left}: no file is named {wanted}.*; add it, or take this"
-    with pytest.raises(ValueError, match=rf"(?s){message}"):
-        find_pairs(folder)
+    calls = []
+    for count in (400, 800):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / name.format(number)).touch()
+        events: list[str] = []
+        sys.setprofile(lambda _, event, __, add=events.append: add(event))
+        try:
+            ui.find_pairs(folder)
+        except ValueError as error:
+            message = str(error)
+        finally:
+            sys.setprofile(None)
+        calls.append(len(events))
+        assert message.count("\n") < 30
+    assert calls[1] < 2.5 * calls[0]
 
 
-@pytest.mark.parametrize("role", ["input", "target"])
-def test_two_files_for_a_key_are_refused(role: str, make_pairs: MakePairs) -> None:
-    folder = make_pairs(3)
-    shutil.copy(folder / f"2_{role}.png", folder / f"2_{role}.bmp")
-    message = f"2 files have the same key: 2_{role}.bmp, 2_{role}.png; keep one"
-    with pytest.raises(ValueError, match=message):
-        find_pairs(folder)
+def test_groups_are_never_parted() -> None:
+    groups = [f"scene {number % 7}" for number in range(100)]
+    for seed in range(20):
+        train, val = ui.group_split(groups, 0.3, seed)
+        assert sorted(train + val) == list(range(100))
+        assert (train, val) == (sorted(train), sorted(val))
+        assert not {groups[i] for i in train} & {groups[i] for i in val}
+        assert len(val) in (28, 29, 30)
+        assert (train, val) == ui.group_split(groups, 0.3, seed)
+        large = ui.group_split(["a"] * 6 + ["b"] * 4, 0.1, seed)
+        assert sorted(map(len, large)) == [4, 6]
+        assert all(ui.group_split(["a", "b"], 0.9, seed))
+        assert [len(part) for part in ui.group_split("abcde", 0.4, seed)] == [3, 2]
+    assert len({tuple(ui.group_split(groups, 0.3, seed)[1]) for seed in range(9)}) > 3
 
 
-def test_all_faults_are_told_at_once(make_pairs: MakePairs) -> None:
-    folder = make_pairs(4)
-    (folder / "1_target.png").unlink()
-    (folder / "3_input.png").unlink()
-    with pytest.raises(ValueError, match=r"pairs: 2 faults") as error:
-        find_pairs(folder)
-    assert "1_input.png" in str(error.value)
-    assert "3_target.png" in str(error.value)
-
-
-def test_good_folder_has_no_problems(make_pairs: MakePairs) -> None:
-    report = check_pairs(make_pairs(3))
-    assert report.ok
-    assert (report.num_pairs, report.problems) == (3, ())
-    assert str(report).splitlines()[0].endswith("pairs: 3 whole pairs, ok")
-
-
-def plant_faults(folder: Path, bad_files: dict[str, Path]) -> dict[str, str]:
-    """Spoil ten of eleven pairs; what must be said of each file."""
-    (folder / "1_target.png").unlink()
-    (folder / "2_input.png").unlink()
-    shutil.copy(folder / "3_input.png", folder / "3_input.bmp")
-    shutil.copy(bad_files["empty"], folder / "4_input.png")
-    shutil.copy(bad_files["truncated"], folder / "5_input.png")
-    shutil.copy(bad_files["text"], folder / "6_target.png")
-    shutil.copy(bad_files["pointer"], folder / "7_input.png")
-    Image.new("L", (20, 24), 255).save(folder / "8_target.png")
-    Image.fromarray(np.eye(20, 24, dtype=np.uint8) * 3).save(folder / "9_target.png")
-    Image.new("RGB", (24, 20), (255, 0, 0)).save(folder / "10_target.png")
-    return {
-        "1_input.png": "no file is named 1_target",
-        "2_target.png": "no file is named 2_input",
-        "3_input.bmp": "2 files have the same key",
-        "4_input.png": "the file is empty",
-        "5_input.png": "damaged or cut short",
-        "6_target.png": "not a picture",
-        "7_input.png": "Git LFS pointer",
-        "8_target.png": "20x24, but 8_input.png is 24x20",
-        "9_target.png": "brightest value is 3",
-        "10_target.png": "it has 1 colours",
-    }
-
-
-def test_doctor_names_each_planted_fault_once(
-    make_pairs: MakePairs, bad_files: dict[str, Path]
-) -> None:
-    folder = make_pairs(11)
-    planted = plant_faults(folder, bad_files)
-    report = check_pairs(folder)
-    errors = [fault for fault in report.problems if fault.severity == "error"]
-    assert sorted(fault.file for fault in errors) == sorted(planted)
-    for fault in errors:
-        assert planted[fault.file] in fault.what
-        assert str(folder) not in fault.what
-        assert fault.mend
-    assert not report.ok
-
-
-def test_doctor_counts_whole_pairs(
-    make_pairs: MakePairs, bad_files: dict[str, Path]
-) -> None:
-    folder = make_pairs(11)
-    plant_faults(folder, bad_files)
-    # Pair 3 has two inputs: nobody knows which is meant, so only pair 11 is whole.
-    assert check_pairs(folder).num_pairs == 1
-
-
-def test_report_prints_as_a_table(
-    make_pairs: MakePairs, bad_files: dict[str, Path]
-) -> None:
-    folder = make_pairs(11)
-    planted = plant_faults(folder, bad_files)
-    head, balance, *lines = str(check_pairs(folder)).splitlines()
-    assert head.startswith(f"{folder}: ")
-    assert head.endswith("whole pairs, not ok")
-    assert balance == "  foreground: 15.0% of the pixels, 15.0% to 15.0% in a mask"
-    first = [line for line in lines if not line.lstrip().startswith("->")]
-    assert len(first) * 2 == len(lines)
-    assert {line.split()[1] for line in first} == set(planted)
-    ends = [line.index(line.split()[2], 25) for line in first]
-    assert len(set(ends)) == 1, "the second column is not straight"
-
-
-@pytest.mark.parametrize(("grey", "word"), [(0, "black"), (255, "white")])
-def test_empty_and_full_masks_are_warnings(
-    grey: int, word: str, make_pairs: MakePairs
-) -> None:
-    folder = make_pairs(2)
-    Image.new("L", (24, 20), grey).save(folder / "2_target.png")
-    report = check_pairs(folder)
-    assert report.ok
-    (warning,) = report.problems
-    assert (warning.file, warning.severity) == ("2_target.png", "warning")
-    assert f"all {word}" in warning.what
-    assert report.num_pairs == len(find_pairs(folder)) == 2
-
-
-def test_jpeg_masks_are_one_warning(make_pairs: MakePairs) -> None:
-    folder = make_pairs(3)
-    for number in (1, 2):
-        target = folder / f"{number}_target.png"
-        Image.open(target).save(target.with_suffix(".jpg"), quality=90)
-        target.unlink()
-    report = check_pairs(folder)
-    assert report.ok
-    (warning,) = report.problems
-    assert warning.file == "2 targets"
-    assert "JPEG" in warning.what
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_doctor_never_raises_on_content(tmp_path: Path) -> None:
-    draw_image(0).convert("P").save(tmp_path / "whole.gif")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for suffix in ("png", "jpg", "tif", "webp"):
-        draw_image(0).save(tmp_path / f"whole.{suffix}", exif=exif)
-    chance = random.Random(0)
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    for number, path in enumerate(sorted(tmp_path.glob("whole.*")) * 30):
-        for role in ("input", "target"):
-            data = bytearray(path.read_bytes())
-            for _ in range(3):
-                data[chance.randrange(min(len(data), 150))] = chance.randrange(256)
-            (folder / f"{number}_{role}{path.suffix}").write_bytes(data)
-    report = check_pairs(folder)
-    assert len(report.problems) > 100
-    assert all(problem.what and problem.mend for problem in report.problems)
+# ---- datasets
 
 
 def test_samples_are_the_files_in_order(make_pairs: MakePairs) -> None:
-    dataset = UIImageMaskDataset(make_pairs(11))
-    assert len(dataset) == 11
-    for number, sample in enumerate(dataset, start=1):
-        assert isinstance(sample, Sample)
-        image = draw_image(number)
-        assert same(sample.image, image)
-        assert same(sample.target, find_box(image))
-
-
-def test_past_the_end_is_an_index_error(make_pairs: MakePairs) -> None:
-    folder = make_pairs(3)
-    pair = folder / "1_input.png", folder / "1_target.png"
-    for dataset in (UIImageMaskDataset(folder), OverfitDataset(*pair, 3)):
-        with pytest.raises(IndexError):
-            dataset[3]
-        assert len(list(dataset)) == len(dataset) == 3
-        assert same(dataset[-1].image, dataset[2].image)
-
-
-def test_overfit_sets_repeat_the_first_pair(make_pairs: MakePairs) -> None:
     folder = make_pairs(11)
-    pair = folder / "1_input.png", folder / "1_target.png"
-    for dataset in (
-        UIImageMaskDataset(folder, overfit_num=5),
-        OverfitDataset(*map(str, pair), number_of_samples=5),
+    first = folder / "1_input.png", folder / "1_target.png"
+    for dataset, numbers in (
+        (ui.UIImageMaskDataset(folder), range(1, 12)),
+        (ui.PairDataset(ui.find_pairs(folder)[:3]), [1, 2, 3]),
+        (ui.UIImageMaskDataset(folder, overfit_num=5), [1] * 5),
+        (ui.UIImageMaskDataset(folder, overfit_num=np.int64(2)), [1] * 2),
+        (ui.OverfitDataset(*map(str, first), number_of_samples=np.int64(4)), [1] * 4),
     ):
-        assert len(dataset) == 5
-        for sample in dataset:
-            assert same(sample.image, load_image(pair[0]))
-            assert same(sample.target, load_mask(pair[1]))
-    assert len(OverfitDataset(*pair)) == 2000
+        assert len(dataset) == len(numbers)
+        for number, sample in zip(numbers, dataset, strict=True):
+            assert isinstance(sample, ui.Sample)
+            assert same(sample.image, draw_image(number))
+            assert same(sample.target, find_box(draw_image(number)))
+        with pytest.raises(IndexError):
+            dataset[len(dataset)]
+        assert same(dataset[-1].image, dataset[len(dataset) - 1].image)
+    assert len(ui.OverfitDataset(*first)) == 2000
 
 
 def test_100_samples_by_16_are_6_whole_batches(make_pairs: MakePairs) -> None:
     folder = make_pairs(1)
     pair = folder / "1_input.png", folder / "1_target.png"
-    dataset = OverfitDataset(*pair, 100, ImageTargetToTensor())
+    dataset = ui.OverfitDataset(*pair, 100, ui.ImageTargetToTensor())
     batches = list(DataLoader(dataset, 16, drop_last=True))
     assert len(batches) == 6
     assert {tuple(batch.image.shape) for batch in batches} == {(16, 3, 20, 24)}
@@ -304,240 +329,156 @@ def test_100_samples_by_16_are_6_whole_batches(make_pairs: MakePairs) -> None:
     assert [len(b.image) for b in DataLoader(dataset, 16)] == [16] * 6 + [4]
 
 
-def test_cached_samples_equal_uncached(make_pairs: MakePairs) -> None:
-    folder = make_pairs(4)
-    plain = UIImageMaskDataset(folder, ImageTargetToTensor())
-    cached = UIImageMaskDataset(folder, ImageTargetToTensor(), cache=True)
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """List the files that are opened from here on."""
+    names: list[str] = []
+    real = Image.open
+
+    def count(file: Any, *args: Any, **options: Any) -> Image.Image:
+        names.append(str(file))
+        return real(file, *args, **options)
+
+    monkeypatch.setattr(Image, "open", count)
+    return names
+
+
+def overfit(folder: Path, **_: Any) -> ui.PairDataset:
+    return ui.OverfitDataset(folder / "1_input.png", folder / "1_target.png", 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "files"),
+    [
+        (ui.UIImageMaskDataset, {}, 24),
+        (ui.UIImageMaskDataset, {"cache": True}, 8),
+        (ui.UIImageMaskDataset, {"cache": True, "overfit_num": 9}, 2),
+        (overfit, {}, 2),
+    ],
+)
+def test_cache_reads_each_file_once(
+    make: Callable, options: dict, files: int, make_pairs: MakePairs, opened: list[str]
+) -> None:
+    dataset = make(make_pairs(4), **options)
+    for _ in range(3):
+        samples = list(dataset)
+    assert len(opened) == files
+    if files < 24:
+        samples[0].image.paste(128, (0, 0, 5, 5))
+        samples[0].target.paste(128, (0, 0, 5, 5))
+        assert same(dataset[0].image, draw_image(1))
+        assert same(dataset[0].target, find_box(draw_image(1)))
+
+
+@pytest.mark.parametrize(("cache", "files", "kept"), [(True, 12, 12), (False, 36, 0)])
+def test_what_is_kept_is_the_scaled_pair(
+    cache: bool, files: int, kept: int, make_pairs: MakePairs, opened: list[str]
+) -> None:
+    folder = make_pairs(6, (480, 320))
+    flip = ui.ImageTargetRandomHorizontalFlip()
+    data = ui.UISegmentationData(
+        folder, 2, (16, 24), val_share=0.34, augment=flip, cache=cache
+    )
+    data.setup()
+    gc.collect()
+    before = {id(one) for one in gc.get_objects() if type(one) is Image.Image}
+    for _ in range(3):
+        for loader in (data.train_dataloader(), data.val_dataloader()):
+            shapes = {(*batch.image.shape, *batch.target.shape) for batch in loader}
+            assert shapes == {(2, 3, 16, 24, 2, 1, 16, 24)}
+    assert len(opened) == files
+    del loader
+    gc.collect()
+    new = [one for one in gc.get_objects() if type(one) is Image.Image]
+    sizes = [one.size for one in new if id(one) not in before]
+    assert sizes == [(24, 16)] * kept
+
+
+def test_prepared_samples_equal_unprepared_and_go_through_the_transform(
+    make_pairs: MakePairs,
+) -> None:
+    folder, size = make_pairs(4), ui.ImageTargetResize((16, 18))
+    calls: list[int] = []
+
+    def counted(*pair: Any) -> ui.Sample:
+        calls.append(1)
+        return ui.ImageTargetToTensor()(*pair)
+
+    plain = ui.UIImageMaskDataset(
+        folder, ui.ImageTargetCompose([size, ui.ImageTargetToTensor()])
+    )
+    cached = ui.UIImageMaskDataset(folder, counted, prepare=size, cache=True)
     for _ in range(2):
         for one, other in zip(plain, cached, strict=True):
             assert torch.equal(one.image, other.image)
             assert torch.equal(one.target, other.target)
+    assert len(calls) == 8
 
 
-def test_cache_reads_each_file_once(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    cached = UIImageMaskDataset(folder, cache=True)
-    before = [np.array(sample.image) for sample in cached]
-    shutil.rmtree(folder)
-    assert all(map(same, before, [sample.image for sample in cached]))
-
-
-def test_cache_keeps_pictures_not_results(make_pairs: MakePairs) -> None:
-    calls = []
-    transform = ImageTargetCompose([lambda *pair: (calls.append(1), Sample(*pair))[1]])
-    cached = UIImageMaskDataset(make_pairs(1), transform, cache=True)
-    cached[0], cached[0]
-    assert len(calls) == 2
+def test_samples_of_one_image_and_other_targets(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    draw_image(0, (96, 64)).save(image)
+    pairs = []
+    for number, values in enumerate(((0, 255), (255, 0))):
+        path = tmp_path / f"{number}.png"
+        levels(*values).save(path)
+        pairs.append((image, path))
+    for cache in (False, True):
+        dataset = ui.PairDataset(pairs, cache=cache)
+        for index in (0, 1, 0, 1):
+            expected = np.array([(0, 255), (255, 0)][index])[regions(2)]
+            assert same(dataset[index].target, expected)
 
 
 def test_datasets_travel_to_worker_processes(make_pairs: MakePairs) -> None:
-    dataset = UIImageMaskDataset(make_pairs(2), ImageTargetToTensor(), cache=True)
-    there = pickle.loads(pickle.dumps(dataset))
-    assert torch.equal(there[1].image, dataset[1].image)
-
-
-def test_unequal_sizes_are_refused(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    Image.new("L", (20, 24), 255).save(folder / "2_target.png")
-    dataset = UIImageMaskDataset(folder)
-    message = r"2_target\.png: 20x24, but .*2_input\.png is 24x20; expected equal"
-    with pytest.raises(ValueError, match=message):
-        dataset[1]
-
-
-def test_targets_are_read_as_told(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    inverted = partial(load_mask, foreground=(0,))
-    for dataset in (
-        PairDataset(find_pairs(folder), read_target=inverted),
-        UIImageMaskDataset(folder, read_target=inverted),
-        pickle.loads(pickle.dumps(UIImageMaskDataset(folder, read_target=inverted))),
-    ):
-        assert dataset.read_target.keywords == {"foreground": (0,)}
-        expected = 255 - np.array(find_box(draw_image(2)))
-        assert same(dataset[1].target, expected)
-
-
-def test_cache_is_not_drawn_on(make_pairs: MakePairs) -> None:
-    cached = UIImageMaskDataset(make_pairs(1), cache=True)
-    for picture in cached[0]:
-        picture.paste(128, (0, 0, 5, 5))
-    assert same(cached[0].image, draw_image(1))
-    assert same(cached[0].target, find_box(draw_image(1)))
-
-
-ROADS = "image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"
-
-
-def put(folder: Path, *paths: str) -> None:
-    """Write small pictures; the grey of each is its place in the list."""
-    for grey, path in enumerate(paths):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (3, 2), grey).save(folder / path)
-
-
-def paths_of(folder: Path, patterns: tuple | None = None) -> list[tuple[str, str]]:
-    found = find_pairs(folder, patterns)
-    return [tuple(p.relative_to(folder).as_posix() for p in pair) for pair in found]
-
-
-def test_fields_all_agree(tmp_path: Path) -> None:
-    numbers = ["um_9", "um_10", "uu_9"]
-    put(tmp_path, *(f"image_2/{number}.png" for number in numbers))
-    masks = [number.replace("_", "_road_") for number in numbers]
-    put(tmp_path, *(f"gt_image_2/{name}.PNG" for name in masks))
-    put(tmp_path, "gt_image_2/um_lane_9.png")
-    expected = [
-        (f"image_2/{number}.png", f"gt_image_2/{mask}.PNG")
-        for number, mask in zip(numbers, masks, strict=True)
-    ]
-    assert paths_of(tmp_path, ROADS) == expected
-    warnings = [
-        p.file for p in check_pairs(tmp_path, ROADS).problems if "neither" in p.what
-    ]
-    assert warnings == ["gt_image_2/um_lane_9.png"]
-
-
-@pytest.mark.parametrize(
-    ("patterns", "image", "target"),
-    [
-        (("{key}.*", "{key}_mask.*"), "a.jpg", "a_mask.png"),
-        (("img/*/{key}.*", "gt/*/{key}.*"), "img/x/1.png", "gt/y/1.png"),
-        (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), "x/im/1.png", "x/gt/1_z.png"),
-        (("{k}/{k}.*", "{k}/{k}_gt.*"), "1/1.png", "1/1_gt.png"),
-        (("{b}-{a}.png", "{a}+{b}.png"), "x-1.png", "1+x.png"),
-        (("a [1] {k}.*", "b (1) {k}.*"), "A [1] 2.png", "B (1) 2.png"),
-    ],
-)
-def test_other_layouts(
-    patterns: tuple, image: str, target: str, tmp_path: Path
-) -> None:
-    put(tmp_path, image, target)
-    assert paths_of(tmp_path, patterns) == [(image, target)]
-    assert len(UIImageMaskDataset(tmp_path, patterns=patterns)) == 1
-
-
-def test_fields_never_cross_folders(tmp_path: Path) -> None:
-    put(tmp_path, "sub/1_input.png", "sub/1_target.png", "2_input.png", "2_target.png")
-    assert paths_of(tmp_path) == [("2_input.png", "2_target.png")]
-
-
-def test_field_named_twice_agrees(tmp_path: Path) -> None:
-    put(tmp_path, "1/1.png", "1/1_gt.png", "2/3.png", "2/3_gt.png")
-    assert paths_of(tmp_path, ("{k}/{k}.*", "{k}/{k}_gt.*")) == [
-        ("1/1.png", "1/1_gt.png")
-    ]
-
-
-@pytest.mark.parametrize(("images", "masks"), [("images", "masks"), ("IMGS", "Labels")])
-def test_two_folders_need_no_patterns(images: str, masks: str, tmp_path: Path) -> None:
-    put(tmp_path, f"{images}/10.png", f"{images}/9.png")
-    put(tmp_path, f"{masks}/9.bmp", f"{masks}/10.gif")
-    expected = [
-        (f"{images}/9.png", f"{masks}/9.bmp"),
-        (f"{images}/10.png", f"{masks}/10.gif"),
-    ]
-    assert paths_of(tmp_path) == expected
-    (tmp_path / masks / "9.bmp").unlink()
-    with pytest.raises(ValueError, match=rf"{images}/9.png: no file is named"):
-        find_pairs(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "message"),
-    [
-        (("{a}.png", "{b}.png"), r"expected the same fields in both.*images/\{key\}"),
-        (("a.png", "b.png"), "same fields in both, at least one"),
-        (("{k}.*", "{k}.*"), "both are"),
-        (("{k}.*",), "expected two of them"),
-        ("{k}.*", "expected two of them"),
-        (("/x/{k}.*", "{k}.*"), "expected a path below the folder"),
-        (("../{k}.*", "{k}.*"), "expected a path below the folder"),
-        (("{k.*", "{k}.*"), "fields in braces"),
-    ],
-)
-@pytest.mark.parametrize("look", [find_pairs, check_pairs])
-def test_bad_patterns_are_refused(
-    look: Callable, patterns: Any, message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        look(tmp_path, patterns)
-
-
-def test_folder_of_other_names_says_what_is_there(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "b/c.png")
-    message = r"no pairs, but 2 other pictures, as a\.png; .*patterns=.*--patterns"
-    with pytest.raises(ValueError, match=message):
-        find_pairs(tmp_path)
-    with pytest.raises(ValueError, match=r"expected files named like x\{k\}"):
-        find_pairs(tmp_path, ("x{k}.*", "y{k}.*"))
-
-
-def test_groups_are_never_parted() -> None:
-    groups = [f"scene {number % 7}" for number in range(100)]
-    for seed in range(20):
-        train, val = group_split(groups, 0.3, seed)
-        assert sorted(train + val) == list(range(100))
-        assert train == sorted(train)
-        assert val == sorted(val)
-        assert not {groups[i] for i in train} & {groups[i] for i in val}
-        assert len(val) in (28, 29, 30)
-        assert (train, val) == group_split(groups, 0.3, seed)
-    assert len({tuple(group_split(groups, 0.3, seed)[1]) for seed in range(9)}) > 3
-
-
-def test_large_and_few_groups() -> None:
-    for seed in range(5):
-        train, val = group_split(["a"] * 6 + ["b"] * 4, 0.1, seed)
-        assert sorted((len(train), len(val))) == [4, 6]
-        assert all(map(len, group_split(["a", "b"], 0.9, seed)))
-    with pytest.raises(ValueError, match="1 groups in 3 samples: expected at least 2"):
-        group_split(["a"] * 3, 0.5)
-    for share in (0, 1, -0.1, 1.5):
-        with pytest.raises(ValueError, match=f"val_share {share}: expected more"):
-            group_split(["a", "b"], share)
-
-
-def test_scenes_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "scenes.csv"
-    path.write_text(
-        "\ufeffscene,image,n\ncave,1_input.png,3\n town ,é.png,4\n", "utf-8"
+    inverted = partial(ui.load_mask, foreground=(0,))
+    dataset = ui.UIImageMaskDataset(
+        make_pairs(2), ui.ImageTargetToTensor(), cache=True, read_target=inverted
     )
-    assert read_scenes(path) == {"1_input.png": "cave", "é.png": "town"}
+    there = pickle.loads(pickle.dumps(dataset))
+    assert there.read_target.keywords == {"foreground": (0,)}
+    assert torch.equal(there[1].image, dataset[1].image)
+    expected = 1 - np.array(find_box(draw_image(2))) / 255
+    assert same(there[1].target[0], expected)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "line 1 has the columns of an empty file; expected image,scene"),
-        ("image,map\na,b\n", "line 1 has the columns image, map; expected image,scene"),
-        ("image,scene\n", "no lines after the first"),
-        ("image,scene\na,x\nb\n", "line 3 has no scene"),
-        ("image,scene\n,x\n", "line 2 has no image"),
-        ("image,scene\na,x\nb,y\na,z\n", "line 4 names a again"),
-    ],
-)
-def test_bad_scenes_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "scenes.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"scenes\.csv: {message}"):
-        read_scenes(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="not a CSV table"):
-        read_scenes(path)
-    with pytest.raises(FileNotFoundError, match="does not exist; expected a CSV"):
-        read_scenes(tmp_path / "gone.csv")
+# What a target may be, how it is read, and what comes of it in the regions 0, 1, 2.
+LEVELS = {"a": levels(0, 255), "b": levels(0, 0, 255), "c": levels(0, 128, 255)}
+MAPS = {"a": levels(0, 1, 2), "b": levels(0, 3)}
+VOID = partial(ui.load_mask, foreground=[255], ignore=[128])
+MASKS = partial(ui.load_masks, num_classes=2)
+TARGETS: list[tuple[Callable, dict, Any, list, torch.dtype]] = [
+    (ui.load_mask, LEVELS, ("a", "b"), [[0, 1, 1]], torch.float32),
+    (ui.load_mask, LEVELS, ("a",), [[0, 1, 0]], torch.float32),
+    (VOID, LEVELS, ("b", "c"), [[0, 255, 1]], torch.float32),
+    (VOID, LEVELS, ("a", "c"), [[0, 1, 1]], torch.float32),
+    (ui.load_mask, LEVELS, None, [[0, 0, 0]], torch.float32),
+    (ui.load_mask, LEVELS, {"x": "a", "y": "b"}, [[0, 1, 0], [0, 0, 1]], torch.float32),
+    (VOID, LEVELS, {"x": "c", "y": "a"}, [[0, 255, 1], [0, 1, 0]], torch.float32),
+    (ui.load_mask, LEVELS, {"x": None, "y": "b"}, [[0] * 3, [0, 0, 1]], torch.float32),
+    (ui.load_mask, LEVELS, {"x": None, "y": None}, [[0] * 3, [0] * 3], torch.float32),
+    (ui.load_classes, MAPS, "a", [0, 1, 2], torch.int64),
+    (ui.load_classes, MAPS, None, [0, 0, 0], torch.int64),
+    (MASKS, MAPS, "b", [[0, 1, 0], [0, 1, 0]], torch.float32),
+    (MASKS, MAPS, None, [[0, 0, 0], [0, 0, 0]], torch.float32),
+]
 
 
-def test_bad_counts_are_refused(make_pairs: MakePairs) -> None:
-    folder = make_pairs(1)
-    with pytest.raises(ValueError, match="overfit_num -1: expected 0 or more"):
-        UIImageMaskDataset(folder, overfit_num=-1)
-    pair = folder / "1_input.png", folder / "1_target.png"
-    with pytest.raises(ValueError, match="number_of_samples 0: expected 1 or more"):
-        OverfitDataset(*pair, number_of_samples=0)
-
-
-def test_overfit_set_reads_its_files_at_once(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"a\.png: does not exist"):
-        OverfitDataset(tmp_path / "a.png", tmp_path / "b.png")
+@pytest.mark.parametrize("case", range(len(TARGETS)))
+def test_targets_of_every_kind(case: int, tmp_path: Path) -> None:
+    read, pictures, target, expected, dtype = TARGETS[case]
+    paths = {None: None}
+    for name, picture in pictures.items():
+        paths[name] = tmp_path / f"{name}.png"
+        picture.save(paths[name])
+    image = tmp_path / "image.png"
+    draw_image(0, (96, 64)).save(image)
+    given: Any = paths.get(target) if isinstance(target, str) else None
+    if isinstance(target, tuple):
+        given = tuple(paths[name] for name in target)
+    elif isinstance(target, dict):
+        given = {key: paths[name] for key, name in target.items()}
+    pairs = [(image, given), (image, paths["b"])]
+    sample = ui.PairDataset(pairs, ui.ImageTargetToTensor(), read_target=read)[0]
+    assert sample.target.dtype == dtype
+    assert same(sample.target, np.array(expected)[..., regions()])

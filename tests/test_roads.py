@@ -4,6 +4,7 @@ import csv
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,85 +20,64 @@ RED, MAGENTA, BLACK = (255, 0, 0), (255, 0, 255), (0, 0, 0)
 KITTI_SIZE = (1242, 375)
 
 
-def save_target(path: Path, number: int, size: tuple[int, int]) -> None:
-    """Draw a target whose bands of magenta and black are as high as its number."""
-    width, height = size
-    pixels = np.full((height, width, 3), RED, np.uint8)
-    pixels[:number] = MAGENTA
-    pixels[height - number :] = BLACK
-    Image.fromarray(pixels).save(path)
-
-
 def make_kit(root: Path, size: tuple[int, int] = (60, 20)) -> Path:
-    """Write a kit as KITTI has it: three categories that use the same numbers."""
+    """Write a kit as KITTI has it: three categories that use the same numbers.
+
+    The grey of an image, and the bands of magenta and black of its target, have its
+    number.
+    """
     for folder in ("image_2", "gt_image_2", "calib"):
         (root / "training" / folder).mkdir(parents=True)
     (root / "testing" / "image_2").mkdir(parents=True)
     Image.new("RGB", size).save(root / "testing/image_2/um_000000.png")
-    for code, category in enumerate(("um", "umm", "uu")):
-        for frame in range(2):
-            name = f"{category}_{frame:06}"
-            (root / f"training/calib/{name}.txt").write_text("P0: 1 2 3\n")
-            own = 2 * code + frame + 1
-            image = Image.new("RGB", size, (own, own, own))
-            image.save(root / f"training/image_2/{name}.png")
-            target = root / f"training/gt_image_2/{category}_road_{frame:06}.png"
-            save_target(target, own, size)
-            if category == "um":
-                lane = root / f"training/gt_image_2/um_lane_{frame:06}.png"
-                save_target(lane, own + 6, size)
+    for own in range(1, 7):
+        category, frame = ("um", "umm", "uu")[(own - 1) // 2], (own - 1) % 2
+        image = Image.new("RGB", size, (own, own, own))
+        image.save(root / f"training/image_2/{category}_{frame:06}.png")
+        (root / f"training/calib/{category}_{frame:06}.txt").write_text("P0: 1 2\n")
+        for kind, height in (("road", own), ("lane", own + 6)):
+            if kind == "road" or category == "um":
+                pixels = np.full((size[1], size[0], 3), RED, np.uint8)
+                pixels[:height], pixels[-height:] = MAGENTA, BLACK
+                name = f"training/gt_image_2/{category}_{kind}_{frame:06}.png"
+                Image.fromarray(pixels).save(root / name)
     return root
 
 
-def own_number(sample: ui.Sample) -> tuple[int, int, int]:
-    """Read back what `make_kit` wrote into image and target."""
-    column = np.array(sample.target)[:, 0]
-    found, ignored = int((column == 255).sum()), int((column == 128).sum())
-    return sample.image.getpixel((0, 0))[0], found, ignored
+def own_numbers(dataset: ui.PairDataset) -> list[tuple[int, int, int]]:
+    """Read back what `make_kit` wrote: of image, magenta and black."""
+    columns = [(image, np.array(target)[:, 0].tolist()) for image, target in dataset]
+    return [(i.getpixel((0, 0))[0], c.count(255), c.count(128)) for i, c in columns]
 
 
 @pytest.mark.parametrize("below", ["", "training"])
 def test_each_picture_has_the_mask_of_its_category_and_number(
     tmp_path: Path, below: str
 ) -> None:
-    dataset = ui.RoadDataset(make_kit(tmp_path / "data_road") / below)
-    assert [own_number(sample) for sample in dataset] == [
-        (number, number, number) for number in range(1, 7)
-    ]
-
-
-def test_the_lane_is_of_um_alone(tmp_path: Path) -> None:
-    dataset = ui.RoadDataset(make_kit(tmp_path), target="lane")
-    assert [own_number(sample) for sample in dataset] == [(1, 7, 7), (2, 8, 8)]
+    root = make_kit(tmp_path / "data_road") / below
+    expected = [(number, number, number) for number in range(1, 7)]
+    assert own_numbers(ui.RoadDataset(root)) == expected
+    assert own_numbers(ui.RoadDataset(root, target="lane")) == [(1, 7, 7), (2, 8, 8)]
 
 
 def test_a_kit_of_kittis_size(tmp_path: Path) -> None:
     dataset = ui.RoadDataset(make_kit(tmp_path, KITTI_SIZE), cache=True)
-    image, target = dataset[4]
-    assert image.size == target.size == KITTI_SIZE
-    assert own_number(dataset[4]) == own_number(dataset[4]) == (5, 5, 5)
+    assert {part.size for sample in dataset for part in sample} == {KITTI_SIZE}
+    assert own_numbers(dataset)[4] == (5, 5, 5)
 
 
-def test_committed_roads_are_whole() -> None:
-    dataset = ui.RoadDataset(ROADS)
-    names = [(image.name, target.name) for image, target in dataset.pairs]
-    assert len(names) == 60
-    for image, target in names:
-        assert target == re.sub("_", "_road_", image)
-    assert len(ui.RoadDataset(ROADS, target="lane")) == 20
-    assert len(list((ROADS / "training" / "calib").glob("*.txt"))) == 60
-
-
-def test_masks_say_what_the_colours_say() -> None:
-    for target in ("road", "lane"):
-        dataset = ui.RoadDataset(ROADS, target=target)
-        for (_, path), (image, mask) in zip(dataset.pairs, dataset, strict=True):
-            pixels = np.array(Image.open(path).convert("RGB"))
-            expected = np.full(pixels.shape[:2], 77, np.uint8)
-            for colour, grey in ((RED, 0), (MAGENTA, 255), (BLACK, 128)):
-                expected[(pixels == colour).all(axis=2)] = grey
-            assert image.size == (414, 125)
-            assert np.array_equal(np.array(mask), expected)
+@pytest.mark.parametrize(("target", "count"), [("road", 60), ("lane", 20)])
+def test_masks_say_what_the_colours_say(target: str, count: int) -> None:
+    dataset = ui.RoadDataset(ROADS, target=target)
+    assert len(dataset) == count
+    for (image_path, path), (image, mask) in zip(dataset.pairs, dataset, strict=True):
+        assert path.name == re.sub("_", f"_{target}_", image_path.name)
+        pixels = np.array(Image.open(path).convert("RGB"))
+        expected = np.full(pixels.shape[:2], 77, np.uint8)
+        for colour, grey in ((RED, 0), (MAGENTA, 255), (BLACK, 128)):
+            expected[(pixels == colour).all(axis=2)] = grey
+        assert image.size == (414, 125)
+        assert np.array_equal(np.array(mask), expected)
 
 
 def test_committed_roads_can_be_drawn_again() -> None:
@@ -117,6 +97,7 @@ def test_table_of_drives_names_every_picture() -> None:
     images = {image.name for image, _ in ui.RoadDataset(ROADS).pairs}
     assert listed.keys() == images
     assert len(set(listed.values())) == 15
+    assert len(list((ROADS / "training" / "calib").glob("*.txt"))) == 60
     data = ui.UISegmentationData(
         ROADS / "training",
         image_size=(64, 208),
@@ -136,9 +117,11 @@ def test_table_of_drives_names_every_picture() -> None:
 
 def test_ignored_pixels_stay_ignored() -> None:
     steps = [ui.ImageTargetResize(62), ui.ImageTargetToTensor()]
-    dataset = ui.RoadDataset(ROADS, ui.ImageTargetCompose(steps), cache=True)
+    dataset = ui.RoadDataset(ROADS, ui.ImageTargetCompose(steps), "lane")
+    again = pickle.loads(pickle.dumps(dataset))
     values = set()
-    for image, target in dataset:
+    for (image, target), other in zip(dataset, again, strict=True):
+        assert torch.equal(target, other.target)
         assert image.shape[1:] == target.shape[1:] == (62, 205)
         assert target.dtype == torch.float32
         values |= set(target.unique().tolist())
@@ -148,58 +131,52 @@ def test_ignored_pixels_stay_ignored() -> None:
     assert values == {0, 1, 255}
 
 
-def test_roads_survive_the_way_to_a_worker() -> None:
-    dataset = ui.RoadDataset(ROADS, ui.ImageTargetToTensor(), target="lane")
-    again = pickle.loads(pickle.dumps(dataset))
-    assert torch.equal(again[3].target, dataset[3].target)
+GT = "training/gt_image_2"
+PART: list[tuple[str, dict[str, Any], str, list[int] | None]] = [
+    # files taken away, options, words that are told, pictures that the advice finds
+    ("training/*/umm_*", {}, "umm um_road uu_road", [1, 2, 5, 6]),
+    ("training/*/u[mu]*_road_*", {}, 'um_lane target="lane"', None),
+    (f"{GT}/*_lane_*", {"target": "lane"}, "um_lane", None),
+    (f"{GT}/*", {}, "gt_image_2 _road_", None),
+    (f"{GT}/umm_road_000001.png", {}, "umm_000001.png umm_road_000001", None),
+    ("*/image_2/um_000000.png", {}, "um_road_000000.png um_000000", None),
+    ("*/image_2/um_000000.png", {"target": "lane"}, "um_lane_000000.png", None),
+    ("*/*/*", {}, "image_2 gt_image_2", None),
+    ("nothing", {"target": "lanes"}, "'lanes' road lane", None),
+]
 
 
-def test_another_target_is_refused() -> None:
-    with pytest.raises(ValueError, match="target 'lanes': expected one of road, lane"):
-        ui.RoadDataset(ROADS, target="lanes")
-
-
-def test_a_part_of_the_kit_is_refused_and_its_advice_holds(tmp_path: Path) -> None:
-    training = make_kit(tmp_path) / "training"
-    for path in training.rglob("umm_*.png"):
-        path.unlink()
-    with pytest.raises(ValueError, match=r"no picture of category umm; .*, uu") as told:
-        ui.RoadDataset(tmp_path)
-    advice = re.search(r"UIImageMaskDataset\(.*\)", str(told.value))[0]
-    names = {**vars(ui), "training": training}
-    assert [own_number(sample)[0] for sample in eval(advice, names)] == [1, 2, 5, 6]
-    assert len(ui.RoadDataset(tmp_path, target="lane")) == 2
-    for path in training.rglob("uu_*.png"):
-        path.unlink()
-    with pytest.raises(ValueError, match="no picture of category umm, uu; "):
-        ui.RoadDataset(training)
-
-
-def test_faults_are_those_of_find_pairs(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        ui.RoadDataset(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no pairs; .*category}_road_{number}"):
-        ui.RoadDataset(tmp_path)
+@pytest.mark.parametrize("case", range(len(PART)))
+def test_a_part_of_the_kit_is_refused_and_advice_holds(
+    case: int, tmp_path: Path
+) -> None:
+    taken, options, words, left = PART[case]
     root = make_kit(tmp_path)
-    (root / "training/gt_image_2/umm_road_000001.png").unlink()
-    with pytest.raises(ValueError, match=r"umm_000001.png: no file is named gt_imag"):
-        ui.RoadDataset(root)
-    (root / "training/image_2/um_000000.png").unlink()
-    with pytest.raises(ValueError, match=r"um_lane_000000.png: no file is named imag"):
-        ui.RoadDataset(root, target="lane")
+    for path in root.glob(taken):
+        path.unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="expected |no file is named") as told:
+        ui.RoadDataset(root, **options)
+    for word in words.split():
+        assert word in str(told.value)
+    assert "try patterns" not in str(told.value)
+    if left is not None:
+        advice = re.search(r"UIImageMaskDataset\(.*\)", str(told.value))[0]
+        dataset = eval(advice, {**vars(ui), "folder": root / "training"})
+        assert [own for own, _, _ in own_numbers(dataset)] == left
+    elif "target=" in words:
+        assert len(ui.RoadDataset(root, target="lane")) == 2
 
 
 def test_a_grey_mask_is_refused_when_it_is_read(tmp_path: Path) -> None:
     root = make_kit(tmp_path)
-    path = root / "training/gt_image_2/uu_road_000001.png"
+    path = root / GT / "uu_road_000001.png"
     Image.new("L", (60, 20), 255).save(path)
-    with pytest.raises(ValueError, match=r"uu_road_000001.png: .*no colours"):
+    with pytest.raises(ValueError, match=r"uu_road_000001.png: .*colours"):
         ui.RoadDataset(root)[5]
 
 
 def test_doctor_knows_the_kit() -> None:
     patterns = ui.ROAD_PATTERNS["road"]
-    folder = ROADS / "training"
-    report = ui.check_pairs(folder, patterns, read_target=ui.read_road)
-    assert report.ok
-    assert report.num_pairs == 60
+    report = ui.check_pairs(ROADS / "training", patterns, read_target=ui.read_road)
+    assert (report.ok, report.num_pairs) == (True, 60)
+    assert {value for value in report.values} == {RED, MAGENTA, BLACK}
