@@ -569,8 +569,8 @@ def _find_values(
                 named[tuple(map(int, value)) if colour else int(value)] = number
         if not fits or len({isinstance(value, tuple) for value in named}) > 1:
             raise ValueError(
-                f"{group!r} as foreground, ignore or a class: expected a list of ids, 0 "
-                "to 65535, or all of colours (red, green, blue), 0 to 255, each once"
+                f"{group!r} as foreground, ignore or a class: expected a list of ids "
+                "up to 65535, or of colours (red, green, blue) up to 255, each once"
             )
     if not named:
         return
@@ -913,9 +913,8 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
     for files in sorted_files:
         if files.inputs.keys() & files.targets.keys():
             return files
-    if patterns is not None or sorted_files[0].inputs or sorted_files[0].targets:
-        if sorted_files[0].inputs or sorted_files[0].targets:
-            return sorted_files[0]
+    if sorted_files[0].inputs or sorted_files[0].targets:
+        return sorted_files[0]
     expected = " or ".join(f'("{a}", "{b}")' for a, b in layouts)
     advice = "name them so, or say with patterns how they are named (--patterns)"
     for one, other in _propose_patterns(names):
@@ -1147,7 +1146,7 @@ def _mask_ids(mask: Image.Image) -> np.ndarray:
     if mask.mode != "L" or not (foreground | unknown | (greys == 0)).all():
         raise ValueError(
             f"mask of mode {mask.mode} and values {np.unique(greys)[:8].tolist()}: "
-            f"expected mode L of 0, 255 and {IGNORE_GREY} for ignored, as load_mask gives"
+            f"expected mode L of 0, 255 and {IGNORE_GREY} for ignored, as of load_mask"
         )
     ids = foreground.view(np.uint8)
     ids[unknown] = IGNORE_INDEX
@@ -1621,7 +1620,7 @@ class UNet(nn.Module):
         if not fits or image.dtype != self.head.weight.dtype:
             raise ValueError(
                 f"UNet got {image.dtype} {tuple(image.shape)}: expected "
-                f"{self.head.weight.dtype} (B, {channels}, H, W) in 0..1; a single image "
+                f"{self.head.weight.dtype} (B, {channels}, H, W) in 0..1; one image "
                 "needs [None], other channels num_in_channels, whole numbers / 255"
             )
 
@@ -1726,8 +1725,8 @@ def _valid_pixels(
     """Check logits and targets against each other; bool like targets: not ignored."""
     if logits.shape != targets.shape:
         raise ValueError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: expected "
-            "equal shapes (B, K, H, W), the logits first; class ids are for "
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}: "
+            "expected equal shapes (B, K, H, W), the logits first; class ids are for "
             'cross_entropy_loss, task="multiclass"'
         )
     valid = targets != ignore_index
@@ -1757,8 +1756,8 @@ def cross_entropy_loss(
     if not fits or targets.dtype != torch.int64:
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {targets.dtype} "
-            f"{tuple(targets.shape)}: expected logits (B, K, H, W) of at least 2 classes "
-            "and class ids, int64 (B, H, W); argmax(dim=1) makes ids of one-hot targets, "
+            f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
+            "and class ids, int64 (B, H, W); argmax(dim=1) makes ids of one-hot, "
             "[:, 0] takes a channel away"
         )
     _check_class_ids("targets", targets, num_classes, ignore_index)
@@ -1956,13 +1955,13 @@ def _as_bool(mask: Any) -> np.ndarray:
         raise ValueError(f"mask of shape {values.shape}: expected (H, W) or (1, H, W)")
     values = values.reshape(values.shape[-2:])
     found = set(np.unique(values).tolist())
-    if values.dtype == bool or found <= {0, 1, IGNORE_INDEX} and 1 in found:
+    if values.dtype == bool or (found <= {0, 1, IGNORE_INDEX} and 1 in found):
         return values == 1
     if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
         return values > 0.5
     if not found <= {0, IGNORE_GREY, 255}:
         raise ValueError(
-            f"mask of values {sorted(found)[:8]}: expected bool, 0 and 1, 0 and 255, or "
+            f"mask of values {sorted(found)[:8]}: expected bool, 0 and 1, 0 and 255 or "
             "probabilities; greys are cut by load_mask, of class ids take one, as "
             "ids == 3, or paint all with classes_to_colors"
         )
@@ -2080,7 +2079,7 @@ def quiet_lightning() -> None:
 
 
 class _EachOnce(DistributedSampler):
-    """Every sample in one process, where torch repeats some so that all have as many."""
+    """Each sample once; torch's sampler repeats some, so that all have as many."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.rank, len(self.dataset), self.num_replicas))
@@ -2367,7 +2366,7 @@ class UISegmentationSystem(pl.LightningModule):
                 )
                 raise ValueError(
                     f"training sample of {shown}: expected tensors, an image (3, H, W) "
-                    f"in 0..1 and for task {self.task!r} {wanted}; see ImageTargetToTensor"
+                    f"in 0..1, for task {self.task!r} {wanted}; see ImageTargetToTensor"
                 )
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
@@ -2478,7 +2477,7 @@ class UISegmentationSystem(pl.LightningModule):
 
     @torch.inference_mode()
     def _logits(self, image: Image.Image, method: str) -> torch.Tensor:
-        """Look at the size trained at; logits float32 (K, H, W) of the picture's own."""
+        """Look at the size trained at; logits float32 (K, H, W) at the picture's."""
         if TASKS[self.task] != method:
             advice = f"use {TASKS[self.task]}"
             _refuse(method, f"a network of task {self.task}", "its own method", advice)
@@ -2931,8 +2930,8 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
             kinds == {int} and min(mapping.values()) < 0
         ):
             raise ValueError(
-                f"class_mapping {class_mapping}: expected VOC classes to indices from 0 "
-                'up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
+                f"class_mapping {class_mapping}: expected VOC classes to indices "
+                'from 0 up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
             )
         for name in map(str, mapping):
             if name not in VOC_CLASSES:

@@ -154,7 +154,7 @@ def test_a_part_of_the_kit_is_refused_and_advice_holds(
     root = make_kit(tmp_path)
     for path in root.glob(taken):
         path.unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="expected |no file is named") as told:
+    with pytest.raises(ValueError, match=r"expected |no file is named") as told:
         ui.RoadDataset(root, **options)
     for word in words.split():
         assert word in str(told.value)
