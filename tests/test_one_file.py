@@ -1,4 +1,4 @@
-"""Copying the one file is enough, and so is copying the upper part of it."""
+"""Copying the one file is enough, also without the sections that nobody wants."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from conftest import MakePairs
 
 MODULE = Path(__file__).parents[1] / "ui_segmentation_system.py"
 RULE = "# " + "-" * 86
+REFERENCE = MODULE.parent / "checkpoints" / "reference.ckpt"
 
 TRAIN = """
 import pytorch_lightning as pl
@@ -46,6 +47,19 @@ ui.overlay(image, net(image[None])[0, 0].sigmoid())
 print(ui.__file__, len(dataset), hasattr(ui, "UISegmentationSystem"))
 """
 
+LOOK = """
+import runpy
+import sys
+try:
+    runpy.run_path("ui_segmentation_system.py", run_name="__main__")
+    status = 0
+except SystemExit as end:
+    status = end.code or 0
+print()
+print(status)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
 
 def run(folder: Path, *arguments: str) -> str:
     """Run Python in a folder, as one who knows nothing of this project; its output."""
@@ -62,24 +76,21 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def upper_part(number: int) -> str:
-    """Cut the module's text before the rule over section `number`."""
-    before, found, _ = MODULE.read_text(encoding="utf-8").partition(
-        f"{RULE}\n# {number}. "
-    )
-    assert found, f"section {number} has no rule and title"
-    return before
-
-
-def sections() -> list[int]:
+def sections() -> dict[int, str]:
+    """Cut the module: the text of each section by its number, the header's by -1."""
     text = MODULE.read_text(encoding="utf-8")
-    return [int(n) for n in re.findall(rf"(?m)^{RULE}\n# (\d+)\. ", text)]
+    header, *parts = re.split(rf"(?m)^{RULE}\n# (\d+)\. ", text)
+    return {-1: header} | dict(zip(map(int, parts[::2]), parts[1::2], strict=True))
 
 
-def lightning_section() -> int:
-    """Find the first section that imports Lightning."""
-    marks = [n for n in sections() if "import pytorch_lightning" in upper_part(n)]
-    return min(marks, default=sections()[-1] + 1) - 1
+def without(*numbers: int) -> str:
+    """Give the module's text without some of its sections."""
+    parts = sections()
+    return parts[-1] + "".join(
+        f"{RULE}\n# {number}. {part}"
+        for number, part in parts.items()
+        if number >= 0 and number not in numbers
+    )
 
 
 def test_copying_the_file_is_enough(make_pairs: MakePairs, tmp_path: Path) -> None:
@@ -89,39 +100,74 @@ def test_copying_the_file_is_enough(make_pairs: MakePairs, tmp_path: Path) -> No
     assert f"{tmp_path / MODULE.name} 2 (20, 24)" in out
 
 
-def test_upper_sections_need_no_lightning(
+def test_sections_1_to_6_need_no_lightning(
     make_pairs: MakePairs, tmp_path: Path
 ) -> None:
     make_pairs(3)
-    part = upper_part(lightning_section())
-    (tmp_path / MODULE.name).write_text(part, encoding="utf-8")
+    (tmp_path / MODULE.name).write_text(without(*range(7, 13)), encoding="utf-8")
     out = run(tmp_path, "-c", WITHOUT_LIGHTNING)
     assert out.split() == [str(tmp_path / MODULE.name), "3", "False"]
 
 
 def test_sections_are_numbered_and_announced() -> None:
-    numbers = sections()
-    assert numbers == list(range(1, len(numbers) + 1))
+    numbers = list(sections())[1:]
+    assert numbers == list(range(13))
     header = MODULE.read_text(encoding="utf-8").split('"""')[1]
     announced = sorted(map(int, re.findall(r"(?:^|\s)(\d+)\. [A-Z]", header)))
     assert announced == numbers
 
 
-@pytest.fixture
-def every_cut(tmp_path: Path) -> Path:
-    """A folder with the module cut before each section in turn."""
-    for number in sections()[1:]:
-        part = upper_part(number)
-        (tmp_path / f"cut_{number}.py").write_text(part, encoding="utf-8")
-    return tmp_path
+@pytest.mark.parametrize("number", [7, 8, 9, 10, 11])
+def test_each_section_from_7_on_can_be_deleted(
+    make_pairs: MakePairs, tmp_path: Path, number: int
+) -> None:
+    """With 12, which uses them all: the rest names nothing that is gone, and runs."""
+    make_pairs(3)
+    (tmp_path / MODULE.name).write_text(without(number, 12), encoding="utf-8")
+    run(tmp_path, "-m", "ruff", "check", "--isolated", "--select", "F821", ".")
+    if number == 7:
+        out = run(tmp_path, "-c", WITHOUT_LIGHTNING)
+        assert out.split() == [str(tmp_path / MODULE.name), "3", "False"]
+    else:
+        out = run(tmp_path, "-c", TRAIN).split("\n")
+        assert f"{tmp_path / MODULE.name} 2 (20, 24)" in out
 
 
-def test_each_section_uses_only_those_above(every_cut: Path) -> None:
-    ruff = ("-m", "ruff", "check", "--isolated", "--no-cache")
-    run(every_cut, *ruff, "--select", "F821", ".")
+def test_section_12_can_be_deleted(make_pairs: MakePairs, tmp_path: Path) -> None:
+    make_pairs(3)
+    (tmp_path / MODULE.name).write_text(without(12), encoding="utf-8")
+    run(tmp_path, "-m", "ruff", "check", "--isolated", "--select", "F821", ".")
+    assert "2 (20, 24)" in run(tmp_path, "-c", TRAIN)
 
 
-def test_what_is_left_imports(every_cut: Path) -> None:
-    names = [path.stem for path in every_cut.glob("cut_*.py")]
-    out = run(every_cut, "-c", "\n".join(f"import {name}; print(1)" for name in names))
-    assert out.split() == ["1"] * (len(sections()) - 1)
+@pytest.mark.parametrize(
+    ("arguments", "status", "absent"),
+    [
+        (["--help"], 0, "numpy torch torchvision pytorch_lightning PIL tqdm"),
+        (["train", "--help"], 0, "numpy torch torchvision pytorch_lightning PIL tqdm"),
+        (["train", "--max-epohcs", "3"], 2, "numpy torch pytorch_lightning"),
+        (
+            ["check", "pairs"],
+            0,
+            "torchvision pytorch_lightning torchmetrics matplotlib",
+        ),
+        (
+            ["predict", "pairs/1_input.png", "-c", str(REFERENCE)],
+            0,
+            "torchvision pytorch_lightning torchmetrics matplotlib",
+        ),
+    ],
+)
+def test_a_command_imports_what_it_needs(
+    make_pairs: MakePairs,
+    tmp_path: Path,
+    arguments: list[str],
+    status: int,
+    absent: str,
+) -> None:
+    make_pairs(3)
+    shutil.copy(MODULE, tmp_path)
+    (tmp_path / "look.py").write_text(LOOK, encoding="utf-8")
+    *_, ended, loaded = run(tmp_path, "look.py", *arguments).strip().split("\n")
+    assert ended == str(status)
+    assert not set(absent.split()) & set(loaded.split())
