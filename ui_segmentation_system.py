@@ -2266,6 +2266,9 @@ class UISegmentationSystem(pl.LightningModule):
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
+        # Weights that the loss refuses are refused here, on one pixel.
+        logits = torch.zeros(1, num_out_channels, 1, 1)
+        self.loss(logits, logits[:, 0].long() if exclusive else logits)
 
     @property
     def task(self) -> str:
@@ -2359,14 +2362,15 @@ class UISegmentationSystem(pl.LightningModule):
                 fits = target.ndim == 3 and len(target) == classes
             if not fits or image.max() > 16:
                 shown = [
-                    getattr(one, "shape", type(one).__name__) for one in (image, target)
+                    f"{getattr(one, 'dtype', type(one).__name__)} "
+                    f"{[*getattr(one, 'shape', ())]}"
+                    for one in (image, target)
                 ]
-                wanted = (
-                    "class ids, int64 (H, W)" if exclusive else f"({classes}, H, W)"
-                )
+                ids, masks = "class ids, int64 (H, W)", f"masks ({classes}, H, W)"
                 raise ValueError(
-                    f"training sample of {shown}: expected tensors, an image (3, H, W) "
-                    f"in 0..1, for task {self.task!r} {wanted}; see ImageTargetToTensor"
+                    f"training sample of {' and '.join(shown)}: expected an image "
+                    f"(3, H, W) in 0..1 and for task {self.task!r} "
+                    f"{ids if exclusive else masks}, as ImageTargetToTensor makes them"
                 )
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
