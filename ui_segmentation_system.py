@@ -2123,6 +2123,7 @@ class UISegmentationData(pl.LightningDataModule):
         _check_number("batch_size", batch_size, 1)
         _check_number("overfit_num", overfit_num)
         _check_number("num_workers", num_workers)
+        _check_number("val_share", val_share, 0.001, 0.999, whole=False)
         self.data_dir, self.scenes = Path(data_dir), scenes
         self.batch_size, self.num_workers = int(batch_size), int(num_workers)
         self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
@@ -2494,7 +2495,7 @@ class UISegmentationSystem(pl.LightningModule):
             inside = _check_size("image_size", self.settings["image_size"])
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        weight = next(self.parameters())
+        weight = next(self.parameters(), torch.zeros(1))
         with _evaluating(self):
             logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
         if logits.shape[-2:] != size:
