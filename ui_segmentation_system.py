@@ -85,17 +85,20 @@ from xml.etree import ElementTree
 # --------------------------------------------------------------------------------------
 
 
-def _setting(default: Any, text: str, *flags: str, **options: Any) -> Any:
-    metadata = {"help": text, "flags": flags, "options": options}
-    return field(default=default, metadata=metadata)
+# Early, for a parent may end while this process still imports; see _end_together.
+PARENT = os.getppid()
+
+
+def _setting(default: Any, text: str, *flags: str) -> Any:
+    return field(default=default, metadata={"help": text, "flags": flags})
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting of `train`, its default and its meaning; --help shows the same."""
 
-    dataset: str = _setting("", "folder of pairs; see check", "-d", metavar="FOLDER")
-    output_dir: str = _setting("runs", "folder of the runs", "-o", metavar="FOLDER")
+    dataset: str = _setting("", "folder of pairs; see check", "-d")
+    output_dir: str = _setting("runs", "folder of the runs", "-o")
     batch_size: int = _setting(4, "samples a step, in each process", "-b")
     learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
     max_epochs: int = _setting(30, "passes over the training pictures")
@@ -110,9 +113,7 @@ class Settings:
     pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
-    weights: str = _setting(
-        "", "checkpoint to start from, network and all", metavar="FILE"
-    )
+    weights: str = _setting("", "checkpoint to start from, network and all")
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
     num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
@@ -130,9 +131,7 @@ class Settings:
         (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
     )
     classes: tuple[str, ...] = _setting(
-        (),
-        "what a class map holds, background first: 0-8, or one argument a class, "
-        "sky=0 car=1,2 or road=ff00ff",
+        (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
     )
     ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
     accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
@@ -140,27 +139,6 @@ class Settings:
     num_nodes: int = _setting(1, "machines")
     strategy: str = _setting("auto", "how processes share the work, such as ddp")
     precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return (self.image_size[0], self.image_size[-1])
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Make settings from names and values, as a run keeps them in settings.json.
-
-        Raises ValueError for an unknown name and for a value of another type.
-        """
-        defaults = {setting.name: setting.default for setting in fields(cls)}
-        if not isinstance(values, Mapping) or values.keys() - defaults.keys():
-            raise ValueError(f"settings {list(values)}: expected some of {[*defaults]}")
-        for name, value in values.items():
-            kind = type(defaults[name])
-            takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
-            if not isinstance(value, takes):
-                raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
-        return cls(**{n: type(defaults[n])(value) for n, value in values.items()})
 
 
 # Settings of `check` too: how the files of a folder are found and read.
@@ -176,62 +154,53 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; settings that are not given are not in the result."""
-    parser = _Parser(
-        description="Train a network that marks what your masks mark, and use it."
-    )
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+    parser = Parser(description="Train a network that marks what your masks mark.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="examine a folder of images and masks")
     check.add_argument("folder", help="folder of pairs: 1_input.png, 1_target.png ...")
-    check.add_argument("--json", action="store_true", help="print it for programs")
-    check.add_argument("--strict", action="store_true", help="warnings count as well")
     train = commands.add_parser("train", help="train on a folder of images and masks")
-    train.add_argument(
-        "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
-    )
-    every = [setting.name for setting in fields(Settings)]
-    for command, names in ((check, READING), (train, every)):
-        for setting in fields(Settings):
-            if setting.name not in names:
-                continue
-            default, kind = setting.default, type(setting.default)
-            options = {"type": kind}
-            if kind is bool:
-                options = {"action": argparse.BooleanOptionalAction}
-                default = "yes" if default else "no"
-            elif kind is tuple:
-                options = {"type": type([*default, ""][0]), "nargs": "+"}
-                default = " ".join(map(str, default))
-            default = "none" if default == "" else default
+    predict = commands.add_parser("predict", help="write masks for new pictures")
+    predict.add_argument("pictures", nargs="+", help="files, folders or globs")
+    for command, *flags, default, text in (
+        (check, "--json", False, "print the report for programs"),
+        (check, "--strict", False, "warnings count as well"),
+        (train, "--resume", "", "run to go on with, such as runs/001"),
+        (predict, "-c", "--checkpoint", "", "a run's best.ckpt (the project's)"),
+        (predict, "-o", "--output-dir", "predictions", "folder of NAME_mask.png"),
+        (predict, "--overlay", False, "write NAME_overlay.png as well"),
+        (predict, "--overwrite", False, "replace files that are there"),
+        (predict, "--threshold", 0.5, "least probability, 0..1 (0.5)"),
+        (predict, "--tiles", False, "keep the size of pictures"),
+    ):
+        kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        command.add_argument(*flags, default=default, help=text, **kind)
+    for setting in fields(Settings):
+        default, text = setting.default, setting.metadata["help"]
+        kind = {"type": type(default)}
+        if isinstance(default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+            default = "yes" if default else "no"
+        elif isinstance(default, tuple):
+            kind = {"type": type([*default, ""][0]), "nargs": "+"}
+            default = " ".join(map(str, default))
+        for command in [train, check][: 1 + (setting.name in READING)]:
             command.add_argument(
                 *setting.metadata["flags"],
                 f"--{setting.name.replace('_', '-')}",
                 default=argparse.SUPPRESS,
-                help=f"{setting.metadata['help']} (default: {default})",
-                **options | setting.metadata["options"],
+                help=f"{text} ({default})",
+                **kind,
             )
-    predict = commands.add_parser("predict", help="write masks for new pictures")
-    predict.add_argument("pictures", nargs="+", help="files, folders or globs")
-    for *flags, text, options in (
-        ("-c", "--checkpoint", "a run's best.ckpt (default: the reference)", {}),
-        ("-o", "--output-dir", "folder of NAME_mask.png", {"default": "predictions"}),
-        ("--overlay", "write NAME_overlay.png as well", {"action": "store_true"}),
-        ("--overwrite", "replace files that are there", {"action": "store_true"}),
-        ("--threshold", "least probability, 0..1", {"type": float, "default": 0.5}),
-        ("--tiles", "keep the size of pictures", {"action": "store_true"}),
-    ):
-        predict.add_argument(*flags, help=text, **options)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
-        command = {"check": check, "train": train, "predict": predict}[options.command]
+        command = commands.choices[options.command]
         advice = _nearest(unknown[0], re.findall(r"--[\w-]+", command.format_help()))
         if command is train and unknown[0][0] != "-":
             advice = "; the folder of pairs is given with -d"
@@ -4313,8 +4282,6 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
-# Tells the processes that a run starts for further devices which folder is its own.
-RUN_FOLDER = "UI_SEGMENTATION_RUN_FOLDER"
 
 
 def read_scenes(path: Path | str) -> dict[str, str]:
@@ -4323,11 +4290,9 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     Gives scene by file name of the image. Raises ValueError with the line for a missing
     column or value and for an image named twice. (notebook 06)
     """
-    path, scenes = Path(path), {}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
+    scenes: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
@@ -4343,18 +4308,18 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     return scenes
 
 
-def _parse_values(text: str) -> list[MaskValue]:
-    """Read ids and colours as they are typed: "15", "1-9", "ff00ff", "1,2"."""
+def _parse_values(texts: Iterable[str]) -> list[MaskValue]:
+    """Read ids and colours as they are typed: "15", "1-9", "1,2", "ff00ff"."""
     values: list[MaskValue] = []
-    for part in text.split(","):
-        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
-        if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
-            values.append(tuple(bytes.fromhex(part.removeprefix("#"))))
-        elif ids:
-            values += range(int(ids[1]), int(ids[2] or ids[1]) + 1)
-        else:
+    for text in ",".join(texts).split(",") if texts else ():
+        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
+        span = range(int(ids[1]), int(ids[2] or ids[1]) + 1) if ids else ()
+        if re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
+            span = [tuple(bytes.fromhex(text[-6:]))]
+        if not span:
             wanted = "ids like 15, 1-9 or 1,2, or a colour like ff00ff"
             raise ValueError(f"{text!r}: expected {wanted}")
+        values += span
     return values
 
 
@@ -4363,25 +4328,28 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
     classes: dict[str, list[MaskValue]] = {}
     for text in settings.classes:
         name, named, values = text.rpartition("=")
-        parsed = _parse_values(values)
-        groups = {name: parsed} if named else {str(value): [value] for value in parsed}
-        if classes.keys() & groups:
-            raise ValueError(f"classes {text!r}: expected each name once")
+        parsed = _parse_values([values])
+        groups = {bytes(v).hex() if np.ndim(v) else str(v): [v] for v in parsed}
+        groups = {name: parsed} if named else groups
+        if classes.keys() & groups or "" in groups:
+            raise ValueError(f"--classes {text}: expected another name for each class")
         classes |= groups
     return classes
 
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
-    foreground, ignore = (
-        [value for text in texts for value in _parse_values(text)]
-        for texts in (settings.foreground, settings.ignore)
-    )
+    foreground, ignore = map(_parse_values, (settings.foreground, settings.ignore))
     classes = list(_parse_classes(settings).values())
-    if classes and foreground:
-        raise ValueError("--foreground and --classes: expected one of them")
-    options = {"threshold": settings.threshold, "foreground": foreground}
-    read = partial(load_mask, **options)
+    named = list(itertools.chain(foreground, ignore, *classes))
+    once = len({*named}) == len(named) and len({*map(type, named)}) < 2
+    if not once or len(classes) == 1 or (classes and foreground):
+        raise ValueError(
+            f"--foreground, --classes, --ignore: {str(named)[:80]}: expected "
+            "foreground or several classes, background first; ids or colours, each once"
+        )
+    _check_number("threshold", settings.threshold, 1, 255)
+    read = partial(load_mask, threshold=settings.threshold, foreground=foreground)
     if classes:
         read = partial(load_classes, classes=classes)
     return {
@@ -4392,60 +4360,65 @@ def _reading(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _check(options: argparse.Namespace) -> int:
-    """Run `check`: print the doctor's report; 1 if training would refuse the folder."""
-    given = vars(options)
-    settings = Settings(**{name: given[name] for name in READING if name in given})
-    report = check_pairs(options.folder, progress=True, **_reading(settings))
-    print(report.to_json() if options.json else report)
-    clean = report.ok and not (options.strict and report.problems)
-    return 0 if clean else 1
+def _examine(folder: str, reading: Mapping[str, Any]) -> tuple[PairReport, bool]:
+    """Give the doctor's report, and whether there is something to learn."""
+    report = check_pairs(folder, progress=True, **reading)
+    return report, report.ok and report.foreground_share != 1
 
 
 def _train(options: argparse.Namespace) -> int:
     """Run `train`: look at the folder, train, say how to predict."""
     given = dict(vars(options))
-    resume = given.pop("resume")
-    folder, settings = _resumed(resume, given) if resume else (None, Settings(**given))
+    run = given.pop("resume")
+    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
+    settings = _resumed(folder / "settings.json", given) if run else Settings(**given)
     if not settings.dataset:
-        raise ValueError("train: which folder? give it with -d")
+        raise ValueError("which folder? give it with -d")
+    # What no constructor refuses before there is a folder.
+    for name, value, least, most in (
+        ("learning_rate", settings.learning_rate, 1e-9, 1e3),
+        ("pos_weight", settings.pos_weight, 1e-9, 1e9),
+        ("max_epochs", settings.max_epochs, 1, math.inf),
+        ("image_size", max(settings.image_size), 1, 8192),
+        ("seed", settings.seed, 0, 2**32 - 1),
+    ):
+        _check_number(name, value, least, most, whole=False)
+    if not re.fullmatch("auto|[1-9][0-9]*", settings.devices):
+        raise ValueError(f"devices {settings.devices}: expected auto, or how many")
+
+    def some(*names: str) -> dict[str, Any]:
+        return {name: getattr(settings, name) for name in names}
+
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    is_first = not pl.utilities.rank_zero_only.rank
     reading = _reading(settings)
+    is_first = not pl.utilities.rank_zero_only.rank
     if is_first:
-        report = check_pairs(settings.dataset, progress=True, **reading)
+        report, fits = _examine(settings.dataset, reading)
         if report.problems:
             print(report)
-        if not report.ok:
-            what = "has faults, listed above; mend them first"
-            if report.foreground_share == 0:
-                what = (
-                    "no mask has a pixel of foreground, so there is nothing to learn; "
-                )
-                what += "say with --foreground which values are meant"
-            raise ValueError(f"{settings.dataset}: {what}")
+        if not fits:
+            raise ValueError(
+                f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
+                "say with --foreground or --classes what its values mean"
+            )
+    sides = settings.image_size
     data = UISegmentationData(
         settings.dataset,
-        settings.batch_size,
-        settings.size,
-        settings.overfit_num,
-        val_share=settings.val_share,
+        image_size=sides if len(sides) > 1 else sides[0],
         augment=train_augmentation() if settings.augment else None,
-        num_workers=settings.num_workers,
-        cache=settings.cache,
-        seed=settings.seed,
+        **some(
+            "batch_size", "overfit_num", "val_share", "num_workers", "cache", "seed"
+        ),
         **reading,
     )
-    system = _new_system(settings, data, given)
-    keeper = RunFolder(folder or "", patience=settings.patience)
+    keeper, auto = (
+        RunFolder(folder, patience=settings.patience),
+        settings.devices == "auto",
+    )
     trainer = pl.Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
-        devices=int(settings.devices) if settings.devices.isdecimal() else "auto",
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
+        **some("max_epochs", "accelerator", "num_nodes", "strategy", "precision"),
+        devices="auto" if auto else int(settings.devices),
         callbacks=[StepProgress(timed=True), keeper],
         plugins=[SafeCheckpointIO()],
         logger=False,
@@ -4454,159 +4427,177 @@ def _train(options: argparse.Namespace) -> int:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    data.split(trainer.world_size)  # refuses too few before there is a folder
-    keeper.folder = folder or _new_folder(settings, is_first)
-    last = keeper.folder / "last.ckpt"
+    target = data.split(trainer.world_size)[0][0][1]
+
+    # The system, from scratch or from a checkpoint's weights.
+    classes = _parse_classes(settings)
+    names = [*(classes or (target if isinstance(target, dict) else ()))]
+    kind: dict[str, Any] = {
+        "task": "multiclass" if classes else "multilabel" if names else "binary",
+        "num_out_channels": len(names) or 1,
+        "class_names": names,
+        "class_values": [values[0] for values in classes.values()],
+    }
+    network = some("max_features", "fast")
+    if settings.weights:
+        learnt = load_system(settings.weights)
+        own = {"fast": False} | learnt.settings
+        wanted = kind | {name: given[name] for name in network if name in given}
+        for name, value in wanted.items():
+            if own[name] not in (value, []):
+                what, advice = f"{name} is {own[name]}", "train anew, without --weights"
+                _refuse(settings.weights, what, f"{value}", advice)
+        network = own
+    loss = some(*(n for n in ("loss", "pos_weight") if not classes or n in given))
+    changes = some("learning_rate") | {"image_size": data.image_size}
+    system = UISegmentationSystem(**network | kind | loss | changes)
+    if settings.weights:
+        system.load_state_dict(learnt.state_dict())
+
+    # The run's folder, 001 and so on; only the first process writes.
+    if not run:
+        parent = _output_folder(settings.output_dir)
+        taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+        folder = parent / f"{max(taken, default=0) + 1:03}"
+    if not run and is_first:
+        folder.mkdir()
+        kept = asdict(settings) | {
+            name: network[name] for name in ("max_features", "fast")
+        }
+        for name in ("dataset", "weights", "scenes"):
+            kept[name] = kept[name] and os.path.abspath(kept[name])
+        with _atomic_write(folder / "settings.json") as part:
+            part.write_text(json.dumps(kept, indent=2) + "\n")
+    keeper.folder, last = folder, folder / "last.ckpt"
     if last.exists():
-        kept = read_checkpoint(last)
-        if "loops" not in kept or system.settings != system.settings | dict(
-            kept["hyper_parameters"]
-        ):
+        whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
+        if load_system(last).settings != system.settings or not whole:
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
-    _end_with_others(is_first)
+    _end_together(is_first)
+    program = shlex.join(["python", os.path.relpath(__file__)])
     try:
         trainer.fit(system, data, ckpt_path=last if last.exists() else None)
     except SystemExit:  # how Lightning answers an interrupt
-        resume = _command("train", "--resume", keeper.folder)
-        print(f"\ninterrupted; go on with: {resume}")
+        if is_first:
+            run = shlex.quote(str(folder))
+            print(f"\ninterrupted; go on with: {program} train --resume {run}")
         return 130
     if is_first:
-        best, predict = keeper.best, ("predict", "-c", keeper.folder / "best.ckpt")
+        best, checkpoint = keeper.best, shlex.quote(str(folder / "best.ckpt"))
         print(
             f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
-            f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
-            f"to predict: {_command(*predict)} PICTURES ..."
+            f"{len(keeper.rows)}; all of the run: {folder}\n"
+            f"to predict: {program} predict -c {checkpoint} PICTURES ..."
         )
     return 0
 
 
-def _end_with_others(is_first: bool) -> None:
+def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
+    """Read an earlier run's settings; only what describes the machine may change."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
+    if changed := [name for name in given if name not in MACHINE]:
+        raise ValueError(
+            f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
+            "start a new run (with --weights to keep what was learnt)"
+        )
+    defaults, saved = asdict(Settings()), {}
+    try:
+        for name, value in json.loads(path.read_text()).items():
+            if name not in defaults:
+                raise ValueError(f"{name!r} is unknown{_nearest(name, defaults)}")
+            kind = type(defaults[name])
+            several = kind is tuple and isinstance(value, list)
+            wanted = type([*defaults[name], ""][0]) if several else kind
+            if not all(isinstance(v, wanted) for v in (value if several else [value])):
+                raise ValueError(f"{name} {value!r}: expected {wanted.__name__}")
+            saved[name] = kind(value)
+        if not saved.get("dataset"):
+            raise ValueError("it names no dataset")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); start a new run") from error
+    return Settings(**saved | given)
+
+
+def _end_together(is_first: bool) -> None:
     """Let a signal end all processes of a run; one alone would wait for ever."""
 
     def end(number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
+    def watch() -> None:
+        while os.getppid() == PARENT:
             time.sleep(1)
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
     if not is_first:
-        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
-
-
-def _command(*words: Any) -> str:
-    """Put a command line of this module together, to be copied."""
-    return shlex.join(["python", os.path.relpath(__file__), *map(str, words)])
-
-
-def _resumed(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
-    """Read an earlier run's settings; only what describes the machine may change."""
-    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
-    path = folder / "settings.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
-    changed = [name for name in given if name not in MACHINE]
-    if changed:
-        raise ValueError(
-            f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
-            "start a new run (with --weights to keep what was learnt)"
-        )
-    try:
-        saved = Settings.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); start a new run") from error
-    return folder, replace(saved, **given)
-
-
-def _new_folder(settings: Settings, make: bool) -> Path:
-    """Name the next run's folder, 001 and so on; make it in the first process."""
-    if RUN_FOLDER in os.environ and not make:
-        return Path(os.environ[RUN_FOLDER])
-    parent = _output_folder(settings.output_dir)
-    taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
-    folder = parent / f"{max(taken, default=0) + 1:03}"
-    if make:
-        folder.mkdir()
-        os.environ[RUN_FOLDER] = str(folder)
-        kept = asdict(settings) | {"dataset": os.path.abspath(settings.dataset)}
-        with _atomic_write(folder / "settings.json") as part:
-            part.write_text(json.dumps(kept, indent=2) + "\n")
-    return folder
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _output_folder(name: str) -> Path:
     """Make a folder for output. Raises OSError naming the flag."""
-    folder = Path(name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         advice = "cannot be made a folder; give another --output-dir"
         raise OSError(f"{name}: {advice} ({error.strerror})") from error
-    return folder
-
-
-def _new_system(
-    settings: Settings, data: UISegmentationData, given: Mapping[str, Any]
-) -> UISegmentationSystem:
-    """Make the system to train, from scratch or from a checkpoint's weights."""
-    target = data.split()[0][0][1]
-    classes = _parse_classes(settings)
-    kind: dict[str, Any] = {"task": "binary"}
-    if classes:
-        kind = {"task": "multiclass", "class_names": list(classes)}
-        kind["class_values"] = [values[0] for values in classes.values()]
-    elif isinstance(target, dict):
-        kind = {"task": "multilabel", "class_names": list(target)}
-    kind["num_out_channels"] = len(kind.get("class_names", "1"))
-    changes = {"learning_rate": settings.learning_rate, "image_size": settings.size}
-    if not classes:
-        changes |= {"loss": settings.loss, "pos_weight": settings.pos_weight}
-    network = {"max_features": settings.max_features, "fast": settings.fast}
-    if not settings.weights:
-        return UISegmentationSystem(**network, **kind, **changes)
-    learnt = load_system(settings.weights)
-    for name, value in (kind | network).items():
-        own = learnt.settings.get(name, False)
-        if own != value and (name in given or name in kind):
-            what = f"{name} is {own}"
-            _refuse(settings.weights, what, f"{value}", "train anew, without --weights")
-    own = {name: value for name, value in learnt.settings.items() if name != "network"}
-    system = UISegmentationSystem(**own | changes)
-    system.load_state_dict(learnt.state_dict())
-    return system
+    return Path(name)
 
 
 def _predict(options: argparse.Namespace) -> int:
     """Run `predict`: write a mask for every picture; 2 if some could not be read."""
     _check_number("threshold", options.threshold, 0, 1, whole=False)
-    pictures = _list_pictures(options.pictures)
-    folder = Path(options.output_dir)
-    owners: dict[str, Path] = {}
-    for path in pictures:
-        if owners.setdefault(path.stem, path) is not path:
-            what = f"{path} and {owners[path.stem]} would both be {path.stem}_mask.png"
-            raise ValueError(f"{what}; predict them into two folders")
-        written = sorted(folder.glob(f"{glob.escape(path.stem)}_[mo]*.png"))
-        if written and not options.overwrite:
-            advice = "give another --output-dir, or --overwrite"
-            raise FileExistsError(f"{written[0]}: is there already; {advice}")
-    if options.checkpoint is None and not REFERENCE.exists():
+    if not options.checkpoint and not REFERENCE.exists():
         advice = "give a checkpoint of your own with --checkpoint, see train"
         raise FileNotFoundError(f"{REFERENCE}: the reference is not there; {advice}")
     system = load_system(options.checkpoint or REFERENCE)
+    task, own = system.task, system.settings
+    endings = ["mask"]
+    if task == "multilabel":
+        names = own["class_names"] or range(own["num_out_channels"])
+        endings = [f"mask_{name}" for name in names]
+
+    # Each picture once; of folders and globs neither targets nor what is written here.
+    made = tuple(f"_{e}".lower() for e in ("target", "mask", "overlay", *endings))
+    endings += ["overlay"] * options.overlay
+    folder, pictures = Path(options.output_dir), dict[str, Path]()
+    for name in options.pictures:
+        found = [Path(name)]
+        if not found[0].is_file():
+            pattern = f"{glob.escape(name)}/*" if found[0].is_dir() else name
+            found = [
+                path
+                for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
+                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+                if not path.stem.lower().endswith(made)
+            ]
+        if not found:
+            wanted = 'files, folders or globs such as "folder/**/*.png"'
+            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
+        for path in found:
+            outputs = [folder / f"{path.stem}_{ending}.png" for ending in endings]
+            other = pictures.setdefault(path.stem, path)
+            if other != path:
+                what = f"{path} and {other} would both be {outputs[0]}"
+                raise ValueError(f"{what}; predict them into two folders")
+            there = [file for file in outputs if file.exists()]
+            if there and not options.overwrite:
+                advice = "give another --output-dir, or --overwrite"
+                raise FileExistsError(f"{there[0]}: is there already; {advice}")
+
     failures = []
-    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+    for path in tqdm(pictures.values(), unit="picture", disable=len(pictures) < 2):
         try:
-            drawn = _draw_prediction(system, load_image(path), options, path)
-            _output_folder(options.output_dir)
-            for ending, picture in drawn.items():
-                with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
-                    picture.save(part, format="PNG")
+            drawn = _draw_prediction(system, load_image(path), options)
         except (OSError, ValueError) as error:
             failures.append(" ".join(str(error).split()))
+            continue
+        _output_folder(options.output_dir)
+        for ending, picture in zip(endings, drawn, strict=True):
+            with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
+                picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
@@ -4614,74 +4605,44 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _draw_prediction(
-    system: UISegmentationSystem,
-    image: Image.Image,
-    options: argparse.Namespace,
-    path: Path,
-) -> dict[str, Image.Image]:
-    """Predict a picture: what to write, by the ending of its name."""
-    given, size = system.settings, (image.height, image.width)
-    inside = _check_size("image_size", given["image_size"] or size)
-    names, threshold = given["class_names"], options.threshold
+    system: UISegmentationSystem, image: Image.Image, options: argparse.Namespace
+) -> list[Image.Image]:
+    """Predict a picture: its mask, or that of each class, and the overlay if wanted."""
+    own, threshold = system.settings, options.threshold
+    inside = _check_size("image_size", own["image_size"] or (image.height, image.width))
+    exclusive, predict = (
+        system.task == "multiclass",
+        getattr(system, TASKS[system.task]),
+    )
     if options.tiles:
         pixels, overlap = np.asarray(image), min(inside) // 4
         found = predict_tiled(system, pixels, inside, overlap, progress=True)
-        classes, masks = found.argmax(axis=0), found >= threshold
-    elif system.task == "multiclass":
-        classes = system.predict_classes(image)
-    elif system.task == "multilabel":
-        masks = system.predict_masks(image, threshold)
+        found = found.argmax(axis=0) if exclusive else found >= threshold
     else:
-        masks = system.predict_mask(image, threshold)[None]
-    shrunk = max(image.height / inside[0], image.width / inside[1])
-    if shrunk > 8 and not options.tiles:
-        what = (
-            f"{path}: shrunk {shrunk:.0f} times for the network, to {inside}; --tiles "
-        )
-        tqdm.write(f"{what}predicts it at its own size", file=sys.stderr)
-    if system.task == "multiclass":
-        values = given["class_values"] or range(given["num_out_channels"])
-        colours = CLASS_COLOURS
-        if isinstance(values[0], tuple | list):
-            colours, values = values, range(len(values))
-        mask = Image.fromarray(np.array(values, np.uint8)[classes])
-        mask.putpalette([channel for colour in colours for channel in colour])
-        drawn = {"mask": mask}
-        shown = Image.blend(image, mask.convert("RGB"), 0.5)
-    else:
-        endings = [f"mask_{name}" for name in names] or ["mask"]
-        pictures = [Image.fromarray(mask).convert("L") for mask in masks]
-        drawn, shown = dict(zip(endings, pictures, strict=True)), image
-        for number, mask in enumerate(masks, 1):
-            tint = CLASS_COLOURS[number] if names else (255, 0, 80)
-            shown = overlay(shown, mask, tint)
-    return drawn | ({"overlay": shown} if options.overlay else {})
-
-
-def _list_pictures(names: Sequence[str]) -> list[Path]:
-    """List the files that files, folders and globs stand for, each once.
-
-    Of a folder or glob, what is named as a target, mask or overlay is left out.
-    """
-    made = re.compile(r"_(target|mask|overlay)(_.*)?$", re.IGNORECASE)
-    found: dict[Path, None] = {}
-    for name in names:
-        files = [Path(name)]
-        if not files[0].is_file():
-            inside = files[0].is_dir()
-            places = files[0].iterdir() if inside else glob.glob(name, recursive=True)
-            files = [
-                file
-                for file in map(Path, places)
-                if file.suffix.lower() in PICTURE_SUFFIXES
-                and not file.name.startswith(".")
-                and not made.search(file.stem)
-            ]
-        if not files:
-            wanted = 'files, folders or globs such as "folder/**/*.png"'
-            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
-        found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
-    return list(found)
+        found = predict(image) if exclusive else predict(image, threshold)
+        shrunk = max(image.height / inside[0], image.width / inside[1])
+        if shrunk > 8:
+            what = f"shrunk {shrunk:.0f} times for the network, to {inside}"
+            tqdm.write(f"{what}; --tiles keeps its size", file=sys.stderr)
+    if not exclusive:
+        masks = found.reshape(-1, *found.shape[-2:])
+        drawn = [Image.fromarray(mask).convert("L") for mask in masks]
+        for number, mask in enumerate(masks if options.overlay else (), 1):
+            tint = (
+                CLASS_COLOURS[number] if system.task == "multilabel" else (255, 0, 80)
+            )
+            image = overlay(image, mask, tint)
+        return drawn + [image] * options.overlay
+    # Ids stay ids, so far as a byte holds them; colours stay colours.
+    values, colours = np.array(own["class_values"] or range(255)), CLASS_COLOURS[:255]
+    if values.ndim == 2:
+        values, colours = np.arange(len(values)), own["class_values"]
+    deep = values.max() > 255
+    drawn = Image.fromarray(values.astype(np.uint16 if deep else np.uint8)[found])
+    if not deep:
+        drawn.putpalette(list(itertools.chain(*colours)))
+    shown = Image.blend(image, classes_to_colors(found, colours), 0.5)
+    return [drawn, shown][: 1 + options.overlay]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -4692,7 +4653,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     command = vars(options).pop("command")
     try:
-        return {"check": _check, "train": _train, "predict": _predict}[command](options)
+        if command == "train":
+            return _train(options)
+        if command == "predict":
+            return _predict(options)
+        given = dict(vars(options))
+        folder, as_json, strict = (given.pop(n) for n in ("folder", "json", "strict"))
+        report, fits = _examine(folder, _reading(Settings(**given)))
+        print(report.to_json() if as_json else report)
+        return 0 if fits and not (strict and report.problems) else 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:
