@@ -906,7 +906,7 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
         field_name = r"\{([A-Za-z_]\w*)\}"
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
         odd = any(
-            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "", one))
+            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "x", one))
             for one in patterns
         )
         extra = fields.keys() - keys.keys()
