@@ -3604,7 +3604,8 @@ class PrefetchDataLoader(NaiveDataLoader):
                 try:
                     message = pipe.recv()
                     if number + ahead < len(all_batches):
-                        pipe.send(True)
+                        with contextlib.suppress(OSError):  # told in its turn
+                            pipe.send(True)
                 except (EOFError, OSError):
                     worker.join(GRACE)  # the exit code is known a little later
                     if (code := worker.exitcode) is None:
