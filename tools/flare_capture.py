@@ -8,7 +8,6 @@ preloaded `flare_shim.c` take one frame apart. See tools/README.md for what to i
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -24,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from tools.command import run
-from tools.raw_item import CLASS_IDS, RawItem, save_item
+from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 HERE = Path(__file__).parent
+SHIM, BASE = HERE / "flare_shim.c", HERE / "flare_base"
 GAME = Path("/usr/games/flare")
 MODS = Path("/usr/share/games/flare/mods")
 CAMPAIGN, FANTASY = MODS / "empyrean_campaign", MODS / "fantasycore"
@@ -47,24 +46,7 @@ PORTRAITS = ["dog01", *PORTRAITS, *(f"male{n:02}" for n in (1, 2, 3, 4, 6))]
 BODIES = ["peasant_man1", "peasant_man2", "peasant_woman1", "guild_man1", "guild_man2"]
 SPEAKERS = ["Ferryman", "Baker", "Old Scout", "Innkeeper", "Miller", "Beekeeper"]
 SPEAKERS += ["Bell Ringer", "Mason", "Herbalist", "Net Mender", "Cook", "Lamplighter"]
-LINES = [
-    "The harbour gate is closed at night. Come back when the bell rings twice.",
-    "I lost my lantern in the mine. Would you look for it, traveller?",
-    "Nobody has crossed that bridge since the long winter.",
-    "Six coins for bread, nine for a map. I do not bargain before noon.",
-    "Keep to the stone path and the dogs will leave you alone.",
-    "My brother writes that the snow came early to the pass this year.",
-    "You there! Have you seen a small blue door anywhere near the well?",
-    "The cellar is flooded again. Bring a bucket, or a boat.",
-    "Three apples, a rope and a candle. That is all I need for the tower.",
-    "They say the old miller counted every star above the eastern ridge.",
-    "If the wind turns, light the lamp in the upper window. I will see it.",
-    "I have walked here since spring. My boots remember every stone.",
-    "Bread is cheap, salt is dear, and good advice costs nothing today.",
-    "The goats have eaten my only map. Which way did you come from?",
-    "Do not touch the green bottles. The red ones are only vinegar.",
-    "A letter for me? Nobody has written to this house in seven years.",
-]
+LINES = (BASE / "lines.txt").read_text().splitlines()  # of dialogues
 REMARKS = ["It is getting late.", "A bell rings far away.", "You feel rested."]
 REMARKS += ["Somebody was here before you.", "The wind turns.", "Game saved."]
 FOES = ["goblin", "skeleton", "zombie", "antlion_sprayer", "mog", "hobgoblin"]
@@ -157,9 +139,7 @@ def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
     )
     off = np.abs(recompose(world, black, white) - image).max()
     if off > MOST_DIFFERENCE:
-        raise ValueError(
-            f"scene {meta['number']}: recomposed frame is {off:.0f} grey levels off"
-        )
+        raise ValueError(f"recomposed frame is {off:.0f} grey levels off")
     lines = Path(f"{prefix}_widgets.txt").read_text().splitlines()
     table = class_table({int(n): name for n, name in map(str.split, lines)})
     classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
@@ -306,14 +286,11 @@ def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, in
     }
     config, save = home / ".config/flare", home / ".local/share/flare/saves/empyrean/1"
     shutil.rmtree(save.parent, ignore_errors=True)
-    for folder, name, values in (
-        (config, "settings.txt", settings),
-        (save, "avatar.txt", hero),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        text = (HERE / "flare_base" / name).read_text()
-        (folder / name).write_text(set_values(text, values))
-    shutil.copy(HERE / "flare_base/keybindings.txt", config)
+    values = {config / "settings.txt": settings, save / "avatar.txt": hero}
+    for path, changed in values.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(set_values((BASE / path.name).read_text(), changed))
+    shutil.copy(BASE / "keybindings.txt", config)
     (config / "flare_lock").unlink(missing_ok=True)
     return width, height
 
@@ -355,7 +332,7 @@ class Player:
             deadline = time.monotonic() + 8
             while self.trigger.exists():
                 if time.monotonic() > deadline:
-                    raise ValueError(f"scene {scene.number}: the game drew no frame")
+                    raise ValueError("the game drew no frame")
                 time.sleep(0.05)
         finally:
             game.kill()
@@ -363,9 +340,9 @@ class Player:
         meta = {"game": "flare", **asdict(scene), "window": f"{width}x{height}"}
         item = read_frame(self.home / "frame", meta)
         if scene.kind in DIALOGS and not (item.classes == CLASS_IDS["dialog"]).any():
-            raise ValueError(f"scene {scene.number}: the talk was broken off")
+            raise ValueError("the talk was broken off")
         if item.world.mean() < 8:
-            raise ValueError(f"scene {scene.number}: only darkness on {scene.map}")
+            raise ValueError("only darkness there")
         return item
 
     def act(self, scene: Scene, size: tuple[int, int], rng: random.Random) -> None:
@@ -427,10 +404,7 @@ def need_tools() -> None:
 def capture_all(
     out: Path, count: int, seed: int, maps: list[str] | None, only: list[int] | None
 ) -> int:
-    """Capture what OUT does not hold yet, and print how it went.
-
-    Returns 1 if a scene failed, else 0.
-    """
+    """Capture what OUT does not hold yet, and say how it went."""
     need_tools()
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
     unknown = set(maps or []) - set(names)
@@ -439,24 +413,15 @@ def capture_all(
     maps = maps or [name for name in names if name not in NO_PLACES]
     scenes = deal_scenes(count, seed, maps)
     scenes = [scene for scene in scenes if not only or scene.number in only]
-    out.mkdir(parents=True, exist_ok=True)
-    failures = []
+    named = {f"flare_{seed}_{scene.number:03}": scene for scene in scenes}
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
-        shim, source = Path(home, "flare_shim.so"), HERE / "flare_shim.c"
-        command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"]
+        shim = Path(home, "flare_shim.so")
+        command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"]
         compiled = subprocess.run(command, capture_output=True, text=True)
         if compiled.returncode:
-            raise ValueError(f"{source} does not compile: {compiled.stderr}")
+            raise ValueError(f"{SHIM} does not compile: {compiled.stderr}")
         player = Player(Path(home), display, shim)
-        for scene in tqdm(scenes, unit="scene"):
-            folder = out / f"flare_{scene.seed}_{scene.number:03}"
-            if not folder.exists():
-                try:
-                    save_item(player.capture(scene), folder)
-                except ValueError as error:
-                    failures.append(str(error))
-    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
-    return 1 if failures else 0
+        return save_missing(out, named, player.capture)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ exactly, is checked for every item.
 
 import argparse
 import contextlib
-import json
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tools.command import run
-from tools.raw_item import CLASS_IDS, RawItem, save_item
+from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 MENU = CLASS_IDS["menu_text"]
 HUD_LAYERS = {name: CLASS_IDS[name] for name in ("bars", "message")}
@@ -45,7 +44,6 @@ MIN_SHARE, MAX_SHARE = 0.01, 0.65
 FULL_BRIGHT, FULL_DEPTH, FULL_OBJECTS, FULL_COLOURS = 80.0, 40.0, 5, 250
 LARGE_OBJECT = 600  # pixels
 NEAR = 3  # in the depth buffer's units: a wall that fills the view
-ITEM_PREFIX = "freedoom_"
 
 # Class ids and frames before both voids, (2, height, width, 3) uint8, each with one
 # layer more than the last.
@@ -86,14 +84,8 @@ CHATS = (
     "who opened that door?",
 )
 GIFTS = ("give ammo", "give armor", "give keys", "give backpack")
-WEAPONS = (
-    "Shotgun",
-    "Chaingun",
-    "RocketLauncher",
-    "PlasmaRifle",
-    "BFG9000",
-    "Chainsaw",
-)
+WEAPONS = ("Shotgun", "Chaingun", "RocketLauncher", "PlasmaRifle", "BFG9000")
+WEAPONS += ("Chainsaw",)
 
 
 @dataclass(frozen=True)
@@ -121,12 +113,9 @@ class Scene:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Name the layers over the world, in the order in which they are drawn."""
+        """The layers over the world, in the order in which they are drawn."""
         drawn = self.bar != "none", self.notices, self.crosshair, self.menu
-        names = (*HUD_LAYERS, "menu")
-        return tuple(
-            name for name, is_drawn in zip(names, drawn, strict=True) if is_drawn
-        )
+        return tuple(itertools.compress((*HUD_LAYERS, "menu"), drawn))
 
 
 class Route(NamedTuple):
@@ -296,22 +285,11 @@ def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
     )
 
 
-def import_vizdoom() -> Any:
-    """Import the game engine, which only this tool needs."""
-    try:
-        import vizdoom
-    except ImportError:
-        raise ValueError(
-            "the game engine is missing: expected the package vizdoom;"
-            " install it with `pip install vizdoom==1.3.2`"
-        ) from None
-    return vizdoom
-
-
 @contextlib.contextmanager
 def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
     """Run the engine on a scene, in a scratch folder that takes its ini and log."""
-    engine = import_vizdoom()
+    import vizdoom as engine  # which only this tool needs
+
     game = engine.DoomGame()
     # How the world runs: the same for all replays of a scene.
     file = "freedoom1.wad" if scene.map.startswith("e") else "freedoom2.wad"
@@ -460,54 +438,26 @@ def make_item(scene: Scene, route: Route) -> RawItem:
     )
 
 
-def capture(out: Path, count: int, seed: int, walks: int) -> None:
-    """Capture what is not there yet; items that failed are listed at the end.
+def capture(out: Path, count: int, seed: int, walks: int) -> int:
+    """Capture what is not there yet, and say how it went.
 
-    The engine is a process of its own: where it crashes, only its item is lost. Raises
-    FileExistsError where OUT is a file or holds something that no capture has made,
-    ValueError where it holds items of another seed.
+    The engine is a process of its own: where it crashes, only its item is lost.
     """
-    for name, number in (("count", count), ("walks", walks)):
-        if number < 1:
-            raise ValueError(f"--{name} is {number}; expected at least 1")
-    out = out.resolve()
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; expected a folder")
-    for entry in out.iterdir() if out.exists() else ():
-        if not entry.name.startswith((".", ITEM_PREFIX)):
-            raise FileExistsError(
-                f"{out} is not empty: found {entry.name}; expected a new folder, or"
-                " one of an interrupted capture"
-            )
-    engine = import_vizdoom()
-    crashes = (
-        *(engine.ViZDoomErrorException, engine.ViZDoomUnexpectedExitException),
-        *(engine.ViZDoomIsNotRunningException, engine.MessageQueueException),
-        engine.SharedMemoryException,
-    )
-    missing = {}
-    for index, scene in enumerate(plan_scenes(count, seed)):
-        folder = out / f"{ITEM_PREFIX}{index:03d}"
-        if not folder.exists():
-            missing[folder] = scene
-            continue
-        facts = json.loads((folder / "meta.json").read_text())
-        for name in ("kind", "map", "seed"):
-            if facts[name] != getattr(scene, name):
-                raise ValueError(
-                    f"{folder} has {name} {facts[name]}, expected "
-                    f"{getattr(scene, name)}; use the --seed it was made with"
-                )
-    failed = []
-    for folder, scene in tqdm(missing.items(), unit="item"):
-        try:
-            item = make_item(scene, find_route(scene, walks))
-        except (ValueError, *crashes) as error:
-            failed.append(f"{folder.name} ({scene.kind}, {scene.map}): {error}")
-        else:
-            save_item(item, folder)
-    for line in failed:
-        print(f"left out: {line}")
+    if min(count, walks) < 1:
+        raise ValueError(f"--count {count}, --walks {walks}: expected 1 or more")
+    try:
+        import vizdoom
+    except ImportError:
+        raise ValueError("no game engine: run pip install vizdoom==1.3.2") from None
+    crashes = [one for one in vars(vizdoom).values() if isinstance(one, type)]
+    crashes = [one for one in crashes if issubclass(one, Exception)]
+    scenes = enumerate(plan_scenes(count, seed))
+    named = {f"freedoom_{seed}_{number:03}": scene for number, scene in scenes}
+
+    def make(scene: Scene) -> RawItem:
+        return make_item(scene, find_route(scene, walks))
+
+    return save_missing(out, named, make, tuple(crashes))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -517,7 +467,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Capture Freedoom frames with exact interface masks.",
     )
     add = parser.add_argument
-    add("out", type=Path, help="folder for the items; one of the same seed goes on")
+    add("out", type=Path, help="folder for the items")
     add("--count", type=int, default=80, help="number of items (80)")
     add("--seed", type=int, default=77, help="seed of the plan (77)")
     add("--walks", type=int, default=5, help="walks per item, for the best view (5)")

@@ -175,12 +175,8 @@ def draw_roadside(rng: Generator, drive: Drive) -> list[Thing]:
     houses, plants = rng.choice([0.05, 0.15, 0.5]), rng.integers(1, 4)
     for along, side in itertools.product(range(8, 170, 10), (-1, 1)):
         if rng.random() < houses:
-            wide, storeys, long = (
-                rng.uniform(7, 10),
-                rng.integers(1, 4),
-                rng.uniform(8, 12),
-            )
-            size = wide, 2.8 * storeys + 0.5, long
+            wide, storeys = rng.uniform(7, 10), rng.integers(1, 4)
+            size = wide, 2.8 * storeys + 0.5, rng.uniform(8, 12)
             across = side * (edge + wide / 2 + rng.uniform(3.5, 7))
             things.append(Thing("house", along, across, size, pick(rng, WALLS)))
         for _ in range(plants):
@@ -341,19 +337,14 @@ class Painter:
         pane: on its walls there is a window on every so many metres to the side and up.
         """
         (width, height, length), (x, h, z), sun = size, place, self.view.drive.sun
-        left, near, far = x - width / 2, z - length / 2, z + length / 2
+        left, right, top = x - width / 2, x + width / 2, h + height
+        near, far = z - length / 2, z + length / 2
         across, up, ahead = (width, 0, 0), (0, height, 0), (0, 0, length)
         faces = (  # is it seen, a corner, two sides from there, how it faces the sun
             (near > NEAREST, (left, h, near), across, up, -sun[2]),
             (left > 0, (left, h, near), ahead, up, -sun[0]),
-            (left + width < 0, (left + width, h, near), ahead, up, sun[0]),
-            (
-                h + height < CAMERA_HEIGHT,
-                (left, h + height, near),
-                across,
-                ahead,
-                sun[1],
-            ),
+            (right < 0, (right, h, near), ahead, up, sun[0]),
+            (top < CAMERA_HEIGHT, (left, top, near), across, ahead, sun[1]),
         )
         for seen, *spots, facing in faces:
             if not seen or far < NEAREST:
