@@ -2392,7 +2392,7 @@ class UISegmentationSystem(pl.LightningModule):
             self.trainer.estimated_stepping_batches,
             self.settings["learning_rate"],
         )
-        _check_number("learning_rate", rate, 1e-9, 1e3, whole=False)
+        _check_number("learning_rate", rate, 1e-30, 1e30, whole=False)
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
