@@ -85,10 +85,6 @@ from xml.etree import ElementTree
 # --------------------------------------------------------------------------------------
 
 
-# Early, for a parent may end while this process still imports; see _end_together.
-PARENT = os.getppid()
-
-
 def _setting(default: Any, text: str, *flags: str) -> Any:
     return field(default=default, metadata={"help": text, "flags": flags})
 
@@ -208,8 +204,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _end_with(parent: int) -> None:
+    """End when the process has that started this one; else it would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     _parse(sys.argv[1:])  # --help and mistakes end here; main reads it again
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several of a training
+        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
 
 import numpy as np
 import torch
@@ -4474,7 +4479,8 @@ def _train(options: argparse.Namespace) -> int:
         whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
         if load_system(last).settings != system.settings or not whole:
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
-    _end_together(is_first)
+    # A signal ends a process at once; Lightning would first talk to the others.
+    trainer._signal_connector.register_signal_handlers = lambda: None
     program = shlex.join(["python", os.path.relpath(__file__)])
     try:
         trainer.fit(system, data, ckpt_path=last if last.exists() else None)
@@ -4518,23 +4524,6 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error}); start a new run") from error
     return Settings(**saved | given)
-
-
-def _end_together(is_first: bool) -> None:
-    """Let a signal end all processes of a run; one alone would wait for ever."""
-
-    def end(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    def watch() -> None:
-        while os.getppid() == PARENT:
-            time.sleep(1)
-        os._exit(1)
-
-    signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
-    if not is_first:
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def _output_folder(name: str) -> Path:
