@@ -4382,7 +4382,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError("which folder? give it with -d")
     # What no constructor refuses before there is a folder.
     for name, value, least, most in (
-        ("learning_rate", settings.learning_rate, 1e-9, 1e3),
+        ("learning_rate", settings.learning_rate, 1e-30, 1e30),
         ("pos_weight", settings.pos_weight, 1e-9, 1e9),
         ("max_epochs", settings.max_epochs, 1, math.inf),
         ("image_size", max(settings.image_size), 1, 8192),
