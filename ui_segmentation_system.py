@@ -263,28 +263,33 @@ NEAR = 48
 DRIFT = 4
 # What fills areas of less than this share of a lossy file is noise at outlines.
 SPECK = 0.002
-# Greys that are neither make up at most this share of a mask of two levels.
-BETWEEN = 0.25
-
-
-def _voc_colour(number: int) -> tuple[int, int, int]:
-    """Spread the bits of a class id over the three channels, as Pascal VOC does."""
-    red, green, blue = (
-        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
-        for channel in range(3)
-    )
-    return red, green, blue
-
+# For each pixel of an outline so many greys are neither: 0.7 at quality 10, but 1 from
+# the thinnest rim of a third grey on.
+ALONG = 0.85
 
 # Colours of classes 0, 1, 2, ...; class 0 is what is not looked for.
 PALETTE = (
     *((0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200)),
     *((245, 130, 48), (145, 30, 180), (240, 50, 230), (210, 245, 60)),
 )
-# Of 256 classes in Pascal VOC's masks; the last is the pale rim that is ignored.
-VOC_PALETTE = tuple(map(_voc_colour, range(256)))
+# Of 256 classes in Pascal VOC's masks, which spread the bits of the id over the three
+# channels; the last is the pale rim that is ignored.
+VOC_PALETTE = tuple(
+    tuple(
+        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+        for channel in range(3)
+    )
+    for number in range(256)
+)
 # Ours as far as they go: 255 colours of classes, and VOC's pale one for ignored.
 CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
+# What files of other kinds that bear a picture's name hold near their beginning.
+FOREIGN = {
+    b"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
+    b"ftyphei": "HEIC, which Pillow cannot read",
+    b"II*\0": "a TIFF of bands, bits or compression that Pillow cannot read",
+    b"MM\0*": "a TIFF of bands, bits or compression that Pillow cannot read",
+}
 
 
 def _refuse(name: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
@@ -306,25 +311,16 @@ def _check_number(
 def _check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
     """Refuse a setting that is none of those known."""
     if value not in known:
-        names = ", ".join(map(str, known))
-        advice = _nearest(str(value), map(str, known))
-        raise ValueError(f"{name} {value!r}: expected one of {names}{advice}")
-
-
-# How files begin that are taken for pictures, and what they are.
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer (run git lfs pull), no picture"),
-    (b"II*\0", "a TIFF of bands, bits or compression that Pillow cannot read"),
-    (b"MM\0*", "a TIFF of bands, bits or compression that Pillow cannot read"),
-    (b"<", "HTML or XML, perhaps of a download that failed"),
-)
+        names = [str(one) for one in known]
+        expected = ", ".join(names) + _nearest(str(value), names)
+        raise ValueError(f"{name} {value!r}: expected one of {expected}")
 
 
 def _open_picture(path: Path | str) -> Image.Image:
     """Open and decode a file of one picture whole, and turn it upright.
 
-    `info` tells whether it is "lossy", and the "bits" of a PNG that Pillow scales: grey
-    of 2 or 4 bits up to 255, colours of 16 bits down to 8.
+    `info` gets the file's "raw" form, of which Pillow scales some values, and "turn",
+    the EXIF tag that was followed.
     """
     path = Path(path)
     if not path.is_file():
@@ -335,36 +331,25 @@ def _open_picture(path: Path | str) -> Image.Image:
         start = file.read(64)
         try:
             picture = Image.open(file)
-            pages = getattr(picture, "n_frames", 1)
+            raw, pages = str(picture.tile[:1]), getattr(picture, "n_frames", 1)
             picture.load()
-        except Image.DecompressionBombError as error:
-            advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
-            _refuse(path, f"too large ({error})", "fewer pixels", advice)
         except Exception as error:  # of a damaged file, Pillow makes anything
-            what = f"damaged or cut short ({error})"
-            if isinstance(error, UnidentifiedImageError):
-                known = (kind for head, kind in _OTHER_FILES if start.startswith(head))
+            what, advice = f"damaged or cut short ({error})", "save it again, as PNG"
+            if isinstance(error, Image.DecompressionBombError):
+                what = f"too large ({error})"
+                advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
+            elif isinstance(error, UnidentifiedImageError):
+                known = (kind for mark, kind in FOREIGN.items() if mark in start)
                 what = next(known, f"not a picture (it begins with {start[:12]!r})")
-                if start[4:8] == b"ftyp":
-                    what = f"{start[8:12].decode()} (HEIC), which Pillow cannot read"
             what = what if start else "the file is empty"
-            _refuse(path, what, "a whole picture", "save it again, as PNG")
-        lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(
-            picture.info.get("compression")
-        )
-        if picture.format == "WEBP":
-            file.seek(0)
-            lossy = b"VP8L" not in file.read()
+            _refuse(path, what, "a whole picture", advice)
     if picture.mode in ("I", "F"):
         _refuse(path, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
     if pages > 1 and picture.format != "MPO":  # which holds previews
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
-    picture.info["lossy"] = lossy
-    if start[12:16] == b"IHDR":
-        bits, kind = start[24], start[25]  # kind: 0 is grey, 3 a palette
-        if (kind == 0 and bits in (2, 4)) or (kind not in (0, 3) and bits == 16):
-            picture.info["bits"] = bits
+    picture.info |= {"raw": raw, "turn": 1}
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
+        picture.info["turn"] = picture.getexif().get(0x0112, 1)
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
@@ -392,59 +377,72 @@ def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _is_colourful(picture: Image.Image) -> bool:
-    """Tell whether the channels of a pixel differ, by more than JPEG makes them."""
-    if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16"):
-        return False
-    plain = picture if picture.mode == "RGB" else picture.convert("RGBA")
-    red, green, blue = plain.split()[:3]
-    brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    drift = DRIFT if picture.info["lossy"] else 0
-    return ImageChops.subtract(brightest, darkest).getextrema()[1] > drift
+class _Mask(NamedTuple):
+    """A mask as its file has it, before anybody says what the values mean."""
+
+    path: Path | str
+    picture: Image.Image  # of mode L, I;16 or P; RGB only if there are colours
+    opaque: np.ndarray  # which pixels can be seen, bool (H, W)
+    lossy: bool
+    bits: int  # 1, 2 or 4 in a grey file, of which Pillow makes up to 255; else 8
 
 
-def _opaque(picture: Image.Image) -> np.ndarray:
-    """Tell which pixels can be seen; bool (H, W)."""
-    if not picture.has_transparency_data:
-        return np.ones((picture.height, picture.width), bool)
-    return np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+def _open_mask(path: Path | str) -> _Mask:
+    picture = _open_picture(path)
+    raw, compression = picture.info["raw"], str(picture.info.get("compression"))
+    lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
+    lossy |= "jpeg" in compression
+    if picture.format == "WEBP":
+        lossy = b"VP8L" not in Path(path).read_bytes()
+    few = re.search(r"L;([24])", raw)
+    bits = 1 if picture.mode == "1" else int(few[1]) if few else 8
+    opaque = np.ones((picture.height, picture.width), bool)
+    if picture.has_transparency_data:
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+    if picture.mode != "P":
+        if ";16" in raw and picture.mode[0] != "I":
+            what = "16 bits a channel, of which Pillow reads 8"
+            _refuse(path, what, "8 bits", "save it as 8 bits, or as grey")
+        picture = _plainest(picture, lossy)
+    return _Mask(path, picture, opaque, lossy, bits)
 
 
-def _greys(picture: Image.Image) -> np.ndarray:
-    """Give the grey values of a picture without colours, of 8 or 16 bits; (H, W)."""
-    deep = picture.mode.startswith("I;16")
-    return np.asarray(picture if deep else picture.convert("L"))
+def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
+    """Convert to RGB, or to L if there are no colours but those that JPEG makes."""
+    if picture.mode == "L" or picture.mode.startswith("I;16"):
+        return picture
+    picture = picture.convert("RGB")
+    red, *others = picture.split()
+    gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
+    return picture.convert("L") if max(gaps) <= DRIFT * lossy else picture
 
 
 def _count_values(
     picture: Image.Image, by_colour: bool = False
 ) -> dict[MaskValue, int]:
-    """Count the pixels of each id or colour; nothing for over 256 colours."""
+    """Count the pixels of each id or colour of a mask; nothing for over 256 colours."""
     if picture.mode.startswith("I;16"):
         counts = enumerate(np.bincount(np.ravel(picture)).tolist())
-    elif by_colour or (picture.mode != "P" and _is_colourful(picture)):
-        found = picture.convert("RGBA").convert("RGB").getcolors(256) or ()
-        counts = ((colour, count) for count, colour in found)
     else:
-        picture = picture if picture.mode == "P" else picture.convert("L")
-        counts = enumerate(picture.histogram())
+        picture = picture.convert("RGB") if by_colour else picture
+        counts = ((value, count) for count, value in picture.getcolors(256) or ())
     return {value: count for value, count in sorted(counts) if count}
 
 
-def _refuse_values(path: Path | str, picture: Image.Image, what: str) -> NoReturn:
+def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts = _count_values(picture)
-    total = picture.width * picture.height
-    shown = [f"{value} ({count / total:.2%})" for value, count in counts.items()]
+    counts = _count_values(mask.picture)
+    shown = [
+        f"{value} ({count / mask.opaque.size:.2%})" for value, count in counts.items()
+    ]
     more = f", ... {len(counts)} in all" if len(counts) > 8 else ""
     _refuse(
-        path,
+        mask.path,
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
-        "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
-        "(--foreground 128-255, --ignore); several classes: load_classes (--classes)",
+        "bright counts, range(128, 256), what nobody judged, as ignore=[255], or classes "
+        "and palette in load_classes (--foreground 128-255, --ignore, --classes)",
     )
 
 
@@ -465,163 +463,156 @@ def load_mask(
     become 128. What is transparent is background. (notebook 01)
     """
     _check_number("threshold", threshold, 1, 255)
-    picture = _open_picture(path)
-    named = len(foreground) + len(ignore)
-    if picture.mode == "L" and not named and not any(picture.histogram()[1:255]):
-        return picture  # 0 and 255 already
-    mask = np.zeros((picture.height, picture.width), np.uint8)
-    for number, where in _find_values(path, picture, foreground, ignore):
-        mask[where] = (255, IGNORE_GREY)[number]
-    if not len(foreground):
-        ignored = mask == IGNORE_GREY
-        mask[_cut(path, picture, threshold, ignored) & ~ignored] = 255
-    return Image.fromarray(mask)
+    mask = _open_mask(path)
+    groups = _find_values(mask, foreground, ignore)
+    if not np.size(foreground):
+        bright = _cut(mask, threshold, groups == 1)
+        groups[bright & (groups != 1)] = 0
+    return Image.fromarray(np.array([255, IGNORE_GREY, 0], np.uint8)[groups])
 
 
-def _cut(
-    path: Path | str, picture: Image.Image, threshold: int, ignored: np.ndarray
-) -> np.ndarray:
+def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
     """Tell foreground from background in a mask of two levels; bool (H, W)."""
-    if not _opaque(picture).all():
-        _refuse_values(path, picture, "it has transparent parts")
-    if _is_colourful(picture) and not ignored.any():
-        _refuse_values(path, picture, "it has colours")
-    greys = _greys(picture)
-    levels = np.flatnonzero(np.bincount(greys[~ignored].ravel(), minlength=256))
-    if len(levels) == 0 or levels.tolist() in ([0], [0, 1]):
+    picture = mask.picture
+    if picture.mode in ("P", "RGB"):
+        picture = picture.convert("RGB")
+        picture.paste(0, mask=Image.fromarray(ignored))
+        picture = _plainest(picture, mask.lossy)
+    if picture.mode == "RGB" or not mask.opaque.all():
+        _refuse_values(mask, "it has colours, or transparent parts")
+    greys = np.array(picture)
+    levels = np.flatnonzero(np.bincount(greys[~ignored], minlength=256))
+    if levels.tolist() in ([], [0], [0, 1]):
         return greys == 1
-    scale = 257 if levels[-1] > 255 else 1  # of 16 bits
-    dark, bright = levels[0] <= NEAR * scale, levels[-1] >= (255 - NEAR) * scale
-    strict = not picture.info["lossy"] and len(levels) <= NEAR
-    greys, levels = greys // scale, levels // scale
-    if strict:
-        fits = bright and len(levels) <= 1 + dark and picture.info.get("bits") != 16
+    greys[ignored] = levels[0]
+    if levels[-1] > 255:  # 16 bits
+        greys, levels = greys / 257, levels / 257
+    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
+    if not mask.lossy and len(levels) <= NEAR:
+        fits = bright and len(levels) <= 1 + dark
     elif dark and bright:
-        # The greys between the two are along the outline, so there are not more of them
-        # than it is long, and none of the others fills areas.
-        steps = [
-            np.count_nonzero(mask[:, 1:] != mask[:, :-1])
-            + np.count_nonzero(mask[1:] != mask[:-1])
-            for mask in (greys <= NEAR, greys >= 255 - NEAR)
+        # The greys between the two are along the outline, and none fills areas.
+        outlines = [
+            sum(np.count_nonzero(np.diff(near, axis=axis)) for axis in (0, 1))
+            for near in (greys <= NEAR, greys >= 255 - NEAR)
         ]
-        off = np.minimum(greys - levels[0], levels[-1] - greys)
-        areas = _is_flat(greys) & (off > DRIFT)
-        between = (greys > NEAR) & (greys < 255 - NEAR)
-        fits = between.sum() <= min(*steps, BETWEEN * greys.size)
-        fits = fits and areas.mean() <= SPECK
+        between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
+        off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
+        fits = between <= ALONG * min(outlines)
+        fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
     else:  # one level fills the picture
-        fits = levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT
+        fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
     if not fits:
-        _refuse_values(path, picture, "not a mask of two levels")
+        _refuse_values(mask, "not a mask of two levels")
     return greys >= threshold
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
     """Tell which pixels of (H, W) have eight neighbours of their own value."""
+    height, width = values.shape
     padded = np.pad(values, 1, mode="edge")
-    left, right = padded[:, :-1], padded[:, 1:]
-    across = (left == right)[:, :-1] & (left == right)[:, 1:]
-    down = (padded[:-1] == padded[1:])[:, 1:-1]
-    return across[:-2] & across[1:-1] & across[2:] & down[:-1] & down[1:]
+    flat = np.ones(values.shape, bool)
+    for y, x in np.ndindex(3, 3):
+        flat &= padded[y : y + height, x : x + width] == values
+    return flat
 
 
-def _find_values(
-    path: Path | str, picture: Image.Image, *groups: Sequence[MaskValue]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Find the pixels of groups of named values: the group's number, bool (H, W)."""
-    named: dict[MaskValue, int] = {}
-    for number, group in enumerate(groups):
-        fits = np.iterable(group) and not isinstance(group, str)
-        for value in group if fits else ():
-            colour = isinstance(value, tuple | list)
-            parts, most = (value, 255) if colour else ([value], 65535)
-            whole = all(isinstance(part, int | np.integer) for part in parts)
-            fits &= whole and len(parts) in (1, 3) and colour == (len(parts) == 3)
-            fits = fits and all(0 <= part <= most for part in parts)
-            fits = fits and (tuple(parts) if colour else value) not in named
-            if fits:
-                named[tuple(map(int, value)) if colour else int(value)] = number
-        if not fits or len({isinstance(value, tuple) for value in named}) > 1:
-            raise ValueError(
-                f"{group!r} as foreground, ignore or a class: expected a list of ids "
-                "up to 65535, or of colours (red, green, blue) up to 255, each once"
-            )
-    if not named:
-        return
-    by_colour, values = isinstance(next(iter(named)), tuple), list(named)
-    if picture.info.get("bits") and _greys(picture).any():
-        bits = f"{picture.info['bits']} bits, which Pillow scales to others"
-        _refuse(path, f"values of {bits}", "8 bits", "save it as 8 bits")
-    if by_colour and not _is_colourful(picture):
-        greys = {(grey, grey, grey) for grey in np.unique(_greys(picture)).tolist()}
-        if any(len(set(value)) > 1 for value in named) and greys - {*named, (0, 0, 0)}:
-            _refuse_values(path, picture, "it has no colours, but colours were named")
-    if not by_colour and picture.mode != "P" and _is_colourful(picture):
-        _refuse_values(path, picture, "it has colours, but ids were named")
-    if by_colour:
-        pixels = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.int32)
-        found = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-        values = [red << 16 | green << 8 | blue for red, green, blue in named]
-    else:
-        found = _ids(path, picture)
-        if picture.mode == "1" and 1 in named:  # white is 1, or 255
-            found = found // 255
-    if picture.info["lossy"]:
-        found = _nearest_values(path, found, np.array(values), by_colour)
-    opaque = _opaque(picture) if by_colour or picture.mode != "P" else True
-    for number, value in zip(named.values(), values, strict=True):
-        yield number, (found == value) & opaque
+# Ids stand for themselves; colours are packed into numbers from here on.
+COLOUR = 1 << 24
 
 
-def _ids(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """Give class ids, int32 (H, W): palette indices, or grey values."""
-    if picture.mode != "P":
-        return _greys(picture).astype(np.int32)
-    colours = np.reshape(picture.getpalette("RGB"), (-1, 3))
-    used = np.flatnonzero(picture.histogram())
-    colours = colours[used]
-    other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
-    if not np.ptp(colours, axis=1).any() and other.any():
-        _refuse(
-            path,
-            f"a palette of the greys {colours[:8, 0].tolist()} at the indices "
-            f"{used[:8].tolist()}; either could be the ids",
-            "one meaning",
-            "name colours, as (5, 5, 5), or save it as a grey PNG",
+def _pack(colours: np.ndarray) -> np.ndarray:
+    """Pack red, green and blue, (..., 3), into one number each, int32."""
+    red, green, blue = (colours[..., n].astype(np.int32) for n in range(3))
+    return COLOUR | red << 16 | green << 8 | blue
+
+
+def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
+    """Check a list of ids or colours; gives numbers, int (N,)."""
+    try:
+        array = np.array(values)
+    except ValueError:  # of several lengths
+        array = np.array(None)
+    if array.shape == (0,):
+        return array.astype(int)
+    colours = array.shape[1:] == (3,)
+    fits = array.dtype.kind in "iu" and array.ndim == 1 + colours
+    if not fits or array.min() < 0 or array.max() > (255 if colours else 65535):
+        raise ValueError(
+            f"{name} {values!r}: expected a list of ids up to 65535, or of colours "
+            "(red, green, blue) up to 255"
         )
-    return np.asarray(picture).astype(np.int32)
+    return _pack(array) if colours else array
 
 
-def _nearest_values(
-    path: Path | str, values: np.ndarray, named: np.ndarray, by_colour: bool
-) -> np.ndarray:
-    """Take each value of a lossy file for the nearest that is named or fills an area.
+def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
+    """Give the number of the group that names a pixel's value, or -1; int16 (H, W)."""
+    wanted = [_as_codes("foreground, ignore or class", group) for group in groups]
+    named = np.concatenate(wanted)
+    found = np.full(mask.opaque.shape, -1, np.int16)
+    if not len(named):
+        return found
+    by_colour = named.min() >= COLOUR
+    if len(np.unique(named)) < len(named) or by_colour != (named.max() >= COLOUR):
+        raise ValueError(f"{groups}: expected ids or colours, not both, each once")
+    codes = _codes(mask, named)
+    if mask.lossy:
+        codes = _snap(mask, codes, named)
+    for number, values in enumerate(wanted):
+        found[np.isin(codes, values)] = number
+    if by_colour or mask.picture.mode != "P":
+        found[~mask.opaque] = -1
+    return found
 
-    values: ids or packed colours, int32 (H, W), and the same of `named`.
-    """
 
-    def gaps(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
-        parts = [(codes >> s & 255, others >> s & 255) for s in (0, 8, 16)]
-        pairs = parts if by_colour else [(codes, others)]
-        return np.abs([np.subtract.outer(*pair) for pair in pairs]).max(axis=0)
+def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
+    """Give what a mask holds, int32 (H, W): ids, or colours where such are named."""
+    picture = mask.picture
+    if max(named, default=0) >= COLOUR:
+        codes = _pack(np.asarray(picture.convert("RGB")))
+        tinted = any((code - COLOUR) % 0x010101 for code in named)
+        plain = tinted and _plainest(picture, mask.lossy).mode != "RGB"
+        if plain and not np.isin(codes, [COLOUR, *named]).all():
+            _refuse_values(mask, "it has no colours, but colours were named")
+        return codes
+    if picture.mode == "RGB":
+        _refuse_values(mask, "it has colours, but ids were named, or nothing")
+    codes = np.asarray(picture).astype(np.int32)
+    if mask.bits in (2, 4) and codes.any():
+        what = f"values of {mask.bits} bits, which Pillow scales to others"
+        _refuse(mask.path, what, "8 bits", "save it as 8 bits")
+    if picture.mode == "P":
+        used = np.flatnonzero(picture.histogram())
+        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
+        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+        if not np.ptp(colours, axis=1).any() and other.any():
+            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
+            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
+            _refuse(mask.path, what, "ids that are certain", advice)
+    # White is 1 in a file of one bit, unless it is named as 255.
+    return codes // 255 if mask.bits == 1 and 255 not in named else codes
 
-    found, counts = np.unique(values[_is_flat(values)], return_counts=True)
-    levels = np.unique([0, *named, *found[counts > 5 * SPECK * values.size]])
-    near = np.flatnonzero(np.diff(levels) <= DRIFT)
-    if not by_colour and len(near):
-        _refuse(
-            path,
-            f"a lossy file, where the ids {levels[near[0]]} and {levels[near[0] + 1]} "
-            "cannot be told apart",
-            "ids farther apart",
-            "save the mask again from its source as PNG",
-        )
-    areas = found[counts > SPECK * values.size]
+
+def _snap(mask: _Mask, codes: np.ndarray, named: np.ndarray) -> np.ndarray:
+    """Take values of a lossy file for the nearest that is named or fills an area."""
+
+    def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
+        return np.max([np.abs(np.subtract.outer(*pair)) for pair in channels], axis=0)
+
+    found, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
+    levels = np.unique([0, *named, *found[counts > 5 * SPECK * codes.size]])
+    by_colour = named[0] >= COLOUR
+    if not by_colour and np.diff(levels).min() <= DRIFT:
+        what = f"a lossy file, in which ids as near as those of {levels.tolist()} blur"
+        advice = "save the mask again from its source as PNG"
+        _refuse(mask.path, what, "ids farther apart", advice)
+    areas = found[counts > SPECK * codes.size]
     drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
     others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
     anchors = np.concatenate([named, others])
-    distinct, where = np.unique(values, return_inverse=True)
-    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(values.shape)
+    distinct, where = np.unique(codes, return_inverse=True)
+    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(codes.shape)
 
 
 def colors_to_classes(
@@ -651,18 +642,11 @@ def colors_to_classes(
 
 def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     """Check a palette: uint8 (K, 3)."""
-    colours = torch.as_tensor(palette)
-    whole = not colours.is_floating_point() and not colours.is_complex()
-    fits = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) < 256 and whole
-    if fits:
-        once = len(torch.unique(colours, dim=0)) == len(colours)
-        fits = colours.min() >= 0 and colours.max() <= 255 and once
-    if not fits:
-        raise ValueError(
-            f"palette {palette}: expected another colour for each class, of red, green "
-            "and blue, whole numbers 0 to 255"
-        )
-    return colours.to(torch.uint8)
+    codes = _as_codes("palette", palette)
+    once = len(np.unique(codes)) == len(codes)
+    if not 1 <= len(codes) < 256 or codes.min() < COLOUR or not once:
+        raise ValueError(f"palette {palette}: expected another colour for each class")
+    return torch.from_numpy(np.array(palette, np.uint8))
 
 
 def classes_to_colors(
@@ -692,20 +676,19 @@ def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
 
 
 def _check_class_ids(
-    name: str, ids: torch.Tensor, num_classes: int, ignore_index: int | None = None
+    name: Path | str,
+    ids: torch.Tensor,
+    num_classes: int,
+    ignore_index: int | None = None,
 ) -> None:
     """Refuse ids that are none of the classes."""
     wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
     if wrong.any():
-        found = torch.unique(ids[wrong])[:8].tolist()
+        found = ", ".join(map(str, torch.unique(ids[wrong])[:8].tolist()))
+        what = f"class ids {found} in {int(wrong.sum())} of {wrong.numel()} pixels"
         or_ignored = "" if ignore_index is None else f", or {ignore_index} for ignored"
-        _refuse(
-            name,
-            f"class ids {', '.join(map(str, found))} in {int(wrong.sum())} of "
-            f"{wrong.numel()} pixels",
-            f"0 to {num_classes - 1}{or_ignored}",
-            "count all classes, background too, or name what is ignored",
-        )
+        advice = "count all classes, background too, or name what is ignored"
+        _refuse(name, what, f"0 to {num_classes - 1}{or_ignored}", advice)
 
 
 def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -716,9 +699,9 @@ def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
     masks = torch.as_tensor(masks)
     fits = masks.ndim == 3 and 1 <= len(masks) <= 63
     if not fits or not ((masks == 0) | (masks == 1)).all():
+        what = f"masks of shape {tuple(masks.shape)}, up to {masks.max()}"
         raise ValueError(
-            f"masks of shape {tuple(masks.shape)}, up to {masks.max()}: expected "
-            "(1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
+            f"{what}: expected (1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
         )
     bits = 2 ** torch.arange(len(masks)).view(-1, 1, 1)
     packed = (masks.long() * bits).sum(dim=0)
@@ -2803,32 +2786,29 @@ def load_classes(
     most = IGNORE_INDEX if num_classes is None else num_classes
     most = most if classes is None else len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
-    picture = _open_picture(path)
-    ids = np.full((picture.height, picture.width), -1, np.int32)
+    mask = _open_mask(path)
+    named = palette or [value for one in classes or () for value in one]
+    by_colour = any(map(np.ndim, named))
     if palette is not None:
-        rgb = picture.convert("RGBA").convert("RGB")
-        ids[:] = colors_to_classes(rgb, palette, -1, max_distance=max_distance)
-    elif classes is None:
-        if picture.mode != "P" and _is_colourful(picture):
-            _refuse_values(path, picture, "it has colours, and no palette was given")
-        ids[:] = _ids(path, picture)
-        if picture.info["lossy"] or (ids.any() and picture.info.get("bits")):
-            _refuse_values(path, picture, "a lossy file, or values that Pillow scaled")
-        if picture.mode == "1" and ids.any():
-            _refuse_values(path, picture, "a mask of 1 bit, as for load_mask")
-    for number, where in _find_values(path, picture, *(classes or ()), ignore):
-        ids[where] = number if number < len(classes or ()) else IGNORE_INDEX
-    by_colour = palette is not None or (
-        classes is not None and any(np.ndim(value) for one in classes for value in one)
-    )
+        rgb = mask.picture.convert("RGB")
+        ids = colors_to_classes(rgb, palette, -1, max_distance=max_distance).numpy()
+    elif classes is not None:
+        ids = _find_values(mask, *classes, ignore)
+        ids[ids == len(classes)] = IGNORE_INDEX
+    else:
+        ids = _codes(mask)
+        if mask.lossy or (mask.bits < 8 and ids.any()):
+            _refuse_values(mask, "a lossy file, or one of few bits")
     if by_colour and (ids < 0).all():
-        _refuse_values(path, picture, "no pixel has a colour that was named")
-    if by_colour or picture.mode != "P":
-        ids[~_opaque(picture)] = IGNORE_INDEX
+        _refuse_values(mask, "no pixel has a colour that was named")
+    if classes is None:
+        ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
     if by_colour:
         ids[ids < 0] = IGNORE_INDEX
+    if by_colour or mask.picture.mode != "P":
+        ids[~mask.opaque] = IGNORE_INDEX
     if (ids < 0).any():
-        _refuse_values(path, picture, "ids that were not named")
+        _refuse_values(mask, "ids that were not named")
     try:
         _check_class_ids("classes", torch.from_numpy(ids), most, IGNORE_INDEX)
     except ValueError as error:
@@ -3209,14 +3189,15 @@ def check_pairs(
             of_image = _digest(image), _thumbnail(image)
             del image  # a huge one leaves room for its mask
             for current in targets:
-                picture = _open_picture(current)
+                mask_file = _open_mask(current)
+                picture = mask_file.picture
                 counts, palette = _count_values(picture, by_colour), {}
                 if picture.mode == "P" and not by_colour:
                     colours = np.reshape(picture.getpalette("RGB"), (-1, 3)).tolist()
                     palette = dict(
                         zip(counts, [colours[i] for i in counts], strict=True)
                     )
-                if lossy := picture.info["lossy"]:  # drift is no value of its own
+                if lossy := mask_file.lossy:  # drift is no value of its own
                     rough = Counter()
                     for value, count in counts.items():
                         near = (
@@ -3225,7 +3206,7 @@ def check_pairs(
                         rough[255 * round(value / 255) if near else value] += count
                     counts = dict(rough)
                 held[files.name(current)] = counts, palette, lossy
-                del picture
+                del picture, mask_file
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
