@@ -103,46 +103,27 @@ def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
     ]
 
 
-def class_table(names: dict[int, str]) -> np.ndarray:
-    """List the class id of each widget number: uint8 (256,).
-
-    The last overlay is the cursor; those before it are tooltips.
-    """
-    table = np.zeros(256, np.uint8)
-    for number, name in names.items():
-        kind = next(kind for part, kind in WIDGET_CLASSES.items() if part in name)
-        table[number] = CLASS_IDS[kind]
-    overlays = [number for number, name in names.items() if "overlay" in name]
-    if overlays:
-        table[max(overlays)] = CLASS_IDS["cursor"]
-    return table
-
-
-def matte(black: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Tell the interface's own alpha, 0..255, from it drawn on black and on white.
-
-    black, white: uint8 (H, W, 3). Returns int (H, W).
-    """
-    return 255 - (white.astype(int) - black.astype(int)).max(axis=2)
-
-
-def recompose(world: np.ndarray, black: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Draw the interface back on the world. Returns float (H, W, 3), 0..255."""
-    return world * ((white.astype(float) - black) / 255) + black
-
-
-def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
+def read_frame(prefix: str, meta: dict[str, object]) -> RawItem:
     """Turn what the shim wrote into a raw item; raises ValueError on a misfit."""
     names = ("image.ppm", "world.ppm", "black.ppm", "white.ppm", "widgets.pgm")
     image, world, black, white, widgets = (
         np.array(Image.open(f"{prefix}_{name}")) for name in names
     )
-    off = np.abs(recompose(world, black, white) - image).max()
+    # How much of what is behind it the interface lets through, 0..255.
+    passed = white.astype(float) - black
+    off = np.abs(world * (passed / 255) + black - image).max()
     if off > MOST_DIFFERENCE:
         raise ValueError(f"recomposed frame is {off:.0f} grey levels off")
-    lines = Path(f"{prefix}_widgets.txt").read_text().splitlines()
-    table = class_table({int(n): name for n, name in map(str.split, lines)})
-    classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
+    table = np.zeros(256, np.uint8)  # the class of each widget's number
+    overlays = []
+    for line in Path(f"{prefix}_widgets.txt").read_text().splitlines():
+        number, name = line.split()
+        kind = next(kind for part, kind in WIDGET_CLASSES.items() if part in name)
+        table[int(number)] = CLASS_IDS[kind]
+        overlays += [int(number)] * ("overlay" in name)
+    if overlays:  # the last is the cursor, those before it are tooltips
+        table[max(overlays)] = CLASS_IDS["cursor"]
+    classes = np.where(255 - passed.max(axis=2) >= LEAST_ALPHA, table[widgets], 0)
     meta = {**meta, "recomposed_within": round(float(off), 2)}
     return RawItem(image, world, classes.astype(np.uint8), meta)
 
@@ -234,14 +215,10 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
     map_text = re.sub(r"^tooltip=.*$", "", map_text, flags=re.M)
     if scene.kind in PEACEFUL:
         map_text = re.sub(r"^\[enemy\][^\[]*", "", map_text, flags=re.M)
+    # Some maps save all the same; let the game say something else of it.
+    remark = f'msgid "Game saved."\nmsgstr "{rng.choice(REMARKS)}"\n'
     files = {
-        "settings.txt": "description=scene\ngame=flare-game\nversion=1.14\n"
-        "requires=fantasycore,empyrean_campaign\n",
-        "engine/misc.txt": "APPEND\nfogofwar=0\nsave_fogofwar=false\n"
-        "save_onload=false\n",
-        # Some maps save all the same; let the game say something else of it.
-        "languages/engine.en.po": 'msgid "Game saved."\n'
-        f'msgstr "{rng.choice(REMARKS)}"\n',
+        "languages/engine.en.po": remark,
         "npcs/scene.txt": npc_text(scene, rng),
         "scripts/scene.txt": script,
         f"maps/{scene.map}.txt": map_text,
@@ -254,6 +231,7 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
         files[f"menus/{name}.txt"] = set_values(text, values)
     mod = home / ".local/share/flare/mods/scene"
     shutil.rmtree(mod, ignore_errors=True)
+    shutil.copytree(BASE / "mod", mod)
     for name, text in files.items():
         (mod / name).parent.mkdir(parents=True, exist_ok=True)
         (mod / name).write_text(text)
@@ -338,7 +316,7 @@ class Player:
             game.kill()
             game.wait()
         meta = {"game": "flare", **asdict(scene), "window": f"{width}x{height}"}
-        item = read_frame(self.home / "frame", meta)
+        item = read_frame(f"{self.home}/frame", meta)
         if scene.kind in DIALOGS and not (item.classes == CLASS_IDS["dialog"]).any():
             raise ValueError("the talk was broken off")
         if item.world.mean() < 8:

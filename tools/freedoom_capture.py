@@ -48,9 +48,8 @@ NEAR = 3  # in the depth buffer's units: a wall that fills the view
 # Class ids and frames before both voids, (2, height, width, 3) uint8, each with one
 # layer more than the last.
 Stages = list[tuple[int, np.ndarray]]
-Action = list[int]
-BUTTONS = ("MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT", "ATTACK", "USE", "SPEED")
-IDLE: Action = [0] * len(BUTTONS)
+Action = list[int]  # 1 for what is pressed: forward, left, right, attack, use, speed
+IDLE: Action = [0] * 6
 # The maps of both games.
 MAPS = [f"e{episode}m{level}" for episode in range(1, 5) for level in range(1, 10)]
 MAPS += [f"map{level:02d}" for level in range(1, 33)]
@@ -291,18 +290,14 @@ def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
     import vizdoom as engine  # which only this tool needs
 
     game = engine.DoomGame()
+    game.load_config(str(Path(__file__).with_name("freedoom.cfg")))
     # How the world runs: the same for all replays of a scene.
     file = "freedoom1.wad" if scene.map.startswith("e") else "freedoom2.wad"
     wad = str(Path(engine.__file__).parent / file)
     game.set_doom_game_path(wad)
     game.set_doom_scenario_path(wad)
     game.set_doom_map(scene.map)
-    game.set_doom_skill(4)
     game.set_seed(scene.seed)
-    game.set_episode_timeout(100_000)
-    game.set_mode(engine.Mode.PLAYER)
-    game.set_available_buttons([getattr(engine.Button, name) for name in BUTTONS])
-    game.add_available_game_variable(engine.GameVariable.ANGLE)
     options = "+con_scaletext 1"
     if scene.crosshair:
         options += f" +crosshair {scene.crosshair} +crosshairforce 1"
@@ -311,16 +306,11 @@ def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
     # What is drawn. A full status bar is always there: it takes room from the world's
     # view, which would be another one without it.
     full = scene.bar == "full"
-    game.set_screen_resolution(engine.ScreenResolution.RES_640X480)
-    game.set_screen_format(engine.ScreenFormat.RGB24)
-    game.set_window_visible(False)
-    game.set_console_enabled(False)
     game.set_render_hud(full or "bars" in shot.layers)
     game.set_render_minimal_hud(not full)
     game.set_render_messages("message" in shot.layers)
     game.set_render_crosshair("crosshair" in shot.layers)
     game.set_render_weapon(not shot.void)
-    game.set_render_screen_flashes(False)
     game.set_labels_buffer_enabled(buffers)
     game.set_depth_buffer_enabled(buffers)
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
