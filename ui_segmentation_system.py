@@ -4350,7 +4350,8 @@ def _reading(settings: Settings) -> dict[str, Any]:
 def _examine(folder: str, reading: Mapping[str, Any]) -> tuple[PairReport, bool]:
     """Give the doctor's report, and whether there is something to learn."""
     report = check_pairs(folder, progress=True, **reading)
-    return report, report.ok and report.foreground_share != 1
+    several = "{class}" in str(reading["patterns"])  # together they may cover all
+    return report, report.ok and (several or report.foreground_share != 1)
 
 
 def _train(options: argparse.Namespace) -> int:
