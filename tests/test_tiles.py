@@ -637,10 +637,23 @@ def test_a_unet_leaves_no_seam_at_any_size(fast: bool, overlap: int) -> None:
     np.testing.assert_allclose(tiled, untiled(net, image), rtol=0, atol=1e-5)
 
 
+def test_the_reference_predicts_by_tiles_what_it_predicts_whole() -> None:
+    network = ui.load_system(ui.REFERENCE).network
+    paths = ui.REFERENCE.parents[1] / "test_inputs"
+    pictures = [np.array(ui.load_image(paths / f"10{n}_input.png")) for n in range(6)]
+    image = np.concatenate([np.hstack(pictures[:3]), np.hstack(pictures[3:])])
+    off = predict_tiled(network, image, 256, 64) - untiled(network, image)
+    assert np.abs(off).mean() < 0.02
+
+
+TWICE = nn.InstanceNorm2d(6)
+
+
 @pytest.mark.parametrize(
     "norm",
     [
         nn.GroupNorm(2, 6),
+        nn.Sequential(TWICE, nn.Conv2d(6, 6, 1), nn.ReLU(), TWICE),
         nn.InstanceNorm2d(6, affine=True),
         nn.BatchNorm2d(6, track_running_stats=False),
         nn.InstanceNorm2d(6, track_running_stats=True),
