@@ -3722,31 +3722,24 @@ class Tile(NamedTuple):
 class _Source:
     """An image (H, W, 3), or a mask (H, W), that is read window by window.
 
-    given: anything with `shape` and windows `[y0:y1, x0:x1]`, or a function that opens
-    it. ignore: of a mask, the id of what a masked array hides; None for an image.
+    ignore: of a mask, the id of what a masked array hides; None for an image.
     """
 
     def __init__(self, name: str, given: Any, ignore: int | None = None) -> None:
         self.name, self.given, self.ignore = name, given, ignore
         opens = callable(given) and not hasattr(given, "shape")
-        self.pixels, self.process = given() if opens else given, os.getpid()
+        self.pixels = given() if opens else given
         shape = tuple(getattr(self.pixels, "shape", ()))
         channels = (3,) if ignore is None else ()
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
-            expected = "shape (H, W, 3)" if channels else "shape (H, W)"
-            _refuse(
-                name, arrived, expected, "give an array or a function that opens it"
-            )
+            expected = f"shape (H, W{', 3' if channels else ''})"
+            _refuse(name, arrived, expected, "an array or a function that opens it")
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
     def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
         """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
-        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
-        if os.getpid() != self.process and not in_memory:
-            # Forked processes share an open file, and move each other's place in it.
-            vars(self).update(vars(_Source(*self.__reduce__()[1])))
         window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
         if np.ma.is_masked(window):
             if not is_mask:
@@ -3755,21 +3748,34 @@ class _Source:
         window, shape = np.asarray(window), (y1 - y0, x1 - x0, *self.pixels.shape[2:])
         fits = window.dtype.kind in "bui" if is_mask else window.dtype == np.uint8
         if window.shape != shape or not fits or window.min() < 0 or window.max() > 255:
-            found = f"values {np.unique(window)[:8].tolist()} at {(y0, x0)}"
+            found = f"{window.dtype} {window.shape} at {(y0, x0)}"
+            arrived = f"{found}, values {np.unique(window)[:8].tolist()}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
-            arrived = f"{window.dtype} {window.shape}, {found}"
-            _refuse(
-                self.name, arrived, expected, "scale and round; has the file changed?"
-            )
+            _refuse(self.name, arrived, expected, "scale; has the file changed?")
         return window.astype(np.uint8, copy=False)
+
+
+class _SharedSource(_Source):
+    """A source that each process reads through a file of its own."""
+
+    def __init__(self, *given: Any) -> None:
+        self.process = os.getpid()
+        super().__init__(*given)
+
+    def read(self, *window: int) -> np.ndarray:
+        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
+        if os.getpid() != self.process and not in_memory:
+            # Forked processes share an open file, and move each other's place in it.
+            vars(self).update(vars(_SharedSource(*self.__reduce__()[1])))
+        return super().read(*window)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process; a memory map goes by the name of its file."""
-        given, root = self.given, None
-        base = given if type(given) in (np.ndarray, np.memmap) else None
-        while isinstance(base, np.ndarray):
-            root, base = base if isinstance(base, np.memmap) else root, base.base
-        if root is not None and root.filename is not None and root.mode != "c":
+        given = root = self.given
+        while isinstance(getattr(root, "base", None), np.ndarray):
+            root = root.base
+        is_view = type(given) in (np.ndarray, np.memmap)  # not a masked array
+        if is_view and getattr(root, "filename", None) and root.mode != "c":
             start = root.offset + given.ctypes.data - root.ctypes.data
             view = given.shape, given.dtype, start, given.strides
             given = partial(_map_file, root.filename, *view)
@@ -3777,18 +3783,15 @@ class _Source:
             try:
                 given = partial(pickle.loads, pickle.dumps(given))
             except Exception as error:
-                raise ValueError(
-                    f"{self.name}: a {type(given).__name__} that no other process can "
-                    f"open ({error}); expected an array, a memory map or a function; "
-                    "open it in the worker: give partial(open_tiff, path)"
-                ) from error
-        return _Source, (self.name, given, self.ignore)
+                kind = f"a {type(given).__name__} that only this process can read"
+                expected = f"what can be pickled ({error}), or a function"
+                advice = "open it in the worker: give partial(open_tiff, path)"
+                _refuse(self.name, kind, expected, advice)
+        return _SharedSource, (self.name, given, self.ignore)
 
 
-def _map_file(
-    path: str, shape: Any, dtype: Any, start: int, strides: Any
-) -> np.ndarray:
-    return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), start, strides)
+def _map_file(path: str, shape: Any, kind: Any, start: int, strides: Any) -> np.ndarray:
+    return np.ndarray(shape, kind, np.memmap(path, np.uint8, "r"), start, strides)
 
 
 def _tile_origins(length: int, tile: int, stride: int) -> range:
@@ -3800,19 +3803,17 @@ class TileDataset(Dataset[Sample]):
     """Tiles that cover every pixel of one picture or of several, in reading order.
 
     image: uint8 (H, W, 3) as an array, a memory map, anything else with `shape` and
-    windows `[y0:y1, x0:x1]`, a function that opens one, or a list of these; only
-    windows are ever read. target: masks (H, W) for them, cut by the same window: 0, 1
-    or 255 for foreground, `ignore` where nobody knows; with num_classes, class ids and
-    255. What a masked array hides is ignored; in an image it is refused. None: all is
-    ignored. tile_size, stride (default: tile_size): pixels, or (height, width). edge:
-    the last tile of a row or column is moved inwards ("shift"), or filled with black,
-    ignored ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
+    windows `[y0:y1, x0:x1]`, a function that opens one, or a list of these. target:
+    masks (H, W) for them, cut by the same window: 0 and 1, or 0 and 255, and `ignore`
+    where nobody knows; with num_classes, class ids and 255. Masked pixels are ignored;
+    without a target all are. tile_size, stride (default: tile_size): pixels, or
+    (height, width). edge: the last tile is moved inwards ("shift"), or filled with
+    black, ignored ("pad"). region: (y0, x0, y1, x1) to stay in, for all or a list.
 
     A sample is what `transform(image, target)` makes of pictures, by default tensors as
-    of ImageTargetToTensor. Forked workers share arrays. Otherwise each worker maps the
-    file of a memory map, calls a function again, and gets anything else by pickle; what
-    cannot be pickled (zarr over TIFF, h5py) must come as a function. Raises ValueError
-    for what does not fit together. (notebook 11)
+    of ImageTargetToTensor. Workers share arrays; each maps the file of a memory map,
+    calls a function again, gets anything else by pickle, so that what cannot be pickled
+    (zarr over TIFF, h5py) must come as a function. (notebook 11)
     """
 
     def __init__(
@@ -3847,28 +3848,28 @@ class TileDataset(Dataset[Sample]):
         if not images or not len(images) == len(targets) == len(regions):
             arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
             _refuse("images", arrived, "one or more, as many of each", "give lists")
-        self._sources: list[tuple[_Source, _Source]] = []  # image and target
+        self._sources: list[tuple[_SharedSource, _SharedSource]] = []
         self._grids: list[tuple[range, range]] = []  # rows and columns of tiles
         self.regions: list[Region] = []
         for number, (one, mask) in enumerate(zip(images, targets, strict=True)):
             name = f" {number}" if several else ""
-            picture = _Source(f"image{name}", one)
+            picture = _SharedSource(f"image{name}", one)
             size, its = picture.size, f"{picture.name}, {picture.size} (H, W)"
             if mask is None:  # a mask in which all is ignored, and which holds nothing
                 mask = partial(np.broadcast_to, np.uint8(self.ignore), size)
-            mask = _Source(f"target{name}", mask, self.ignore)
+            mask = _SharedSource(f"target{name}", mask, self.ignore)
             if mask.size != size:
                 _refuse(mask.name, f"{mask.size} (H, W)", f"that of {its}", "crop it")
-            y0, x0, y1, x1 = regions[number] or (0, 0, *size)
-            if not (0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]):
-                expected = "(y0, x0, y1, x1)"
-                _refuse("region", str(regions[number]), expected, f"inside {its}")
-            if edge == "shift" and (y1 - y0 < self.height or x1 - x0 < self.width):
-                expected = f"at most the region {(y1 - y0, x1 - x0)} of {its}"
+            y0, x0, y1, x1 = region = regions[number] or (0, 0, *size)
+            height, width = (self.height, self.width) if edge == "shift" else (1, 1)
+            inside = 0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]
+            if not inside or y1 - y0 < height or x1 - x0 < width:
+                arrived = f"{tile_size} in the region {region} (y0, x0, y1, x1)"
+                expected = f"a region inside {its}, and in it at least one tile"
                 advice = 'cut smaller tiles, or edge="pad" in TileDataset'
-                _refuse("tile_size", str(tile_size), expected, advice)
+                _refuse("tile_size", arrived, expected, advice)
             self._sources.append((picture, mask))
-            self.regions.append((y0, x0, y1, x1))
+            self.regions.append(region)
             rows = _tile_origins(y1 - y0, self.height, self.stride[0])
             columns = _tile_origins(x1 - x0, self.width, self.stride[1])
             self._grids.append((rows, columns))
@@ -3895,13 +3896,11 @@ class TileDataset(Dataset[Sample]):
         name, mask = self._sources[tile.picture][1].name, self._read(tile, is_mask=True)
         ids = torch.from_numpy(mask)
         if binary:
-            counts = np.bincount(mask.ravel(), minlength=256)
-            counts[self.ignore] = 0
-            found = np.flatnonzero(counts).tolist()
-            if not set(found) <= {0, 1, 255} or {1, 255} <= set(found):
+            found = set(np.unique(mask).tolist()) - {self.ignore}
+            if not found <= {0, 1, 255} or {1, 255} <= found:
                 known = f"0 and 1, or 0 and 255, and {self.ignore} for ignored"
                 advice = "name what is ignored, or num_classes for class ids"
-                _refuse(name, f"values {found[:8]}", known, advice)
+                _refuse(name, f"values {sorted(found)[:8]}", known, advice)
             ids = torch.where(ids == self.ignore, IGNORE_INDEX, ids.sign())
         else:
             _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
@@ -3917,12 +3916,12 @@ class TileDataset(Dataset[Sample]):
 
     def _read(self, tile: Tile, is_mask: bool) -> np.ndarray:
         """Read a tile; what of it lies beyond its region is black, or ignored."""
-        _, _, foot, right = self.regions[tile.picture]
-        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
+        _, _, y1, x1 = self.regions[tile.picture]
         source = self._sources[tile.picture][is_mask]
-        window = source.read(tile.y, tile.x, y1, x1)
-        below, beside = tile.height - len(window), tile.width - len(window[0])
-        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
+        foot, right = tile.y + self.height, tile.x + self.width
+        window = source.read(tile.y, tile.x, min(foot, y1), min(right, x1))
+        margins = [(0, max(foot - y1, 0)), (0, max(right - x1, 0)), (0, 0)]
+        margins = margins[: window.ndim]
         return np.pad(window, margins, constant_values=source.ignore or 0)
 
 
@@ -4033,10 +4032,9 @@ def split_regions(
 def receptive_field(network: nn.Module, size: int = 256) -> int:
     """Measure the side of the square, in pixels, that one logit depends on.
 
-    One pixel is set to NaN, which spreads to all that is computed from it; at 32 places
-    in turn, as pooling looks farther from some. Raises ValueError where that reaches
-    the border of a picture of `size`, as it does where a network normalises each image.
-    (notebook 11)
+    One pixel is NaN, which spreads to all that is computed from it; at 32 places in
+    turn, as pooling looks farther from some. Raises ValueError where that reaches the
+    border of a picture of `size`, as where a network normalises. (notebook 11)
     """
     _check_number("size", size, 64)
     reach, image = 0, torch.zeros(1, 3, size, size)
@@ -4048,103 +4046,80 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
             low, high = (int(end) for end in reached.aminmax())
             if low == 0 or high == size - 1:
                 expected = "a network that sees less, such as UNet(normalize=False)"
-                _refuse(
-                    f"size {size}", "all of it is seen", expected, "or a larger size"
-                )
+                advice = "or a larger size"
+                _refuse(f"size {size}", "all of it is seen", expected, advice)
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
 
 
-def _axis_weights(
-    length: int, tile: int, overlap: int, weights: str
-) -> tuple[list[int], torch.Tensor]:
+def _axis_weights(length: int, side: int, overlap: int, cell: int) -> tuple[list, dict]:
     """Give where windows begin along an axis, and their weights, float32 (n, tile).
 
-    At every pixel the weights sum to 1. As windows form a grid, so do the products of
-    two axes, and nothing need be divided afterwards.
+    At every pixel the weights sum to 1, and so do the products of those of two axes.
     """
-    origins = _tile_origins(length, tile, max(tile - overlap, 1))
-    starts = np.minimum(origins, length - tile)[:, None]
-    inside = np.arange(tile)
+    # The picture is padded as UNet pads it whole, and to the size of a tile.
+    length = -(-length // cell) * cell if 0 < cell <= side else max(length, side)
+    origins, tile = _tile_origins(length, side, side - overlap), min(side, length)
+    starts, inside = np.minimum(origins, length - tile)[:, None], np.arange(tile)
     # Pixels to the nearest end of the window that is not an end of the picture.
     before = np.where(starts == 0, tile, inside + 1)
     after = np.where(starts + tile == length, tile, tile - inside)
-    depth = np.minimum(before, after)
-    deepest, total = np.zeros((2, length), np.int64)
-    np.maximum.at(deepest, starts + inside, depth)
-    shares = {
+    depth, places = np.minimum(before, after), starts + inside
+    deepest = np.zeros(length, np.int64)
+    np.maximum.at(deepest, places, depth)
+    weights = {
         "smooth": np.minimum(depth, overlap + 1),
         "constant": np.ones_like(depth),
-        "centre": (depth == deepest[starts + inside]).astype(int),
-    }[weights]
-    np.add.at(total, starts + inside, shares)
-    shares = torch.from_numpy(shares / total[starts + inside])
-    return starts[:, 0].tolist(), shares.float()
-
-
-def _read_windows(
-    source: _Source, axes: Sequence[tuple[list[int], torch.Tensor]], batch_size: int
-) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
-    """Read windows in batches of one row: y, each x, uint8 (B, h, w, 3), weights."""
-    (ys, down), (xs, across) = axes
-    (height, width), tile = source.size, (down.shape[1], across.shape[1])
-    for y, weights in zip(ys, down, strict=True):
-        strip = source.read(y, 0, min(y + tile[0], height), width)
-        margins = (0, tile[0] - len(strip)), (0, xs[-1] + tile[1] - width), (0, 0)
-        strip = np.pad(strip, margins, "edge")
-        for first in range(0, len(xs), batch_size):
-            some = slice(first, first + batch_size)
-            pixels = np.stack([strip[:, x : x + tile[1]] for x in xs[some]])
-            yield y, xs[some], pixels, weights[:, None] * across[some, None]
+        "centre": depth == deepest[places],
+    }
+    for kind, shares in weights.items():
+        total = np.bincount(places.ravel(), shares.ravel())
+        weights[kind] = torch.from_numpy(shares / total[places]).float()
+    return starts[:, 0].tolist(), weights
 
 
 @contextlib.contextmanager
-def _normalizing_over(
-    windows: Callable[[], Iterable[tuple[int, list[int], np.ndarray, torch.Tensor]]],
-    predict: Callable[[np.ndarray], torch.Tensor],
-    layers: Sequence[nn.Module],
-) -> Iterator[None]:
+def _picture_norms(read: Callable, predict: Callable, layers: list) -> Iterator[None]:
     """Let layers that normalise each image use mean and variance over all windows.
 
-    These depend on the layers before, so one layer after the other is measured, each by
-    a pass that ends at the layer. Every pixel of the picture counts once.
+    These depend on the layers before, so one is measured after the other, each by a
+    pass that ends there. Every pixel of the picture counts once.
     """
-    known: dict[nn.Module, torch.Tensor] = {}
+    known: list[torch.Tensor] = []  # mean and variance, in the order of use
+    upcoming: Iterator[torch.Tensor] = iter(known)
 
     class Reached(Exception):
-        """Ends a forward pass at the first layer that is not known yet."""
+        """Ends a pass where mean and variance are not known yet."""
 
-    def normalize(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if layer not in known:
-            raise Reached(layer, x.cpu().double())
-        scale = {"weight": layer.weight, "bias": layer.bias, "eps": layer.eps}
-        return F.batch_norm(x, *known[layer].to(x), **scale)
+    def normalize(layer: Any, x: torch.Tensor) -> torch.Tensor:
+        moments = next(upcoming, None)
+        if moments is None:
+            raise Reached(getattr(layer, "num_groups", x.shape[1]), x.cpu().double())
+        return F.batch_norm(x, *moments.to(x), layer.weight, layer.bias, eps=layer.eps)
 
-    try:
+    with contextlib.ExitStack() as stack:
         for layer in layers:
             layer.forward = partial(normalize, layer)
-        for _ in layers:
-            sums, measured = torch.zeros(3, 1), None
-            for *_, pixels, weights in windows():
+            stack.callback(delattr, layer, "forward")
+        while layers:
+            sums = torch.zeros(3, 1)
+            for *_, pixels, weights in read():
+                upcoming = iter(known)
                 try:
                     predict(pixels)
+                    break
                 except Reached as reached:
-                    measured, x = reached.args
-                    share = F.adaptive_avg_pool2d(weights, x.shape[2:]).double()
-                    powers = [
-                        torch.einsum("bhw,bchw->c", share, x**p) for p in range(3)
-                    ]
-                    sums = sums + torch.stack(powers)
-            if measured is None:
+                    groups, x = reached.args
+                share = F.adaptive_avg_pool2d(weights, x.shape[2:]).double()
+                powers = [torch.einsum("bhw,bchw->c", share, x**p) for p in range(3)]
+                sums = sums + torch.stack(powers)
+            if not sums.any():  # the first batch went through
                 break
-            groups = getattr(measured, "num_groups", sums.shape[1])
             mean, square = (sums[1:] / sums[0]).view(2, groups, -1).mean(dim=2)
             moments = torch.stack([mean, square - mean**2]).float()
-            known[measured] = moments.repeat_interleave(sums.shape[1] // groups, dim=1)
+            known.append(moments.repeat_interleave(sums.shape[1] // groups, dim=1))
+        upcoming = itertools.cycle(known)
         yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 @torch.inference_mode()
@@ -4160,98 +4135,81 @@ def predict_tiled(
     activation: str = "auto",
     normalize_over: str = "picture",
     progress: bool = False,
-    device: torch.device | str | None = None,
 ) -> np.ndarray:
     """Predict a picture of any size by overlapping windows: probabilities (K, H, W).
 
-    image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time, the
-    last moved inwards; a picture smaller than a tile is padded with its edge. out:
-    float32 (K, H, W), an array or a memory map, to write into. device: where to compute
-    (default: where the model is). activation: "sigmoid", "softmax" or "none"; "auto" is
-    what the model's task says, or sigmoid for one class and softmax for more.
+    image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time. out:
+    float32 (K, H, W), an array or a memory map, to write into. activation: "sigmoid",
+    "softmax" or "none"; "auto" is the task's, or sigmoid for one class, else softmax.
 
-    weights: how windows share the pixels where they overlap. "smooth": less towards
-    their borders; "constant": equally; "centre": each pixel from the window that it is
-    deepest in, which is what the whole picture would give if half the overlap covers
-    the `receptive_field`'s reach and windows begin where pooling does. normalize_over:
-    layers that normalise each image (UNet's, GroupNorm, InstanceNorm2d) do it over the
-    "picture", as if that were predicted whole: mean and variance are measured first, in
-    more than twice the time of the rest. Or over each "tile", as training on tiles did.
-    Warns of layers that pool or attend over a whole tile. Raises ValueError. (notebook
-    11)
+    weights: how windows share pixels. "smooth": less towards their borders; "constant":
+    equally; "centre": each pixel from the window that it is deepest in. That gives what
+    the whole picture gives, if half the overlap covers the `receptive_field`'s reach
+    and windows begin where pooling does. normalize_over: layers that normalise each
+    image do so over the "picture", measured first in twice the time of the rest, or
+    over each "tile". Warns of layers that pool or attend over a whole tile.
     """
     source, sides = _Source("image", image), _check_size("tile_size", tile_size)
     _check_number("overlap", overlap, 0, min(sides) - 1)
     _check_number("batch_size", batch_size, 1)
     _check_choice("weights", weights, WEIGHTS)
     _check_choice("normalize_over", normalize_over, ("picture", "tile"))
-    activations = {
-        "auto": getattr(model, "probabilities", None),
-        "sigmoid": torch.sigmoid,
-        "softmax": partial(torch.softmax, dim=1),
-        "none": torch.Tensor.float,
-    }
-    _check_choice("activation", activation, activations)
-    fits = isinstance(out, np.ndarray) and out.flags.writeable
-    if out is not None and not (
-        fits and (out.dtype, out.shape[1:]) == (np.float32, source.size)
-    ):
-        arrived = f"a {type(out).__name__} {getattr(out, 'dtype', '')} {np.shape(out)}"
-        expected = "an array float32 (K, {}, {})".format(*source.size)
-        _refuse("out", arrived, expected, "that can be written into")
+    activations = {"sigmoid": torch.sigmoid, "softmax": partial(torch.softmax, dim=1)}
+    activations["none"] = torch.Tensor.float
+    _check_choice("activation", activation, ("auto", *activations))
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     if any(isinstance(p, nn.AdaptiveAvgPool2d | nn.MultiheadAttention) for p in parts):
         text = "the model pools or attends over a whole tile, not over the picture"
         warnings.warn(text, stacklevel=3)
-    # The picture is padded as UNet pads it whole, and to the size of a tile.
     cell = next((part.multiple for part in parts if hasattr(part, "multiple")), 0)
-    padded = [
-        -(-length // cell) * cell if 0 < cell <= side else max(length, side)
-        for length, side in zip(source.size, sides, strict=True)
-    ]
-    axes, centre = (
-        [
-            _axis_weights(length, min(side, length), overlap, kind)
-            for length, side in zip(padded, sides, strict=True)
-        ]
-        for kind in (weights, "centre")
-    )
-    tiles = len(axes[0][0]) * len(axes[1][0])
-    norms = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d
-    layers = [part for part in parts if isinstance(part, norms)]
-    layers = [part for part in layers if getattr(part, "running_mean", None) is None]
-    if normalize_over == "tile" or tiles == 1:
-        layers = []
-    like = next(model.parameters(), torch.empty(0)) if parts else torch.empty(0)
-    total = tiles * (1 + len(layers))
-    bar = tqdm(total=total, unit="tile", disable=not progress)
+    axis_weights = partial(_axis_weights, overlap=overlap, cell=cell)
+    (rows, down), (columns, across) = map(axis_weights, source.size, sides)
+    tiles, layers = len(rows) * len(columns), []
+    if normalize_over == "picture" and tiles > 1:
+        norms = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d
+        layers = [part for part in parts if isinstance(part, norms)]
+        layers = [one for one in layers if getattr(one, "running_mean", None) is None]
+    bar = tqdm(total=tiles * (1 + len(layers)), unit="tile", disable=not progress)
+    like = next(model.parameters() if parts else iter(()), torch.empty(0))
+
+    def read(kind: str) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
+        """Read a row's windows in batches: y, each x, uint8 (B, h, w, 3), weights."""
+        beside, (end, right) = across[kind], source.size
+        height, width = down[kind].shape[1], beside.shape[1]
+        margin = 0, columns[-1] + width - right
+        for y, shares in zip(rows, down[kind], strict=True):
+            strip = source.read(y, 0, min(y + height, end), right)
+            strip = np.pad(strip, ((0, height - len(strip)), margin, (0, 0)), "edge")
+            for first in range(0, len(columns), batch_size):
+                some = slice(first, first + batch_size)
+                pixels = np.stack([strip[:, x : x + width] for x in columns[some]])
+                yield y, columns[some], pixels, shares[:, None] * beside[some, None]
+                bar.update(len(pixels))
 
     def predict(pixels: np.ndarray) -> torch.Tensor:
         """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
-        bar.update(len(pixels))
-        batch = torch.from_numpy(pixels).to(device or like.device).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(pixels).to(like.device).permute(0, 3, 1, 2)
         logits = model(batch.float().div_(255).to(like.dtype))  # channels last
         shape = tuple(getattr(logits, "shape", ()))
         if len(shape) != 4 or (shape[0], *shape[2:]) != pixels.shape[:3]:
             arrived = f"gave a {type(logits).__name__} {shape} for {tuple(batch.shape)}"
             _refuse("the model", arrived, "logits (B, K, H, W)", "of its B, H and W")
-        default = "softmax" if shape[1] > 1 else "sigmoid"
-        return (activations[activation] or activations[default])(logits.float()).cpu()
+        usual = activations["softmax" if shape[1] > 1 else "sigmoid"]
+        auto = getattr(model, "probabilities", usual)
+        return activations.get(activation, auto)(logits.float()).cpu()
 
-    read = partial(_read_windows, source, batch_size=batch_size)
-    with (
-        bar,
-        _evaluating(model),
-        _normalizing_over(partial(read, axes=centre), predict, layers),
-    ):
-        for y, xs, pixels, shares in read(axes=axes):
+    norms_set = _picture_norms(partial(read, "centre"), predict, layers)
+    with bar, _evaluating(model), norms_set:
+        for y, xs, pixels, shares in read(weights):
             windows = predict(pixels)
-            if out is None:
-                out = np.empty((windows.shape[1], *source.size), np.float32)
-            if len(out) != windows.shape[1]:
-                expected = f"{windows.shape[1]}, the classes of the model"
-                _refuse("out", f"K of {len(out)}", expected, "make it anew")
-            if y == xs[0] == 0:
+            if y == xs[0] == 0:  # the first batch, which tells K
+                shape = windows.shape[1], *source.size
+                out = np.empty(shape, np.float32) if out is None else out
+                fits = isinstance(out, np.ndarray) and out.flags.writeable
+                if not fits or (out.dtype, out.shape) != (np.float32, shape):
+                    kind = f"a {type(out).__name__} {getattr(out, 'dtype', '')}"
+                    expected = f"an array float32 {shape}, to write into"
+                    _refuse("out", f"{kind} {np.shape(out)}", expected, "or None")
                 out[:] = 0
             for x, window, share in zip(xs, windows, shares, strict=True):
                 part = out[:, y : y + len(share), x : x + len(share[0])]

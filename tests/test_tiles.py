@@ -637,10 +637,23 @@ def test_a_unet_leaves_no_seam_at_any_size(fast: bool, overlap: int) -> None:
     np.testing.assert_allclose(tiled, untiled(net, image), rtol=0, atol=1e-5)
 
 
+def test_the_reference_predicts_by_tiles_what_it_predicts_whole() -> None:
+    network = ui.load_system(ui.REFERENCE).network
+    paths = ui.REFERENCE.parents[1] / "test_inputs"
+    pictures = [np.array(ui.load_image(paths / f"10{n}_input.png")) for n in range(6)]
+    image = np.concatenate([np.hstack(pictures[:3]), np.hstack(pictures[3:])])
+    off = predict_tiled(network, image, 256, 64) - untiled(network, image)
+    assert np.abs(off).mean() < 0.02
+
+
+TWICE = nn.InstanceNorm2d(6)
+
+
 @pytest.mark.parametrize(
     "norm",
     [
         nn.GroupNorm(2, 6),
+        nn.Sequential(TWICE, nn.Conv2d(6, 6, 1), nn.ReLU(), TWICE),
         nn.InstanceNorm2d(6, affine=True),
         nn.BatchNorm2d(6, track_running_stats=False),
         nn.InstanceNorm2d(6, track_running_stats=True),
@@ -684,9 +697,9 @@ def out_of(*shape: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
 
 # Bad arguments, and words of the message: what is wrong, what arrived, what is right.
 BAD_TILES = [
-    ({"tile_size": 41}, r"tile_size: 41; expected .*\(40, 50\) .*image, "),
-    ({"tile_size": (9, 51)}, r'tile_size: \(9, 51\); expected .*edge="pad"'),
-    ({"image": [IMAGE, IMAGE[:7]], "target": None}, "tile_size: 8; .*image 1, "),
+    ({"tile_size": 41}, r"tile_size: 41 in .*inside image, \(40, 50\) .*one tile"),
+    ({"tile_size": (9, 51)}, r'tile_size: \(9, 51\) in .*expected .*edge="pad"'),
+    ({"image": [IMAGE, IMAGE[:7]], "target": None}, "tile_size: 8 in .*image 1, "),
     ({"tile_size": 8.5}, "tile_size 8.5: expected"),
     ({"stride": (4, 0)}, r"stride \(4, 0\): expected .*pixels"),
     ({"stride": 9}, "stride: 9; expected at most the tile_size 8"),
@@ -695,13 +708,15 @@ BAD_TILES = [
     (TWO | {"target": [MASK]}, "images: 2, 1 targets.*expected"),
     ({"image": [], "target": []}, "images: 0, .*expected one or more"),
     (TWO | {"region": [(0, 0, 9, 9)]}, "images: 2, 2 targets, 1 regions"),
-    ({"region": (0, 0, 41, 9)}, r"region: \(0, 0, 41, 9\); expected .*inside image"),
-    ({"region": (0, 0, 7, 50)}, r"tile_size: 8; expected .*\(7, 50\)"),
+    ({"region": (0, 0, 41, 9)}, r"region \(0, 0, 41, 9\) .*; expected .*inside image"),
+    ({"region": (-1, 0, 9, 9), "edge": "pad"}, r"region \(-1, 0, 9, 9\)"),
+    ({"region": (0, 9, 9, 9), "edge": "pad"}, r"region \(0, 9, 9, 9\)"),
+    ({"region": (0, 0, 7, 50)}, r"tile_size: 8 in the region \(0, 0, 7, 50\)"),
     ({"image": IMAGE.astype(int)}, "image: int64 .*expected uint8"),
     ({"image": Windows(IMAGE, lambda part: part / 255)}, "image: float64 .*uint8"),
     (
         {"image": Windows(IMAGE, lambda part: part[1:])},
-        r"image: .*\(0, 1, 3\), .*1, 3\)",
+        r"image: .*\(0, 1, 3\) .*1, 3\)",
     ),
     ({"image": IMAGE[..., 0]}, r"image: .*\(40, 50\); expected shape \(H, W, 3\)"),
     ({"image": "slide.tif"}, "image: a str .*expected .*function that opens"),
@@ -720,7 +735,7 @@ BAD_SAMPLES = [
     (holding(3) | {"num_classes": 3}, "target.* class id.* 3.*expected 0 to 2"),
 ]
 BAD_RANDOM = [
-    ({"tile_size": 41}, "tile_size: 41; expected"),
+    ({"tile_size": 41}, "tile_size: 41 in .*expected"),
     ({"num_samples": 0}, "num_samples 0: expected"),
     ({"seed": -1}, "seed -1: expected"),
     ({"tries": 2.5}, "tries 2.5: expected a whole number"),
@@ -736,11 +751,11 @@ BAD_PREDICTIONS = [
     ({"activation": "relu"}, "activation 'relu': expected one of .*auto"),
     ({"normalize_over": "batch"}, "normalize_over 'batch': expected one of .*tile"),
     ({"image": HIDDEN}, "image: masked pixels"),
-    (out_of(1, 40, 51), r"out: .*51\); expected .*float32 \(K, 40, 50\)"),
-    (out_of(2, 40, 50), "out: K of 2; expected 1"),
+    (out_of(1, 40, 51), r"out: .*51\); expected .*float32 \(1, 40, 50\)"),
+    (out_of(2, 40, 50), r"out: .*\(2, 40, 50\); expected .*\(1, 40, 50\)"),
     (out_of(1, 40, 50, dtype=float), "out: a ndarray float64 .*expected .*float32"),
     ({"out": torch.zeros(1, 40, 50)}, "out: a Tensor .*expected an array"),
-    ({"out": np.broadcast_to(np.float32(0), (1, 40, 50))}, "out: .*written into"),
+    ({"out": np.broadcast_to(np.float32(0), (1, 40, 50))}, "out: .*to write into"),
     ({"model": lambda batch: batch[..., 1:]}, "the model: gave .*expected logits"),
     ({"model": lambda batch: batch[0, 0]}, "the model: gave .*expected logits"),
     ({"model": lambda batch: {"out": batch}}, "the model: gave a dict"),
