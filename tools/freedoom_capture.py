@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.command import run
+from tools.command import check_range, run
 from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 MENU = CLASS_IDS["menu_text"]
@@ -404,8 +404,8 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
 
     The engine is a process of its own: where it crashes, only its item is lost.
     """
-    if min(count, walks) < 1:
-        raise ValueError(f"--count {count}, --walks {walks}: expected 1 or more")
+    check_range("count", count, 1)
+    check_range("walks", walks, 1)
     try:
         import vizdoom
     except ImportError:
