@@ -8,6 +8,7 @@ preloaded `flare_shim.c` take one frame apart. See tools/README.md for what to i
 """
 
 import argparse
+import itertools
 import os
 import random
 import re
@@ -98,9 +99,8 @@ class Scene:
 def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
     """Deal kinds and maps out in turn, the maps in an order of the seed's choice."""
     maps = random.Random(seed).sample(list(maps), len(maps))
-    return [
-        Scene(n, seed, KINDS[n % len(KINDS)], maps[n % len(maps)]) for n in range(count)
-    ]
+    kinds, maps = itertools.cycle(KINDS), itertools.cycle(maps)
+    return [Scene(n, seed, next(kinds), next(maps)) for n in range(count)]
 
 
 def read_frame(prefix: str, meta: dict[str, object]) -> RawItem:
@@ -138,17 +138,15 @@ def set_values(text: str, values: dict[str, object]) -> str:
 def quiet_spots(map_name: str) -> list[tuple[int, int]]:
     """List places to stand on a map: event areas well inside, else its entrance."""
     text = (CAMPAIGN / f"maps/{map_name}.txt").read_text()
-    width, height = (
-        int(re.search(rf"^{key}=(\d+)", text, re.M)[1]) for key in ("width", "height")
-    )
-    area = r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)"
-    areas = [map(int, numbers) for numbers in re.findall(area, text, re.M)]
+
+    def numbers(pattern: str) -> list[list[int]]:
+        return [list(map(int, found)) for found in re.findall(pattern, text, re.M)]
+
+    ((width, height),) = numbers(r"^width=(\d+)\nheight=(\d+)")
+    areas = numbers(r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)")
     centres = [(x + w // 2, y + h // 2) for x, y, w, h in areas]
-    inside = [
-        (x, y) for x, y in centres if 10 < x < width - 10 and 10 < y < height - 10
-    ]
-    entrance = re.search(r"^hero_pos=(\d+),(\d+)", text, re.M)
-    return inside or [(int(entrance[1]), int(entrance[2]))]
+    inside = [p for p in centres if 10 < p[0] < width - 10 and 10 < p[1] < height - 10]
+    return inside or [tuple(numbers(r"^hero_pos=(\d+),(\d+)")[0])]
 
 
 def shuffled_layout(rng: random.Random) -> dict[str, dict[str, object]]:
@@ -278,13 +276,9 @@ class Player:
 
     def __init__(self, home: Path, display: str, shim: Path) -> None:
         self.home, self.shim, self.trigger = home, shim, home / "trigger"
-        self.env = {
-            **os.environ,
-            "HOME": str(home),
-            "DISPLAY": display,
-            "SDL_AUDIODRIVER": "dummy",
-            "FLARE_SHIM_TRIGGER": str(self.trigger),
-        }
+        self.env = {**os.environ, "HOME": str(home), "DISPLAY": display}
+        self.env |= {"SDL_AUDIODRIVER": "dummy"}
+        self.env |= {"FLARE_SHIM_TRIGGER": str(self.trigger)}
 
     def capture(self, scene: Scene) -> RawItem:
         """Play one scene and take it apart; raises ValueError when that fails."""
@@ -374,9 +368,8 @@ def need_tools() -> None:
     missing = [name for name in NEEDED if not shutil.which(name)]
     missing += [str(path) for path in (GAME, CAMPAIGN) if not path.exists()]
     if missing:
-        raise FileNotFoundError(
-            f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}"
-        )
+        install = f"on Debian: apt-get install {PACKAGES}"
+        raise FileNotFoundError(f"missing: {', '.join(missing)}; {install}")
 
 
 def capture_all(

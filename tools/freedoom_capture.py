@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.command import run
+from tools.command import check_range, run
 from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 MENU = CLASS_IDS["menu_text"]
@@ -45,9 +45,6 @@ FULL_BRIGHT, FULL_DEPTH, FULL_OBJECTS, FULL_COLOURS = 80.0, 40.0, 5, 250
 LARGE_OBJECT = 600  # pixels
 NEAR = 3  # in the depth buffer's units: a wall that fills the view
 
-# Class ids and frames before both voids, (2, height, width, 3) uint8, each with one
-# layer more than the last.
-Stages = list[tuple[int, np.ndarray]]
 Action = list[int]  # 1 for what is pressed: forward, left, right, attack, use, speed
 IDLE: Action = [0] * 6
 # The maps of both games.
@@ -192,52 +189,31 @@ def plan_walk(seed: int, laps: int) -> list[Action]:
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Mark the pixels that differ before either void.
+    """Mark the pixels that differ before either void: (height, width) bool.
 
-    Both: (2, height, width, 3) uint8. Returns (height, width) bool.
+    Both: frames before the black and the white void, (2, height, width, 3) uint8.
     """
     return (before != after).any(axis=(0, 3))
 
 
-def empty_voids(shape: tuple[int, ...]) -> np.ndarray:
-    """Make the black and the white void with nothing drawn: (2, *shape) uint8."""
-    return np.stack([np.full(shape, grey, np.uint8) for _, _, grey in VOIDS.values()])
-
-
-def covered(frames: np.ndarray) -> np.ndarray:
-    """Mark the pixels that hide a void, wholly or in part: (height, width) bool."""
-    return changed(empty_voids(frames.shape[1:]), frames)
-
-
-def class_ids(stages: Stages, menu: np.ndarray | None) -> np.ndarray:
+def find_classes(
+    image: np.ndarray, layers: Sequence[tuple[int, np.ndarray, np.ndarray]]
+) -> np.ndarray:
     """Give each pixel the class of the last layer that changed it; 0: not UI.
 
-    Returns (height, width) uint8.
+    image: undimmed. layers: class ids, and frames before and after. Returns (height,
+    width) uint8. Raises ValueError where the image does not show the opaque pixels of
+    its layers, those that look the same before both voids.
     """
-    shape = (menu if menu is not None else stages[0][1]).shape[1:]
-    before, ids = empty_voids(shape), np.zeros(shape[:2], np.uint8)
-    for class_id, after in stages:
-        ids[changed(before, after)] = class_id
-        before = after
-    if menu is not None:
-        ids[covered(menu)] = MENU
+    ids, wrong = np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], bool)
+    for class_id, before, after in layers:
+        where = changed(before, after)
+        ids[where] = class_id
+        opaque = (after[0] == after[1]).all(axis=-1)
+        wrong[where] = (opaque & (image != after[0]).any(axis=-1))[where]
+    if wrong.any():
+        raise ValueError(f"layers not in the image on {np.count_nonzero(wrong)} pixels")
     return ids
-
-
-def check_layers(image: np.ndarray, stages: Stages, menu: np.ndarray | None) -> None:
-    """Raise ValueError where the undimmed image does not show its own layers.
-
-    It must show their opaque pixels, those which look the same before both voids.
-    """
-    on_top = np.zeros(image.shape[:2], bool)
-    for frames in (menu, stages[-1][1] if stages else None):
-        if frames is not None:
-            where = covered(frames) & ~on_top
-            opaque = (frames[0] == frames[1]).all(axis=-1) & where
-            wrong = np.count_nonzero((image != frames[0]).any(axis=-1) & opaque)
-            if wrong:
-                raise ValueError(f"layers not in the image on {wrong} pixels")
-            on_top |= where
 
 
 def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
@@ -251,11 +227,11 @@ def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> Non
         )
 
 
-def dimming_error(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> int:
-    """Say how far the dimming is from a plain table of colours, in grey levels.
+def check_dimming(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
+    """Raise ValueError where the dimming is no plain table of colours.
 
     The game dims colour by colour, so outside the mask all pixels of one world colour
-    must have become one image colour; returns the widest spread found.
+    must have become one image colour.
     """
     outside = mask == 0
     codes = world[outside].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
@@ -263,7 +239,8 @@ def dimming_error(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> int
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     seen = image[outside][order].astype(np.int16)
     spread = np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts)
-    return int(spread.max(initial=0))
+    if spread.any():
+        raise ValueError(f"dimming differs by {spread.max()} grey levels")
 
 
 def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
@@ -394,38 +371,32 @@ def make_item(scene: Scene, route: Route) -> RawItem:
     def take(shots: Sequence[Shot]) -> np.ndarray:
         return np.stack([replay(scene, route, shot) for shot in shots])
 
-    menu, drawn = None, ()
-    stages: Stages = []
-    if scene.menu:  # alone, with all behind it dimmed to black and to white
-        colours = [colour for _, colour, _ in VOIDS.values()]
-        menu = take([Shot(scene.layers, "", 1.0, colour) for colour in colours])
+    empty = np.stack([np.full_like(image, grey) for _, _, grey in VOIDS.values()])
+    frames, names, layers = empty, (), []
     for name in filter(HUD_LAYERS.get, scene.layers):
-        drawn = (*drawn, name)
-        stages.append((HUD_LAYERS[name], take([Shot(drawn, void) for void in VOIDS])))
-    classes = class_ids(stages, menu)
+        names, before = (*names, name), frames
+        frames = take([Shot(names, void) for void in VOIDS])
+        layers.append((HUD_LAYERS[name], before, frames))
+    if scene.menu:  # alone, with all behind it dimmed to black and to white
+        shots = [Shot(scene.layers, "", 1.0, colour) for _, colour, _ in VOIDS.values()]
+        layers.append((MENU, empty, take(shots)))
+    classes = find_classes(image, layers)
     share = float(np.mean(classes > 0))
     if not MIN_SHARE <= share <= MAX_SHARE:
-        raise ValueError(
-            f"UI share {share:.3f}; expected between {MIN_SHARE} and {MAX_SHARE}"
-        )
-    check_layers(image, stages, menu)
+        expected = f"expected between {MIN_SHARE} and {MAX_SHARE}"
+        raise ValueError(f"UI share {share:.3f}; {expected}")
     world = replay(scene, route, Shot(()))
     check_aligned(image, world, classes)
     if scene.dim:  # the image once more with the game's own dimming behind the menu
-        image = replay(
-            scene, route, Shot(scene.layers, "", scene.dim, scene.dim_colour)
-        )
-        spread = dimming_error(image, world, classes)
-        if spread:
-            raise ValueError(f"dimming differs by {spread} grey levels; expected none")
+        shot = Shot(scene.layers, "", scene.dim, scene.dim_colour)
+        image = replay(scene, route, shot)
+        check_dimming(image, world, classes)
     if scene.bar == "full":  # the game draws no world where the status bar stands
-        world = np.where(covered(stages[0][1])[..., None], 0, world).astype(np.uint8)
+        world[changed(*layers[0][1:])] = 0
     steps = route.laps * (RUN_STEPS + STOP_STEPS)
     facts = {"walk_seed": route.seed, "tics": steps * STEP_TICS + SETTLE_TICS + 1}
-    facts |= {"ui_fraction": round(share, 4)}
-    return RawItem(
-        image, world, classes, {"game": "freedoom", **asdict(scene), **facts}
-    )
+    meta = {"game": "freedoom", **asdict(scene), **facts}
+    return RawItem(image, world, classes, meta | {"ui_fraction": round(share, 4)})
 
 
 def capture(out: Path, count: int, seed: int, walks: int) -> int:
@@ -433,8 +404,8 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
 
     The engine is a process of its own: where it crashes, only its item is lost.
     """
-    if min(count, walks) < 1:
-        raise ValueError(f"--count {count}, --walks {walks}: expected 1 or more")
+    check_range("count", count, 1)
+    check_range("walks", walks, 1)
     try:
         import vizdoom
     except ImportError:
@@ -452,10 +423,8 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.freedoom_capture",
-        description="Capture Freedoom frames with exact interface masks.",
-    )
+    doc = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="freedoom_capture", description=doc)
     add = parser.add_argument
     add("out", type=Path, help="folder for the items")
     add("--count", type=int, default=80, help="number of items (80)")

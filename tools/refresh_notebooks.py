@@ -161,15 +161,6 @@ def check_outputs(cell: NotebookNode, place: str) -> None:
             raise ValueError(f"{place} shows {leak!r}, of this machine only")
 
 
-def to_bytes(notebook: NotebookNode, name: str) -> bytes:
-    """Write a notebook to the bytes of its file; raise ValueError if too many."""
-    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
-    if len(data) > LARGEST_FILE:
-        size, most = (round(number / 1000) for number in (len(data), LARGEST_FILE))
-        raise ValueError(f"{name}: {size} KB, expected {most}; show fewer figures")
-    return data
-
-
 def refresh(path: Path) -> str:
     """Run a notebook in a fresh kernel, in its folder, and store it with its outputs.
 
@@ -192,7 +183,10 @@ def refresh(path: Path) -> str:
             run_cell(client, number, place)
             check_outputs(cell, place)
     normalise(notebook)
-    data = to_bytes(notebook, path.name)
+    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
+    if len(data) > LARGEST_FILE:
+        size, most = (round(number / 1000) for number in (len(data), LARGEST_FILE))
+        raise ValueError(f"{path.name}: {size} KB, expected {most}; show fewer figures")
     if path.read_bytes() != before:
         raise ValueError(f"{path.name}: edited while it ran and left so; refresh again")
     part = path.with_name(f".{path.name}.part")
@@ -220,12 +214,6 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
     return chosen
 
 
-def refresh_all(folder: Path, names: Sequence[str]) -> None:
-    """Refresh the notebooks of these names, one after the other."""
-    for path in find_notebooks(folder, names):
-        print(refresh(path))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="refresh_notebooks", description=__doc__)
@@ -233,6 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
     add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")
+
+    def refresh_all(folder: Path, names: Sequence[str]) -> None:
+        for path in find_notebooks(folder, names):
+            print(refresh(path))
+
     return run(parser, refresh_all, argv)
 
 

@@ -25,14 +25,13 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from tools.command import new_folder, run
+from tools.command import check_range, new_folder, run
 from tools.drawing import layered_noise, value_noise
 
 LANES = {"um": 2, "umm": 4, "uu": 2}
 FRAMES_PER_DRIVE = 4
 # About a third of the drives have something that the target leaves out.
 LEFT_OUT = ("", "far", "", "", "mouth", "", "mouth", "")
-SMALLEST = 32
 OVERSAMPLING = 3
 # Steps too small to see, which make the files smaller by a third.
 COLOUR_STEP = 4
@@ -210,10 +209,9 @@ def make_view(seed: int, category: str, frame: int, size: tuple[int, int]) -> Vi
     """Look at one frame of width and height; raises ValueError if it cannot be."""
     if category not in LANES:
         raise ValueError(f"category {category!r}: expected one of {', '.join(LANES)}")
-    if seed < 0 or frame < 0:
-        raise ValueError(f"seed {seed}, frame {frame}: expected 0 or more")
-    if min(size) < SMALLEST:
-        raise ValueError(f"size {size}: expected {SMALLEST} pixels or more each way")
+    check_range("seed", seed, 0)
+    check_range("frame", frame, 0)
+    check_range("smaller side", min(size), 32)
     drive = Drive(seed, category, frame // FRAMES_PER_DRIVE)
     return View(drive, drive.step * (frame % FRAMES_PER_DRIVE), *size)
 
@@ -430,8 +428,7 @@ def calibration(view: View) -> str:
 
 def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> None:
     """Write scenes of all categories in turn into a new folder, whole or not at all."""
-    if count < 1:
-        raise ValueError(f"--count {count}: expected 1 or more")
+    check_range("count", count, 1)
     drives = ["category,number,drive"]
     with new_folder(out) as part:
         for folder in ("image_2", "gt_image_2", "calib"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.command import new_folder, run
+from tools.command import check_range, new_folder, run
 from tools.drawing import layered_noise, place_hash, value_noise
 
 SIZE = 23_000  # default height and width, pixels
@@ -155,8 +155,8 @@ class Slide(_Source):
     """
 
     def __init__(self, height: int = SIZE, width: int = SIZE, seed: int = 1) -> None:
-        if height < 1 or width < 1:
-            raise ValueError(f"slide of {height} x {width} pixels: expected 1 or more")
+        check_range("height", height, 1)
+        check_range("width", width, 1)
         super().__init__(draw_image, (height, width, 3), seed)
         self.mask = _Source(draw_mask, (height, width), seed)
 

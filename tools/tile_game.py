@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from tools.command import new_folder, run
+from tools.command import check_range, new_folder, run
 from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
 from tools.raw_item import CLASS_IDS, save_classes
 
@@ -302,10 +302,9 @@ def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
     Raises ValueError for a negative seed or less than 128 x 112 pixels.
     """
     seed = index(seed)
-    if seed < 0:
-        raise ValueError(f"seed {seed}: expected 0 or more")
-    if width < 128 or height < 112:
-        raise ValueError(f"{width}x{height} pixels: expected 128x112 or more")
+    check_range("seed", seed, 0)
+    check_range("width", width, 128)
+    check_range("height", height, 112)
     draws = Draws(seed)
     ui = Interface(draw_world(draws, seed, height, width), draws)
     draw_interface(ui)
@@ -317,8 +316,7 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
 
     N_input.png goes with N_target.jpg and classes/N_classes.png.
     """
-    if not 1 <= count <= MAX_COUNT:
-        raise ValueError(f"count {count}: expected 1 to {MAX_COUNT}")
+    check_range("count", count, 1, MAX_COUNT)
     with new_folder(out) as part:
         (part / "classes").mkdir()
         for number in tqdm(range(1, count + 1), unit="screen", disable=None):
