@@ -441,8 +441,8 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
-        "bright counts, range(128, 256), what nobody judged, as ignore=[255], or classes "
-        "and palette in load_classes (--foreground 128-255, --ignore, --classes)",
+        "bright counts, range(128, 256), void as ignore=[255], or classes "
+        "or palette in load_classes (--foreground 128-255, --ignore, --classes)",
     )
 
 
