@@ -441,8 +441,8 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
-        "bright counts, range(128, 256), void as ignore=[255], or classes "
-        "or palette in load_classes (--foreground 128-255, --ignore, --classes)",
+        "bright counts, range(128, 256), and what nobody judged, as ignore=[255]; or "
+        "load_classes, with palette or classes (--foreground, --ignore, --classes)",
     )
 
 
@@ -464,6 +464,9 @@ def load_mask(
     """
     _check_number("threshold", threshold, 1, 255)
     mask = _open_mask(path)
+    plain = mask.picture.mode == "L" and not any(mask.picture.histogram()[1:255])
+    if plain and mask.opaque.all() and not np.size(foreground) + np.size(ignore):
+        return mask.picture  # 0 and 255 already
     groups = _find_values(mask, foreground, ignore)
     if not np.size(foreground):
         bright = _cut(mask, threshold, groups == 1)
@@ -478,10 +481,12 @@ def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
         picture = picture.convert("RGB")
         picture.paste(0, mask=Image.fromarray(ignored))
         picture = _plainest(picture, mask.lossy)
-    if picture.mode == "RGB" or not mask.opaque.all():
-        _refuse_values(mask, "it has colours, or transparent parts")
+    if not mask.opaque.all():
+        _refuse_values(mask, "it has transparent parts")
+    if picture.mode == "RGB":
+        _refuse_values(mask, "it has colours")
     greys = np.array(picture)
-    levels = np.flatnonzero(np.bincount(greys[~ignored], minlength=256))
+    levels = np.unique(greys[~ignored])
     if levels.tolist() in ([], [0], [0, 1]):
         return greys == 1
     greys[ignored] = levels[0]
@@ -523,8 +528,11 @@ COLOUR = 1 << 24
 
 def _pack(colours: np.ndarray) -> np.ndarray:
     """Pack red, green and blue, (..., 3), into one number each, int32."""
-    red, green, blue = (colours[..., n].astype(np.int32) for n in range(3))
-    return COLOUR | red << 16 | green << 8 | blue
+    codes = np.ones(colours.shape[:-1], np.int32)
+    for channel in range(3):
+        codes <<= 8
+        codes |= colours[..., channel]
+    return codes
 
 
 def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
@@ -761,10 +769,10 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
 
 @dataclass
 class PairFiles:
-    """The files of a folder, and its pictures by key: the values of patterns' fields.
+    """The pictures of a folder, by the values of the fields of their patterns.
 
-    Each target stands under the value of `extra`, the field that only targets have:
-    "object" or "class", or "" for neither.
+    Each stands with the value of `extra`, the field that only targets have: "object" or
+    "class", or "" for neither.
     """
 
     folder: Path
@@ -772,54 +780,50 @@ class PairFiles:
     names: list[str]  # of all files below the folder, in natural order
     fields: list[str]
     extra: str
-    inputs: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)
-    targets: dict[tuple[str, ...], list[tuple[str, Path]]] = field(default_factory=dict)
-
-    def name(self, path: Path) -> str:
-        """Give a file's name as seen from the folder."""
-        return path.relative_to(self.folder).as_posix()
+    inputs: dict[tuple[str, ...], list[tuple[str, str]]]
+    targets: dict[tuple[str, ...], list[tuple[str, str]]]
 
     def pairs(self) -> list[Pair]:
         """Put together what belongs together, in natural order."""
         values = {value for found in self.targets.values() for value, _ in found}
         classes = dict.fromkeys(sorted(values, key=natural_key))
         pairs: list[Pair] = []
-        for key, (image, *_) in self.inputs.items():
-            found = self.targets.get(key, [])
-            target: Target = found[0][1] if found else None
+        for key, ((_, image), *_) in self.inputs.items():
+            found = {v: self.folder / name for v, name in self.targets.get(key, ())}
+            target: Target = next(iter(found.values()), None)
             if self.extra == "class":
-                target = classes | dict(found)
+                target = classes | found
             elif found and self.extra:
-                target = tuple(path for _, path in found)
-            pairs.append((image, target))
+                target = tuple(found.values())
+            pairs.append((self.folder / image, target))
         return pairs
 
     def faults(self, allow_missing: bool = False) -> list[tuple[str, str, str]]:
         """List what has no partner or too many: the file, what is wrong, what helps."""
         faults, names = [], sorted(self.names)
-        targets = {key: [p for _, p in found] for key, found in self.targets.items()}
-        for found, others, pattern in (
-            (self.inputs, targets, self.patterns[1]),
-            (targets, self.inputs, self.patterns[0]),
-        ):
-            for key, paths in found.items():
-                name, is_input = self.name(paths[0]), found is self.inputs
-                if key not in others and not (allow_missing and is_input):
+        sides = (self.inputs, self.targets), (self.targets, self.inputs)
+        for role, (found, others) in enumerate(sides):
+            for key, files in found.items():
+                name = files[0][1]
+                if key not in others and (role or not allow_missing):
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
-                    wanted = re.sub(r"\{(\w+)\}", lambda m, k=known: k[m[1]], pattern)
+                    wanted = self.patterns[1 - role].format_map(known)
                     stem = wanted.removesuffix(".*")
-                    near = names[bisect.bisect_left(names, stem) :][:1]
+                    place = bisect.bisect_left(names, stem)
+                    there = "".join(names[place : place + 1])
                     mend = "add it, or take this one away"
-                    if is_input:
+                    if not role:
                         mend += ", or say that nothing is there (allow_missing)"
-                    if near and near[0].startswith(stem):
+                    if there != name and re.match(re.escape(stem) + r"[\W_]", there):
                         mend = (
-                            f"there is {near[0]}: of no kind that is read, or one of "
+                            f"{there} is no picture (polygons have to be drawn first, "
                         )
-                        mend += "several masks, which {object} or {class} would name"
+                        mend += (
+                            "notebook 12), or one of several: name {object} or {class}"
+                        )
                     faults.append((name, f"no file is named {wanted}", mend))
-                if len(paths) > 1 and (is_input or not self.extra):
-                    what = f"the same key as {', '.join(map(self.name, paths[1:]))}"
+                if len({value for value, _ in files}) < len(files):
+                    what = f"the same key as {', '.join(name for _, name in files[1:])}"
                     mend = "keep one, or name {object} or {class} in the pattern"
                     faults.append((name, what, mend))
         return faults
@@ -866,50 +870,48 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
         names += [(below / name).as_posix() for name in found if name[0] != "."]
     names.sort(key=natural_key)
     layouts = LAYOUTS if patterns is None else [patterns]
-    sorted_files = [_sort_files(folder, names, layout) for layout in layouts]
-    for files in sorted_files:
+    tried = [_sort_files(folder, names, layout) for layout in layouts]
+    for files in tried:
         if files.inputs.keys() & files.targets.keys():
             return files
-    if sorted_files[0].inputs or sorted_files[0].targets:
-        return sorted_files[0]
-    expected = " or ".join(f'("{a}", "{b}")' for a, b in layouts)
+    proposal = _propose_patterns(folder, names)
+    some = tried[0].inputs or tried[0].targets
+    if some and (patterns is not None or proposal is None):
+        return tried[0]  # whose faults say more
     advice = "name them so, or say with patterns how they are named (--patterns)"
-    for one, other in _propose_patterns(names):
-        found = _sort_files(folder, names, (one, other))
-        if found.inputs.keys() & found.targets.keys():
-            advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
-            break
+    if proposal is not None:
+        one, other = proposal
+        advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
     kinds = Counter(Path(name).suffix.lower() for name in names)
-    holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
     if kinds.keys() & {".json", ".xml", ".txt"}:
-        advice += "; JSON, XML and text hold polygons or boxes, to be drawn as masks "
-        advice += "first (notebook 12)"
+        advice += "; JSON, XML and text hold polygons or boxes: draw them (notebook 12)"
+    holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
+    expected = " or ".join(f'("{one}", "{other}")' for one, other in layouts)
     _refuse(folder, f"no pairs in {holds or 'no files'}", expected, advice)
 
 
 def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles:
-    """Match the names of pictures with both patterns; the more literal goes first."""
+    """Match the names of pictures with both patterns."""
+    field_name = r"\{([A-Za-z_]\w*)\}"
     fits = isinstance(patterns, tuple | list) and len(patterns) == 2
     if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
-        field_name = r"\{([A-Za-z_]\w*)\}"
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
-        odd = any(
-            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "x", one))
-            for one in patterns
-        )
+        plain = "\n".join(re.sub(field_name, "x", pattern) for pattern in patterns)
         extra = fields.keys() - keys.keys()
-        fits = (
-            bool(keys) and keys.keys() <= fields.keys() and patterns[0] != patterns[1]
-        )
-        fits = fits and not odd and extra in (set(), {"object"}, {"class"})
+        fits = bool(keys) and len(fields) == len(keys) + len(extra)
+        fits = fits and extra in (set(), {"object"}, {"class"})
+        odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain)
+        fits = fits and not odd and patterns[0] != patterns[1]
     if not fits:
         raise ValueError(
             f"patterns {patterns!r}: expected two paths below the folder with the same "
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    files = PairFiles(folder, tuple(patterns), names, list(keys), "".join(extra))
-    pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    extra = "".join(extra)
+    sides: tuple[dict, dict] = ({}, {})
+    rest = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    # What both match goes to the one with more letters.
     letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
     for role in sorted((0, 1), key=lambda role: -letters[role]):
         text = re.escape(patterns[role])
@@ -918,53 +920,55 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             text = text.replace(rf"\{{{name}\}}", f"(?P={name})")
         text = re.sub(r"\\\.\\\*$", r"(?:\\.ome)?\\.[^./]*", text)
         regex = re.compile(text.replace(r"\*", "[^/]*"), re.IGNORECASE)
-        rest = []
-        for name in pictures:
-            match = regex.fullmatch(name)
-            if match is None:
-                rest.append(name)
-                continue
-            key = tuple(match[one] for one in keys)
-            if role:
-                value = match[files.extra] if files.extra else ""
-                files.targets.setdefault(key, []).append((value, folder / name))
-            else:
-                files.inputs.setdefault(key, []).append(folder / name)
-        pictures = rest
-    return files
+        matches = {name: regex.fullmatch(name) for name in rest}
+        rest = [name for name in rest if not matches[name]]
+        for name, match in matches.items():
+            if match:
+                value = match[extra] if role and extra else ""
+                key = tuple(match[one] for one in keys)
+                sides[role].setdefault(key, []).append((value, name))
+    return PairFiles(folder, tuple(patterns), names, list(keys), extra, *sides)
 
 
-def _propose_patterns(names: Sequence[str]) -> list[Patterns]:
-    """List patterns that pair pictures, best first, from their folders and names."""
-    groups: dict[str, set[tuple[str, ...]]] = {}
-    for path in map(Path, names):
-        if path.suffix.lower() not in PICTURE_SUFFIXES or re.search("[{}*]", str(path)):
-            continue
-        stem, above = path.stem, path.parent.parts
-        # Words at the beginning or the end may say what a file is.
-        head = re.match(r"[A-Za-z]+[_.-]?(?=\d)|[^\W\d]+[_.-]", stem)
-        ends = [("", ""), (head[0], "") if head else ("", "")]
-        words = [m.start() for m in re.finditer(r"[_.-](?=[^_.-]*[A-Za-z])", stem)]
-        ends += [("", stem[start:]) for start in words[-3:]]
-        for before, after in ends:
-            key = stem[len(before) : len(stem) - len(after)]
-            place = "/".join([*above, f"{before}{{key}}{after}.*"])
-            groups.setdefault(place, set()).add((key,))
-            if above:  # as images/training beside images/validation
-                place = "/".join([*above[:-1], "{folder}", f"{before}{{key}}{after}.*"])
-                groups.setdefault(place, set()).add((above[-1], key))
-        if above:
-            place = "/".join([*above[:-1], "{key}", f"{stem}.*"])
-            groups.setdefault(place, set()).add((above[-1],))
-    largest = sorted(groups, key=lambda place: (-len(groups[place]), len(place)))[:24]
+def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
+    """Make patterns from the names: what an image and its mask share are fields."""
+    tokens = {
+        name: re.findall(r"\d+|[^\W\d_]+|.", name.rpartition(".")[0])
+        for name in names
+        if Path(name).suffix.lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}
+    }
     hint = re.compile("mask|label|target|truth|gt|ann|seg", re.IGNORECASE)
-    found = []
-    for one, other in itertools.combinations(largest, 2):
-        first, second = sorted((one, other), key=lambda place: bool(hint.search(place)))
-        common = len(groups[one] & groups[other])
-        if common and bool(hint.search(first)) != bool(hint.search(second)):
-            found.append((-common, first.count("{"), first, second))
-    return [(first, second) for _, _, first, second in sorted(found)[:4]]
+    hints = {name: len(hint.findall(name)) for name in tokens}
+    fewest = min(hints.values(), default=0)
+    images = [name for name, count in hints.items() if count == fewest]
+    masks = [name for name, count in hints.items() if count > fewest]
+    best: tuple[int, Patterns | None] = (0, None)
+
+    def likeness(mask: str, image: str) -> float:
+        shared = {*tokens[mask]} & {*tokens[image]}
+        return sum(map(len, shared)) - len(tokens[image]) / 99
+
+    for mask in masks[:: len(masks) // 4 + 1]:
+        image = max(images, key=partial(likeness, mask))
+        both = tokens[image], tokens[mask]
+        texts, ends, numbers = ["", ""], [0, 0], iter(["", *range(2, 99)])
+        blocks = difflib.SequenceMatcher(None, *both, autojunk=False)
+        for *starts, size in blocks.get_matching_blocks():
+            shared = "".join(both[0][starts[0] : starts[0] + size])
+            for part in re.findall(r"[^\W_](?:[^/]*[^\W_])?", shared):
+                shared = shared.replace(part, f"{{key{next(numbers)}}}", 1)
+            for side, start in enumerate(starts):
+                texts[side] += "".join(both[side][ends[side] : start]) + shared
+                ends[side] = start + size
+        texts[1] = re.sub(r"\d+$", "{object}", texts[1])
+        patterns = f"{texts[0]}.*", f"{texts[1]}.*"
+        with contextlib.suppress(ValueError):  # nothing is shared
+            files = _sort_files(folder, list(tokens), patterns)
+            found = len(files.inputs.keys() & files.targets.keys())
+            used = sum(map(len, files.targets.values()))
+            if used == len(masks) and found > best[0]:
+                best = found, patterns
+    return best[1]
 
 
 def _scene_of(name: str, scenes: Mapping[str, str]) -> str | None:
@@ -3071,16 +3075,15 @@ class PairReport:
     def __str__(self) -> str:
         state = "ok" if self.ok else "not ok"
         lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
-        least = sorted((share for share, _ in self.values.values()), reverse=True)[:12]
-        shown = [
-            f"{value} {share:.2%} in {files} files"
-            for value, (share, files) in self.values.items()
-            if share >= least[-1]
-        ]
-        if len(self.values) > len(shown):
-            shown.append(f"{len(self.values) - len(shown)} rarer ones")
-        if shown:
-            lines.append("  values of the masks: " + ", ".join(shown))
+        if self.values:
+            usual = sorted(self.values, key=lambda value: -self.values[value][0])[:12]
+            shown = [
+                f"{value} {share:.2%} in {files} files"
+                for value, (share, files) in self.values.items()
+                if value in usual
+            ]
+            rarer = [f"{len(self.values) - 12} rarer ones"] * (len(self.values) > 12)
+            lines.append("  values of the masks: " + ", ".join(shown + rarer))
         if self.foreground_share is not None:
             lines.append(
                 f"  foreground: {self.foreground_share:.1%} of the pixels, "
@@ -3098,9 +3101,8 @@ class PairReport:
             for problem in group[:NAMED_FILES]:
                 lines.append(f"  {severity:7}  {problem.file:{width}}  {problem.what}")
             if len(group) > NAMED_FILES:
-                lines.append(
-                    f"  {severity:7}  and {len(group) - NAMED_FILES} more such"
-                )
+                more = len(group) - NAMED_FILES
+                lines.append(f"  {severity:7}  and {more} more such")
             lines.append(f"  {'':7}  {'':{width}}  -> {mend}")
         return "\n".join(lines)
 
@@ -3116,27 +3118,29 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    digests: tuple[tuple[int, ...], tuple[int, ...]]  # of image and target
-    thumbnails: tuple[np.ndarray, np.ndarray]  # of image and foreground, 0..1
+    digests: tuple[int, int]  # of image and target
+    thumbnails: tuple[np.ndarray, np.ndarray]  # of both, 0..1
     brightest: int  # of the image, 0..255
-    foreground: int  # pixels, and those that are known
-    known: int
-    classes: np.ndarray | None  # of a class map the pixels of each id, int (256,)
+    pixels: np.ndarray  # of the target with each value, int (256,)
+    is_map: bool  # of class ids; else a mask of 0, 255 and 128 for ignored
+
+    @property
+    def foreground(self) -> int:
+        return int(self.pixels[255])
+
+    @property
+    def known(self) -> int:
+        return int(self.pixels.sum() - self.pixels[IGNORE_GREY])
 
 
-def _digest(picture: Image.Image) -> tuple[int, ...]:
-    """Tell pictures apart: width, height and the check sum of all pixels."""
-    digest = 0
+def _fingerprint(picture: Image.Image) -> tuple[int, np.ndarray]:
+    """Give a check sum of all pixels, and what is seen from afar, float32 in 0..1."""
+    digest = zlib.crc32(str(picture.size).encode())
     for top in range(0, picture.height, 256):  # strips, for bytes are a copy
         strip = (0, top, picture.width, min(top + 256, picture.height))
         digest = zlib.crc32(picture.crop(strip).tobytes(), digest)
-    return (*picture.size, digest)
-
-
-def _thumbnail(picture: Image.Image) -> np.ndarray:
-    """Shrink a picture to float32 (THUMBNAIL ** 2,) in 0..1."""
     small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return np.ravel(small.convert("L")).astype(np.float32) / 255
+    return digest, np.ravel(small.convert("L")).astype(np.float32) / 255
 
 
 def check_pairs(
@@ -3161,156 +3165,116 @@ def check_pairs(
     """
     files = _find_files(Path(data_dir), patterns)
     problems = [Problem(*fault) for fault in files.faults(allow_missing)]
-    faulty = {problem.file for problem in problems}
-    pairs = files.pairs()
-    if not allow_missing:
-        pairs = [pair for pair in pairs if pair[1] is not None]
+    pairs = [pair for pair in files.pairs() if pair[1] is not None or allow_missing]
     dataset = PairDataset(pairs, read_target=read_target)
+
+    def listed(*groups: Any) -> list[MaskValue]:
+        values = [value for group in groups if group is not None for value in group]
+        return [tuple(value) if np.ndim(value) else value for value in values]
+
     options = getattr(read_target, "keywords", {})
-    classes = options.get("classes") or [options.get("palette") or ()]
-    classes = [*classes, options.get("foreground", ())]
-    meant = [tuple(v) if np.ndim(v) else v for group in classes for v in group]
-    named = meant + [tuple(v) if np.ndim(v) else v for v in options.get("ignore", ())]
+    groups = [*(options.get("classes") or ()), options.get("palette")]
+    meant = listed(*groups, options.get("foreground"))
+    named = meant + listed(options.get("ignore"))
     by_colour = any(isinstance(value, tuple) for value in named)
     facts: list[_Facts] = []
-    # Of each mask its values, the colours of a palette, whether it is lossy.
-    held: dict[str, tuple[dict[MaskValue, int], dict[int, list[int]], bool]] = {}
-    num_whole = 0
-    bar = tqdm(dataset.pairs, "check", unit="pair", disable=not progress)
+    # Of each mask its values, the colours of its indices, whether it is lossy.
+    held: dict[str, tuple[dict[MaskValue, int], list[int] | None, bool]] = {}
+    names_of_pairs: list[list[str]] = []
+    bar = tqdm(pairs, "check", unit="pair", disable=not progress)
     for path, target in bar:
-        targets = target.values() if isinstance(target, dict) else target or ()
-        targets = [target] if isinstance(target, Path) else [*filter(None, targets)]
-        found, current = [], path
+        several = target.values() if isinstance(target, dict) else target or ()
+        several = [target] if isinstance(target, Path) else [*filter(None, several)]
+        paths = [path, *several]
+        names = [one.relative_to(data_dir).as_posix() for one in paths]
+        names_of_pairs.append(names)
+        name = names[0]
         try:
             if path.stat().st_size > 1e7:  # long enough to say so
-                bar.set_postfix_str(files.name(path))
-            image = load_image(path)
+                bar.set_postfix_str(name)
+            picture = _open_picture(path)
+            turns, image = [picture.info["turn"]], _to_rgb(picture, path)
             size, brightest = image.size, max(high for _, high in image.getextrema())
-            of_image = _digest(image), _thumbnail(image)
-            del image  # a huge one leaves room for its mask
-            for current in targets:
-                mask_file = _open_mask(current)
-                picture = mask_file.picture
-                counts, palette = _count_values(picture, by_colour), {}
-                if picture.mode == "P" and not by_colour:
-                    colours = np.reshape(picture.getpalette("RGB"), (-1, 3)).tolist()
-                    palette = dict(
-                        zip(counts, [colours[i] for i in counts], strict=True)
-                    )
-                if lossy := mask_file.lossy:  # drift is no value of its own
-                    rough = Counter()
-                    for value, count in counts.items():
-                        near = (
-                            isinstance(value, int) and min(value, 255 - value) <= NEAR
-                        )
-                        rough[255 * round(value / 255) if near else value] += count
-                    counts = dict(rough)
-                held[files.name(current)] = counts, palette, lossy
-                del picture, mask_file
+            of_image = _fingerprint(image)
+            del picture, image  # a huge one leaves room for its mask
+            for name, one in zip(names[1:], several, strict=True):
+                mask = _open_mask(one)
+                turns.append(mask.picture.info["turn"])
+                counts = Counter(_count_values(mask.picture, by_colour))
+                for value in [*counts] if mask.lossy and not by_colour else ():
+                    if mask.picture.mode == "L" and not NEAR < value < 255 - NEAR:
+                        # Rings around outlines are no values of their own.
+                        counts[255 * (value > 127)] += counts.pop(value)
+                palette = None if by_colour else mask.picture.getpalette("RGB")
+                held[name] = counts, palette, mask.lossy
+                del mask
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
-            names = [files.name(one) for one in (path, *(targets or [path]))]
-            pixels = mask.histogram()
-            found = list(_compare_pair(names, (path, *targets), size, mask, pixels))
+            problems += _compare_pair(names, turns, size, mask)
             if size == mask.size:
-                void = (IGNORE_INDEX, IGNORE_GREY)[mask.mode == "L"]
-                known = sum(pixels) - pixels[void]
-                shown = mask.point([255 * (0 < v != void) for v in range(256)])
-                facts.append(
-                    _Facts(
-                        *names[:2],
-                        (of_image[0], _digest(mask)),
-                        (
-                            of_image[1],
-                            _thumbnail(Image.frombytes("L", size, shown.tobytes())),
-                        ),
-                        brightest,
-                        known - pixels[0],
-                        known,
-                        np.array(pixels) if mask.mode == "P" else None,
-                    )
-                )
+                both = zip(of_image, _fingerprint(mask), strict=True)
+                pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
+                name = [*names, name][1]
+                facts.append(_Facts(names[0], name, *both, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
-            said = [one for one in (path, *targets) if text.startswith(str(one))]
-            current = said[-1] if said else current
-            what, _, mend = text.removeprefix(f"{current}: ").partition("; ")
-            found = [Problem(files.name(current), what, mend or "look into the file")]
-        problems += found
-        faulty |= {problem.file for problem in found if problem.severity == "error"}
-        num_whole += not faulty & {files.name(one) for one in (path, *targets)}
+            for other, one in zip(names, paths, strict=True):
+                if text.startswith(f"{one}: "):
+                    name, text = other, text.removeprefix(f"{one}: ")
+            what, _, mend = text.partition("; ")
+            problems.append(Problem(name, what, mend or "look into the file"))
+    faulty = {problem.file for problem in problems if problem.severity == "error"}
+    num_whole = sum(faulty.isdisjoint(names) for names in names_of_pairs)
     inexact = len(named) > 32 or options.get("max_distance")  # a range of greys
-    problems += _value_problems(held, () if inexact else named, meant)
-    low, high = (
-        [name for name, (counts, _, _) in held.items() if set(counts) == {0, end}]
-        for end in (1, 255)
-    )
-    if (
-        low
-        and high
-        and not named
-        and getattr(read_target, "func", read_target) is load_mask
-    ):
-        what = f"holds 0 and 1, but {high[0]} 255: foreground there, or not judged?"
+    problems += _value_problems(held, [] if inexact else named, meant)
+    two_levels = getattr(read_target, "func", read_target) is load_mask
+    ones = [name for name, one in held.items() if {*one[0]} == {0, 1}]
+    bright = [name for name, one in held.items() if {255} <= {*one[0]} <= {0, 255}]
+    if two_levels and not named and ones and bright:
+        what = f"holds 0 and 1, but {bright[0]} 255: foreground there, or not judged?"
         mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
-        problems.append(Problem(low[0], what, mend))
-    num_classes = options.get("num_classes") or (len(classes) - 1 if meant else 0)
-    if options.get("palette"):
-        num_classes = len(options["palette"])
+        problems.append(Problem(ones[0], what, mend))
+    num_classes = 0 if meant else options.get("num_classes") or 1
     problems += _folder_problems(files, facts, scenes, num_classes)
-    masks = [fact for fact in facts if fact.classes is None and fact.known]
-    known = sum(fact.known for fact in masks)
+    masks = [fact for fact in facts if not fact.is_map and fact.known]
     shares = [fact.foreground / fact.known for fact in masks]
-    maps = [fact.classes for fact in facts if fact.classes is not None]
-    ids = np.trim_zeros(np.sum(maps, axis=0)[:IGNORE_INDEX], "b") if maps else maps
-    total = Counter()
+    known = sum(fact.known for fact in masks)
+    maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
+    ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
+    total, in_files = Counter(), Counter()
     for counts, _, _ in held.values():
         total.update(counts)
-    in_files = Counter(value for counts, _, _ in held.values() for value in counts)
+        in_files.update(counts.keys())
+    order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
-        {
-            v: (total[v] / total.total(), in_files[v])
-            for v in sorted(total, key=_in_order)
-        },
-        sum(fact.foreground for fact in masks) / known if known else None,
+        {value: (total[value] / total.total(), in_files[value]) for value in order},
+        sum(fact.foreground for fact in masks) / known if masks else None,
         min(shares, default=None),
         max(shares, default=None),
         tuple((ids / ids.sum()).tolist()) if len(ids) else None,
     )
 
 
-def _in_order(value: MaskValue) -> tuple[int, ...]:
-    """Sort ids before colours."""
-    return (1, *value) if isinstance(value, tuple) else (0, value)
-
-
 def _compare_pair(
-    names: Sequence[str],
-    paths: Sequence[Path],
-    size: tuple[int, int],
-    mask: Image.Image,
-    pixels: Sequence[int],
+    names: Sequence[str], turns: Sequence[int], size: tuple[int, int], mask: Image.Image
 ) -> Iterator[Problem]:
     """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
-    turns = []
-    for path in paths:
-        with Image.open(path) as picture:
-            turns.append(picture.getexif().get(0x0112, 1))
+    turned = len(set(turns)) > 1
     if size != mask.size:
         what = f"{mask.size} (W, H), but {names[0]} is {size}"
         mend = "cut or turn the mask as the picture was, or scale it without smoothing"
-        if size == mask.size[::-1] and len(set(turns)) > 1:
+        if turned and size == mask.size[::-1]:
             mend = f"EXIF turns one of them (tags {turns}): turn both, or save untagged"
         yield Problem(names[1], what, mend)
-    elif len(set(turns)) > 1 and (size[0] == size[1] or {*turns} & {2, 3, 4}):
+    elif turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
         # Elsewhere the sizes tell that the mask was drawn on the upright picture.
         mend = "look whether the mask fits; save both without the tag"
         yield Problem(names[0], f"EXIF turns it unlike {names[1]}", mend, "warning")
-    values = {value for value, count in enumerate(pixels) if count}
+    values = {value for value, count in enumerate(mask.histogram()) if count}
     what = ""
     if mask.mode == "P":
         classes = values - {IGNORE_INDEX}
@@ -3319,7 +3283,7 @@ def _compare_pair(
         what = "all black: nothing is foreground"
     elif 0 not in values:
         what = "all white: everything is foreground"
-    if what and len(paths) > 1:
+    if what and len(names) > 1:
         yield Problem(names[1], what, "look whether that is meant", "warning")
 
 
@@ -3330,19 +3294,19 @@ def _value_problems(
 
     named: values that an option of reading names; meant: those of them that count.
     """
-    found = Counter(value for counts, _, _ in held.values() for value in counts)
-    exact = Counter(
-        v for counts, _, lossy in held.values() if not lossy for v in counts
-    )
+    found, exact = Counter(), Counter()
+    for counts, _, is_lossy in held.values():
+        found.update(counts.keys())
+        exact.update([] if is_lossy else counts.keys())
     lossy = sum(is_lossy for _, _, is_lossy in held.values())
     if lossy:
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    missing = [value for value in named if value not in found]
+    missing = [str(value) for value in named if value not in found]
     if missing and all(counts for counts, _, _ in held.values()):
-        there = ", ".join(map(str, sorted(found, key=_in_order)[:12]))
-        what = f"none holds {', '.join(map(str, missing[:8]))}"
+        what = f"none holds {', '.join(missing[:8])}"
+        there = ", ".join(str(value) for value, _ in found.most_common(12))
         yield Problem(f"{len(held)} targets", what, f"name what is there: {there}")
     rest = [value for value in exact if value not in named]
     if named and meant and {*rest} - {0, (0, 0, 0)}:
@@ -3351,8 +3315,9 @@ def _value_problems(
         what = f"hold values that were not named: {listed}"
         yield Problem(f"{len(held)} targets", what, mend, "warning")
     first: dict[int, tuple[str, list[int]]] = {}
-    for name, (_, palette, _) in held.items():
-        for index, colour in palette.items():
+    for name, (counts, palette, _) in held.items():
+        for index in counts if palette else ():
+            colour = palette[3 * index : 3 * index + 3]
             other, expected = first.setdefault(index, (name, colour))
             if expected != colour:
                 what = f"index {index} is {colour}, but {expected} in {other}"
@@ -3367,16 +3332,16 @@ def _folder_problems(
     scenes: Mapping[str, str] | None,
     num_classes: int,
 ) -> Iterator[Problem]:
-    """Find what only the whole folder shows."""
-    used = {path for paths in files.inputs.values() for path in paths}
-    used |= {path for found in files.targets.values() for _, path in found}
-    places = {path.parent for path in used}
-    for path in (files.folder / name for name in files.names):
-        picture = path.suffix.lower() in PICTURE_SUFFIXES and path.parent in places
-        if picture and path not in used and files.patterns in LAYOUTS:
+    """Find what only the whole folder shows; num_classes: 0 if they were looked up."""
+    sides = files.inputs, files.targets
+    used = {name for side in sides for found in side.values() for _, name in found}
+    places = {Path(name).parent for name in used}
+    for name in files.names if files.patterns in LAYOUTS else ():
+        picture = Path(name).suffix.lower() in PICTURE_SUFFIXES
+        if picture and name not in used and Path(name).parent in places:
             mend = "it is not used: rename it, or give other patterns (--patterns)"
-            yield Problem(files.name(path), "fits no pattern", mend, "warning")
-    first: dict[tuple[int, ...], _Facts] = {}
+            yield Problem(name, "fits no pattern", mend, "warning")
+    first: dict[int, _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
             yield Problem(fact.image, "has no scene", "add it to the table of scenes")
@@ -3392,33 +3357,33 @@ def _folder_problems(
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
     yield from itertools.islice(_near_duplicates([*first.values()], scenes or {}), 99)
-    masks = [f for f in facts if f.classes is None and 0 < f.foreground < f.known]
+    masks = [f for f in facts if not f.is_map and 0 < f.foreground < f.known]
     shares = [fact.foreground / fact.known for fact in masks]
-    usual = np.mean([fact.thumbnails[1] for fact in masks], axis=0) if masks else 0
+    targets = f"{len(masks)} targets"
     if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
         mend = "look whether white is what you want to find; foreground=[0] swaps them"
-        what = "are mostly foreground; inverted?"
-        yield Problem(f"{len(masks)} targets", what, mend, "warning")
-    for fact in masks if len(masks) >= MANY_MASKS and np.median(shares) <= 0.5 else ():
-        own = fact.thumbnails[1]
-        others = (usual * len(masks) - own) / (len(masks) - 1)
-        if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
-            what = "looks inverted: its background is where others have foreground"
-            yield Problem(fact.target, what, "swap its black and white", "warning")
-    known = sum(fact.known for fact in masks)
-    share = sum(fact.foreground for fact in masks) / max(known, 1)
+        yield Problem(targets, "are mostly foreground; inverted?", mend, "warning")
+    elif len(masks) >= MANY_MASKS:
+        total = np.sum([fact.thumbnails[1] for fact in masks], axis=0)
+        for fact in masks:
+            own = fact.thumbnails[1]
+            others = (total - own) / (len(masks) - 1)
+            if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
+                what = "looks inverted: its background is where others have foreground"
+                yield Problem(fact.target, what, "swap its black and white", "warning")
+    share = sum(f.foreground for f in masks) / max(1, sum(f.known for f in masks))
     if masks and not 0.01 <= share <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
         mend = "look whether they were read rightly; weigh the rare class (pos_weight)"
-        yield Problem(f"{len(masks)} targets", what, mend, "warning")
-    maps = [fact.classes for fact in facts if fact.classes is not None]
+        yield Problem(targets, what, mend, "warning")
+    maps = [fact.pixels for fact in facts if fact.is_map]
     total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
     highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
-    if maps and not total[1:IGNORE_INDEX].any() and total[IGNORE_INDEX]:
+    absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
+    if maps and total[0] + total[IGNORE_INDEX] == total.sum() and total[IGNORE_INDEX]:
         what = "hold nothing but 0 and 255, and 255 is ignored"
         yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
-    elif maps and not total[: highest + 1].all():
-        absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
+    elif maps and num_classes and absent:
         what = f"have no pixel of class {', '.join(map(str, absent))}"
         mend = "look whether the ids are right; what is not there is not learnt"
         yield Problem(f"{len(maps)} targets", what, mend, "warning")
@@ -3431,17 +3396,18 @@ def _near_duplicates(
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
-    own = np.array([fact.thumbnails[0] for fact in facts])
     if len(facts) < 2:
         return
+    own = np.array([fact.thumbnails[0] for fact in facts])
     own -= own.mean(axis=1, keepdims=True)
     if len(facts) >= MANY_MASKS:
         own -= own.mean(axis=0)
     lengths = np.linalg.norm(own, axis=1, keepdims=True)
     # Where next to nothing is left, they show what all show; flat ones show nothing.
-    own /= np.where(lengths < THUMBNAIL / 255, np.inf, lengths)
-    if len(facts) >= MANY_MASKS:
-        own[lengths[:, 0] < THUMBNAIL / 255] = 1 / THUMBNAIL
+    flat = lengths[:, 0] < THUMBNAIL / 255
+    own[flat] = 1 if len(facts) >= MANY_MASKS else 0
+    lengths[flat] = THUMBNAIL
+    own /= lengths
     groups = np.array([_scene_of(fact.image, scenes) or fact.image for fact in facts])
     for top in range(0, len(facts), 512):
         alike = np.triu(own[top : top + 512] @ own.T >= LIKENESS, k=top + 1)
