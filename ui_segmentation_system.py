@@ -3791,9 +3791,7 @@ class _Source:
             found = f"{window.dtype} {window.shape} at {(y0, x0)}"
             arrived = f"{found}, values {np.unique(window)[:8].tolist()}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
-            _refuse(
-                self.name, arrived, expected, "scale or cast; has the file changed?"
-            )
+            _refuse(self.name, arrived, expected, "cast it; has the file changed?")
         return window.astype(np.uint8, copy=False)
 
 
@@ -4187,7 +4185,7 @@ def predict_tiled(
     weights: how windows share pixels. "smooth": less towards their borders; "constant":
     equally; "centre": each pixel from the window that it is deepest in, as the whole
     picture gives it where half the overlap covers the `receptive_field`'s reach (UNet:
-    64) and windows begin where pooling does. normalize_over: layers that normalise each
+    61) and windows begin where pooling does. normalize_over: layers that normalise each
     image do so over the "picture", measured first in twice the time of the rest, or
     over each "tile". Warns of layers that look at a whole tile. (notebook 11)
     """
