@@ -85,17 +85,16 @@ from xml.etree import ElementTree
 # --------------------------------------------------------------------------------------
 
 
-def _setting(default: Any, text: str, *flags: str, **options: Any) -> Any:
-    metadata = {"help": text, "flags": flags, "options": options}
-    return field(default=default, metadata=metadata)
+def _setting(default: Any, text: str, *flags: str) -> Any:
+    return field(default=default, metadata={"help": text, "flags": flags})
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting of `train`, its default and its meaning; --help shows the same."""
 
-    dataset: str = _setting("", "folder of pairs; see check", "-d", metavar="FOLDER")
-    output_dir: str = _setting("runs", "folder of the runs", "-o", metavar="FOLDER")
+    dataset: str = _setting("", "folder of pairs; see check", "-d")
+    output_dir: str = _setting("runs", "folder of the runs", "-o")
     batch_size: int = _setting(4, "samples a step, in each process", "-b")
     learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
     max_epochs: int = _setting(30, "passes over the training pictures")
@@ -110,9 +109,7 @@ class Settings:
     pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
-    weights: str = _setting(
-        "", "checkpoint to start from, network and all", metavar="FILE"
-    )
+    weights: str = _setting("", "checkpoint to start from, network and all")
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
     num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
@@ -130,9 +127,7 @@ class Settings:
         (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
     )
     classes: tuple[str, ...] = _setting(
-        (),
-        "what a class map holds, background first: 0-8, or one argument a class, "
-        "sky=0 car=1,2 or road=ff00ff",
+        (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
     )
     ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
     accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
@@ -140,27 +135,6 @@ class Settings:
     num_nodes: int = _setting(1, "machines")
     strategy: str = _setting("auto", "how processes share the work, such as ddp")
     precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return (self.image_size[0], self.image_size[-1])
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Make settings from names and values, as a run keeps them in settings.json.
-
-        Raises ValueError for an unknown name and for a value of another type.
-        """
-        defaults = {setting.name: setting.default for setting in fields(cls)}
-        if not isinstance(values, Mapping) or values.keys() - defaults.keys():
-            raise ValueError(f"settings {list(values)}: expected some of {[*defaults]}")
-        for name, value in values.items():
-            kind = type(defaults[name])
-            takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
-            if not isinstance(value, takes):
-                raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
-        return cls(**{n: type(defaults[n])(value) for n, value in values.items()})
 
 
 # Settings of `check` too: how the files of a folder are found and read.
@@ -176,62 +150,53 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; settings that are not given are not in the result."""
-    parser = _Parser(
-        description="Train a network that marks what your masks mark, and use it."
-    )
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+    parser = Parser(description="Train a network that marks what your masks mark.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="examine a folder of images and masks")
     check.add_argument("folder", help="folder of pairs: 1_input.png, 1_target.png ...")
-    check.add_argument("--json", action="store_true", help="print it for programs")
-    check.add_argument("--strict", action="store_true", help="warnings count as well")
     train = commands.add_parser("train", help="train on a folder of images and masks")
-    train.add_argument(
-        "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
-    )
-    every = [setting.name for setting in fields(Settings)]
-    for command, names in ((check, READING), (train, every)):
-        for setting in fields(Settings):
-            if setting.name not in names:
-                continue
-            default, kind = setting.default, type(setting.default)
-            options = {"type": kind}
-            if kind is bool:
-                options = {"action": argparse.BooleanOptionalAction}
-                default = "yes" if default else "no"
-            elif kind is tuple:
-                options = {"type": type([*default, ""][0]), "nargs": "+"}
-                default = " ".join(map(str, default))
-            default = "none" if default == "" else default
+    predict = commands.add_parser("predict", help="write masks for new pictures")
+    predict.add_argument("pictures", nargs="+", help="files, folders or globs")
+    for command, *flags, default, text in (
+        (check, "--json", False, "print the report for programs"),
+        (check, "--strict", False, "warnings count as well"),
+        (train, "--resume", "", "run to go on with, such as runs/001"),
+        (predict, "-c", "--checkpoint", "", "a run's best.ckpt (the project's)"),
+        (predict, "-o", "--output-dir", "predictions", "folder of NAME_mask.png"),
+        (predict, "--overlay", False, "write NAME_overlay.png as well"),
+        (predict, "--overwrite", False, "replace files that are there"),
+        (predict, "--threshold", 0.5, "least probability, 0..1 (0.5)"),
+        (predict, "--tiles", False, "keep the size of pictures"),
+    ):
+        kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        command.add_argument(*flags, default=default, help=text, **kind)
+    for setting in fields(Settings):
+        default, text = setting.default, setting.metadata["help"]
+        kind = {"type": type(default)}
+        if isinstance(default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+            default = "yes" if default else "no"
+        elif isinstance(default, tuple):
+            kind = {"type": type([*default, ""][0]), "nargs": "+"}
+            default = " ".join(map(str, default))
+        for command in [train, check][: 1 + (setting.name in READING)]:
             command.add_argument(
                 *setting.metadata["flags"],
                 f"--{setting.name.replace('_', '-')}",
                 default=argparse.SUPPRESS,
-                help=f"{setting.metadata['help']} (default: {default})",
-                **options | setting.metadata["options"],
+                help=f"{text} ({default})",
+                **kind,
             )
-    predict = commands.add_parser("predict", help="write masks for new pictures")
-    predict.add_argument("pictures", nargs="+", help="files, folders or globs")
-    for *flags, text, options in (
-        ("-c", "--checkpoint", "a run's best.ckpt (default: the reference)", {}),
-        ("-o", "--output-dir", "folder of NAME_mask.png", {"default": "predictions"}),
-        ("--overlay", "write NAME_overlay.png as well", {"action": "store_true"}),
-        ("--overwrite", "replace files that are there", {"action": "store_true"}),
-        ("--threshold", "least probability, 0..1", {"type": float, "default": 0.5}),
-        ("--tiles", "keep the size of pictures", {"action": "store_true"}),
-    ):
-        predict.add_argument(*flags, help=text, **options)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
-        command = {"check": check, "train": train, "predict": predict}[options.command]
+        command = commands.choices[options.command]
         advice = _nearest(unknown[0], re.findall(r"--[\w-]+", command.format_help()))
         if command is train and unknown[0][0] != "-":
             advice = "; the folder of pairs is given with -d"
@@ -239,8 +204,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _end_with(parent: int) -> None:
+    """End when the process has that started this one; else it would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     _parse(sys.argv[1:])  # --help and mistakes end here; main reads it again
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several of a training
+        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
 
 import numpy as np
 import torch
@@ -289,28 +263,33 @@ NEAR = 48
 DRIFT = 4
 # What fills areas of less than this share of a lossy file is noise at outlines.
 SPECK = 0.002
-# Greys that are neither make up at most this share of a mask of two levels.
-BETWEEN = 0.25
-
-
-def _voc_colour(number: int) -> tuple[int, int, int]:
-    """Spread the bits of a class id over the three channels, as Pascal VOC does."""
-    red, green, blue = (
-        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
-        for channel in range(3)
-    )
-    return red, green, blue
-
+# For each pixel of an outline so many greys are neither: 0.7 at quality 10, but 1 from
+# the thinnest rim of a third grey on.
+ALONG = 0.85
 
 # Colours of classes 0, 1, 2, ...; class 0 is what is not looked for.
 PALETTE = (
     *((0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200)),
     *((245, 130, 48), (145, 30, 180), (240, 50, 230), (210, 245, 60)),
 )
-# Of 256 classes in Pascal VOC's masks; the last is the pale rim that is ignored.
-VOC_PALETTE = tuple(map(_voc_colour, range(256)))
+# Of 256 classes in Pascal VOC's masks, which spread the bits of the id over the three
+# channels; the last is the pale rim that is ignored.
+VOC_PALETTE = tuple(
+    tuple(
+        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+        for channel in range(3)
+    )
+    for number in range(256)
+)
 # Ours as far as they go: 255 colours of classes, and VOC's pale one for ignored.
 CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
+# What files of other kinds that bear a picture's name hold near their beginning.
+FOREIGN = {
+    b"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
+    b"ftyphei": "HEIC, which Pillow cannot read",
+    b"II*\0": "a TIFF of bands, bits or compression that Pillow cannot read",
+    b"MM\0*": "a TIFF of bands, bits or compression that Pillow cannot read",
+}
 
 
 def _refuse(name: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
@@ -332,25 +311,16 @@ def _check_number(
 def _check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
     """Refuse a setting that is none of those known."""
     if value not in known:
-        names = ", ".join(map(str, known))
-        advice = _nearest(str(value), map(str, known))
-        raise ValueError(f"{name} {value!r}: expected one of {names}{advice}")
-
-
-# How files begin that are taken for pictures, and what they are.
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer (run git lfs pull), no picture"),
-    (b"II*\0", "a TIFF of bands, bits or compression that Pillow cannot read"),
-    (b"MM\0*", "a TIFF of bands, bits or compression that Pillow cannot read"),
-    (b"<", "HTML or XML, perhaps of a download that failed"),
-)
+        names = [str(one) for one in known]
+        expected = ", ".join(names) + _nearest(str(value), names)
+        raise ValueError(f"{name} {value!r}: expected one of {expected}")
 
 
 def _open_picture(path: Path | str) -> Image.Image:
     """Open and decode a file of one picture whole, and turn it upright.
 
-    `info` tells whether it is "lossy", and the "bits" of a PNG that Pillow scales: grey
-    of 2 or 4 bits up to 255, colours of 16 bits down to 8.
+    `info` gets the file's "raw" form, of which Pillow scales some values, and "turn",
+    the EXIF tag that was followed.
     """
     path = Path(path)
     if not path.is_file():
@@ -361,36 +331,25 @@ def _open_picture(path: Path | str) -> Image.Image:
         start = file.read(64)
         try:
             picture = Image.open(file)
-            pages = getattr(picture, "n_frames", 1)
+            raw, pages = str(picture.tile[:1]), getattr(picture, "n_frames", 1)
             picture.load()
-        except Image.DecompressionBombError as error:
-            advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
-            _refuse(path, f"too large ({error})", "fewer pixels", advice)
         except Exception as error:  # of a damaged file, Pillow makes anything
-            what = f"damaged or cut short ({error})"
-            if isinstance(error, UnidentifiedImageError):
-                known = (kind for head, kind in _OTHER_FILES if start.startswith(head))
+            what, advice = f"damaged or cut short ({error})", "save it again, as PNG"
+            if isinstance(error, Image.DecompressionBombError):
+                what = f"too large ({error})"
+                advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
+            elif isinstance(error, UnidentifiedImageError):
+                known = (kind for mark, kind in FOREIGN.items() if mark in start)
                 what = next(known, f"not a picture (it begins with {start[:12]!r})")
-                if start[4:8] == b"ftyp":
-                    what = f"{start[8:12].decode()} (HEIC), which Pillow cannot read"
             what = what if start else "the file is empty"
-            _refuse(path, what, "a whole picture", "save it again, as PNG")
-        lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(
-            picture.info.get("compression")
-        )
-        if picture.format == "WEBP":
-            file.seek(0)
-            lossy = b"VP8L" not in file.read()
+            _refuse(path, what, "a whole picture", advice)
     if picture.mode in ("I", "F"):
         _refuse(path, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
     if pages > 1 and picture.format != "MPO":  # which holds previews
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
-    picture.info["lossy"] = lossy
-    if start[12:16] == b"IHDR":
-        bits, kind = start[24], start[25]  # kind: 0 is grey, 3 a palette
-        if (kind == 0 and bits in (2, 4)) or (kind not in (0, 3) and bits == 16):
-            picture.info["bits"] = bits
+    picture.info |= {"raw": raw, "turn": 1}
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
+        picture.info["turn"] = picture.getexif().get(0x0112, 1)
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
@@ -418,59 +377,72 @@ def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _is_colourful(picture: Image.Image) -> bool:
-    """Tell whether the channels of a pixel differ, by more than JPEG makes them."""
-    if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16"):
-        return False
-    plain = picture if picture.mode == "RGB" else picture.convert("RGBA")
-    red, green, blue = plain.split()[:3]
-    brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    drift = DRIFT if picture.info["lossy"] else 0
-    return ImageChops.subtract(brightest, darkest).getextrema()[1] > drift
+class _Mask(NamedTuple):
+    """A mask as its file has it, before anybody says what the values mean."""
+
+    path: Path | str
+    picture: Image.Image  # of mode L, I;16 or P; RGB only if there are colours
+    opaque: np.ndarray  # which pixels can be seen, bool (H, W)
+    lossy: bool
+    bits: int  # 1, 2 or 4 in a grey file, of which Pillow makes up to 255; else 8
 
 
-def _opaque(picture: Image.Image) -> np.ndarray:
-    """Tell which pixels can be seen; bool (H, W)."""
-    if not picture.has_transparency_data:
-        return np.ones((picture.height, picture.width), bool)
-    return np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+def _open_mask(path: Path | str) -> _Mask:
+    picture = _open_picture(path)
+    raw, compression = picture.info["raw"], str(picture.info.get("compression"))
+    lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
+    lossy |= "jpeg" in compression
+    if picture.format == "WEBP":
+        lossy = b"VP8L" not in Path(path).read_bytes()
+    few = re.search(r"L;([24])", raw)
+    bits = 1 if picture.mode == "1" else int(few[1]) if few else 8
+    opaque = np.ones((picture.height, picture.width), bool)
+    if picture.has_transparency_data:
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+    if picture.mode != "P":
+        if ";16" in raw and picture.mode[0] != "I":
+            what = "16 bits a channel, of which Pillow reads 8"
+            _refuse(path, what, "8 bits", "save it as 8 bits, or as grey")
+        picture = _plainest(picture, lossy)
+    return _Mask(path, picture, opaque, lossy, bits)
 
 
-def _greys(picture: Image.Image) -> np.ndarray:
-    """Give the grey values of a picture without colours, of 8 or 16 bits; (H, W)."""
-    deep = picture.mode.startswith("I;16")
-    return np.asarray(picture if deep else picture.convert("L"))
+def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
+    """Convert to RGB, or to L if there are no colours but those that JPEG makes."""
+    if picture.mode == "L" or picture.mode.startswith("I;16"):
+        return picture
+    picture = picture.convert("RGB")
+    red, *others = picture.split()
+    gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
+    return picture.convert("L") if max(gaps) <= DRIFT * lossy else picture
 
 
 def _count_values(
     picture: Image.Image, by_colour: bool = False
 ) -> dict[MaskValue, int]:
-    """Count the pixels of each id or colour; nothing for over 256 colours."""
+    """Count the pixels of each id or colour of a mask; nothing for over 256 colours."""
     if picture.mode.startswith("I;16"):
         counts = enumerate(np.bincount(np.ravel(picture)).tolist())
-    elif by_colour or (picture.mode != "P" and _is_colourful(picture)):
-        found = picture.convert("RGBA").convert("RGB").getcolors(256) or ()
-        counts = ((colour, count) for count, colour in found)
     else:
-        picture = picture if picture.mode == "P" else picture.convert("L")
-        counts = enumerate(picture.histogram())
+        picture = picture.convert("RGB") if by_colour else picture
+        counts = ((value, count) for count, value in picture.getcolors(256) or ())
     return {value: count for value, count in sorted(counts) if count}
 
 
-def _refuse_values(path: Path | str, picture: Image.Image, what: str) -> NoReturn:
+def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts = _count_values(picture)
-    total = picture.width * picture.height
-    shown = [f"{value} ({count / total:.2%})" for value, count in counts.items()]
+    counts = _count_values(mask.picture)
+    shown = [
+        f"{value} ({count / mask.opaque.size:.2%})" for value, count in counts.items()
+    ]
     more = f", ... {len(counts)} in all" if len(counts) > 8 else ""
     _refuse(
-        path,
+        mask.path,
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
-        "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
-        "(--foreground 128-255, --ignore); several classes: load_classes (--classes)",
+        "bright counts, range(128, 256), void as ignore=[255], or classes "
+        "or palette in load_classes (--foreground 128-255, --ignore, --classes)",
     )
 
 
@@ -491,163 +463,156 @@ def load_mask(
     become 128. What is transparent is background. (notebook 01)
     """
     _check_number("threshold", threshold, 1, 255)
-    picture = _open_picture(path)
-    named = len(foreground) + len(ignore)
-    if picture.mode == "L" and not named and not any(picture.histogram()[1:255]):
-        return picture  # 0 and 255 already
-    mask = np.zeros((picture.height, picture.width), np.uint8)
-    for number, where in _find_values(path, picture, foreground, ignore):
-        mask[where] = (255, IGNORE_GREY)[number]
-    if not len(foreground):
-        ignored = mask == IGNORE_GREY
-        mask[_cut(path, picture, threshold, ignored) & ~ignored] = 255
-    return Image.fromarray(mask)
+    mask = _open_mask(path)
+    groups = _find_values(mask, foreground, ignore)
+    if not np.size(foreground):
+        bright = _cut(mask, threshold, groups == 1)
+        groups[bright & (groups != 1)] = 0
+    return Image.fromarray(np.array([255, IGNORE_GREY, 0], np.uint8)[groups])
 
 
-def _cut(
-    path: Path | str, picture: Image.Image, threshold: int, ignored: np.ndarray
-) -> np.ndarray:
+def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
     """Tell foreground from background in a mask of two levels; bool (H, W)."""
-    if not _opaque(picture).all():
-        _refuse_values(path, picture, "it has transparent parts")
-    if _is_colourful(picture) and not ignored.any():
-        _refuse_values(path, picture, "it has colours")
-    greys = _greys(picture)
-    levels = np.flatnonzero(np.bincount(greys[~ignored].ravel(), minlength=256))
-    if len(levels) == 0 or levels.tolist() in ([0], [0, 1]):
+    picture = mask.picture
+    if picture.mode in ("P", "RGB"):
+        picture = picture.convert("RGB")
+        picture.paste(0, mask=Image.fromarray(ignored))
+        picture = _plainest(picture, mask.lossy)
+    if picture.mode == "RGB" or not mask.opaque.all():
+        _refuse_values(mask, "it has colours, or transparent parts")
+    greys = np.array(picture)
+    levels = np.flatnonzero(np.bincount(greys[~ignored], minlength=256))
+    if levels.tolist() in ([], [0], [0, 1]):
         return greys == 1
-    scale = 257 if levels[-1] > 255 else 1  # of 16 bits
-    dark, bright = levels[0] <= NEAR * scale, levels[-1] >= (255 - NEAR) * scale
-    strict = not picture.info["lossy"] and len(levels) <= NEAR
-    greys, levels = greys // scale, levels // scale
-    if strict:
-        fits = bright and len(levels) <= 1 + dark and picture.info.get("bits") != 16
+    greys[ignored] = levels[0]
+    if levels[-1] > 255:  # 16 bits
+        greys, levels = greys / 257, levels / 257
+    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
+    if not mask.lossy and len(levels) <= NEAR:
+        fits = bright and len(levels) <= 1 + dark
     elif dark and bright:
-        # The greys between the two are along the outline, so there are not more of them
-        # than it is long, and none of the others fills areas.
-        steps = [
-            np.count_nonzero(mask[:, 1:] != mask[:, :-1])
-            + np.count_nonzero(mask[1:] != mask[:-1])
-            for mask in (greys <= NEAR, greys >= 255 - NEAR)
+        # The greys between the two are along the outline, and none fills areas.
+        outlines = [
+            sum(np.count_nonzero(np.diff(near, axis=axis)) for axis in (0, 1))
+            for near in (greys <= NEAR, greys >= 255 - NEAR)
         ]
-        off = np.minimum(greys - levels[0], levels[-1] - greys)
-        areas = _is_flat(greys) & (off > DRIFT)
-        between = (greys > NEAR) & (greys < 255 - NEAR)
-        fits = between.sum() <= min(*steps, BETWEEN * greys.size)
-        fits = fits and areas.mean() <= SPECK
+        between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
+        off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
+        fits = between <= ALONG * min(outlines)
+        fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
     else:  # one level fills the picture
-        fits = levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT
+        fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
     if not fits:
-        _refuse_values(path, picture, "not a mask of two levels")
+        _refuse_values(mask, "not a mask of two levels")
     return greys >= threshold
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
     """Tell which pixels of (H, W) have eight neighbours of their own value."""
+    height, width = values.shape
     padded = np.pad(values, 1, mode="edge")
-    left, right = padded[:, :-1], padded[:, 1:]
-    across = (left == right)[:, :-1] & (left == right)[:, 1:]
-    down = (padded[:-1] == padded[1:])[:, 1:-1]
-    return across[:-2] & across[1:-1] & across[2:] & down[:-1] & down[1:]
+    flat = np.ones(values.shape, bool)
+    for y, x in np.ndindex(3, 3):
+        flat &= padded[y : y + height, x : x + width] == values
+    return flat
 
 
-def _find_values(
-    path: Path | str, picture: Image.Image, *groups: Sequence[MaskValue]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Find the pixels of groups of named values: the group's number, bool (H, W)."""
-    named: dict[MaskValue, int] = {}
-    for number, group in enumerate(groups):
-        fits = np.iterable(group) and not isinstance(group, str)
-        for value in group if fits else ():
-            colour = isinstance(value, tuple | list)
-            parts, most = (value, 255) if colour else ([value], 65535)
-            whole = all(isinstance(part, int | np.integer) for part in parts)
-            fits &= whole and len(parts) in (1, 3) and colour == (len(parts) == 3)
-            fits = fits and all(0 <= part <= most for part in parts)
-            fits = fits and (tuple(parts) if colour else value) not in named
-            if fits:
-                named[tuple(map(int, value)) if colour else int(value)] = number
-        if not fits or len({isinstance(value, tuple) for value in named}) > 1:
-            raise ValueError(
-                f"{group!r} as foreground, ignore or a class: expected a list of ids "
-                "up to 65535, or of colours (red, green, blue) up to 255, each once"
-            )
-    if not named:
-        return
-    by_colour, values = isinstance(next(iter(named)), tuple), list(named)
-    if picture.info.get("bits") and _greys(picture).any():
-        bits = f"{picture.info['bits']} bits, which Pillow scales to others"
-        _refuse(path, f"values of {bits}", "8 bits", "save it as 8 bits")
-    if by_colour and not _is_colourful(picture):
-        greys = {(grey, grey, grey) for grey in np.unique(_greys(picture)).tolist()}
-        if any(len(set(value)) > 1 for value in named) and greys - {*named, (0, 0, 0)}:
-            _refuse_values(path, picture, "it has no colours, but colours were named")
-    if not by_colour and picture.mode != "P" and _is_colourful(picture):
-        _refuse_values(path, picture, "it has colours, but ids were named")
-    if by_colour:
-        pixels = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.int32)
-        found = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-        values = [red << 16 | green << 8 | blue for red, green, blue in named]
-    else:
-        found = _ids(path, picture)
-        if picture.mode == "1" and 1 in named:  # white is 1, or 255
-            found = found // 255
-    if picture.info["lossy"]:
-        found = _nearest_values(path, found, np.array(values), by_colour)
-    opaque = _opaque(picture) if by_colour or picture.mode != "P" else True
-    for number, value in zip(named.values(), values, strict=True):
-        yield number, (found == value) & opaque
+# Ids stand for themselves; colours are packed into numbers from here on.
+COLOUR = 1 << 24
 
 
-def _ids(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """Give class ids, int32 (H, W): palette indices, or grey values."""
-    if picture.mode != "P":
-        return _greys(picture).astype(np.int32)
-    colours = np.reshape(picture.getpalette("RGB"), (-1, 3))
-    used = np.flatnonzero(picture.histogram())
-    colours = colours[used]
-    other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
-    if not np.ptp(colours, axis=1).any() and other.any():
-        _refuse(
-            path,
-            f"a palette of the greys {colours[:8, 0].tolist()} at the indices "
-            f"{used[:8].tolist()}; either could be the ids",
-            "one meaning",
-            "name colours, as (5, 5, 5), or save it as a grey PNG",
+def _pack(colours: np.ndarray) -> np.ndarray:
+    """Pack red, green and blue, (..., 3), into one number each, int32."""
+    red, green, blue = (colours[..., n].astype(np.int32) for n in range(3))
+    return COLOUR | red << 16 | green << 8 | blue
+
+
+def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
+    """Check a list of ids or colours; gives numbers, int (N,)."""
+    try:
+        array = np.array(values)
+    except ValueError:  # of several lengths
+        array = np.array(None)
+    if array.shape == (0,):
+        return array.astype(int)
+    colours = array.shape[1:] == (3,)
+    fits = array.dtype.kind in "iu" and array.ndim == 1 + colours
+    if not fits or array.min() < 0 or array.max() > (255 if colours else 65535):
+        raise ValueError(
+            f"{name} {values!r}: expected a list of ids up to 65535, or of colours "
+            "(red, green, blue) up to 255"
         )
-    return np.asarray(picture).astype(np.int32)
+    return _pack(array) if colours else array
 
 
-def _nearest_values(
-    path: Path | str, values: np.ndarray, named: np.ndarray, by_colour: bool
-) -> np.ndarray:
-    """Take each value of a lossy file for the nearest that is named or fills an area.
+def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
+    """Give the number of the group that names a pixel's value, or -1; int16 (H, W)."""
+    wanted = [_as_codes("foreground, ignore or class", group) for group in groups]
+    named = np.concatenate(wanted)
+    found = np.full(mask.opaque.shape, -1, np.int16)
+    if not len(named):
+        return found
+    by_colour = named.min() >= COLOUR
+    if len(np.unique(named)) < len(named) or by_colour != (named.max() >= COLOUR):
+        raise ValueError(f"{groups}: expected ids or colours, not both, each once")
+    codes = _codes(mask, named)
+    if mask.lossy:
+        codes = _snap(mask, codes, named)
+    for number, values in enumerate(wanted):
+        found[np.isin(codes, values)] = number
+    if by_colour or mask.picture.mode != "P":
+        found[~mask.opaque] = -1
+    return found
 
-    values: ids or packed colours, int32 (H, W), and the same of `named`.
-    """
 
-    def gaps(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
-        parts = [(codes >> s & 255, others >> s & 255) for s in (0, 8, 16)]
-        pairs = parts if by_colour else [(codes, others)]
-        return np.abs([np.subtract.outer(*pair) for pair in pairs]).max(axis=0)
+def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
+    """Give what a mask holds, int32 (H, W): ids, or colours where such are named."""
+    picture = mask.picture
+    if max(named, default=0) >= COLOUR:
+        codes = _pack(np.asarray(picture.convert("RGB")))
+        tinted = any((code - COLOUR) % 0x010101 for code in named)
+        plain = tinted and _plainest(picture, mask.lossy).mode != "RGB"
+        if plain and not np.isin(codes, [COLOUR, *named]).all():
+            _refuse_values(mask, "it has no colours, but colours were named")
+        return codes
+    if picture.mode == "RGB":
+        _refuse_values(mask, "it has colours, but ids were named, or nothing")
+    codes = np.asarray(picture).astype(np.int32)
+    if mask.bits in (2, 4) and codes.any():
+        what = f"values of {mask.bits} bits, which Pillow scales to others"
+        _refuse(mask.path, what, "8 bits", "save it as 8 bits")
+    if picture.mode == "P":
+        used = np.flatnonzero(picture.histogram())
+        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
+        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+        if not np.ptp(colours, axis=1).any() and other.any():
+            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
+            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
+            _refuse(mask.path, what, "ids that are certain", advice)
+    # White is 1 in a file of one bit, unless it is named as 255.
+    return codes // 255 if mask.bits == 1 and 255 not in named else codes
 
-    found, counts = np.unique(values[_is_flat(values)], return_counts=True)
-    levels = np.unique([0, *named, *found[counts > 5 * SPECK * values.size]])
-    near = np.flatnonzero(np.diff(levels) <= DRIFT)
-    if not by_colour and len(near):
-        _refuse(
-            path,
-            f"a lossy file, where the ids {levels[near[0]]} and {levels[near[0] + 1]} "
-            "cannot be told apart",
-            "ids farther apart",
-            "save the mask again from its source as PNG",
-        )
-    areas = found[counts > SPECK * values.size]
+
+def _snap(mask: _Mask, codes: np.ndarray, named: np.ndarray) -> np.ndarray:
+    """Take values of a lossy file for the nearest that is named or fills an area."""
+
+    def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
+        return np.max([np.abs(np.subtract.outer(*pair)) for pair in channels], axis=0)
+
+    found, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
+    levels = np.unique([0, *named, *found[counts > 5 * SPECK * codes.size]])
+    by_colour = named[0] >= COLOUR
+    if not by_colour and np.diff(levels).min() <= DRIFT:
+        what = f"a lossy file, in which ids as near as those of {levels.tolist()} blur"
+        advice = "save the mask again from its source as PNG"
+        _refuse(mask.path, what, "ids farther apart", advice)
+    areas = found[counts > SPECK * codes.size]
     drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
     others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
     anchors = np.concatenate([named, others])
-    distinct, where = np.unique(values, return_inverse=True)
-    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(values.shape)
+    distinct, where = np.unique(codes, return_inverse=True)
+    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(codes.shape)
 
 
 def colors_to_classes(
@@ -677,18 +642,11 @@ def colors_to_classes(
 
 def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     """Check a palette: uint8 (K, 3)."""
-    colours = torch.as_tensor(palette)
-    whole = not colours.is_floating_point() and not colours.is_complex()
-    fits = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) < 256 and whole
-    if fits:
-        once = len(torch.unique(colours, dim=0)) == len(colours)
-        fits = colours.min() >= 0 and colours.max() <= 255 and once
-    if not fits:
-        raise ValueError(
-            f"palette {palette}: expected another colour for each class, of red, green "
-            "and blue, whole numbers 0 to 255"
-        )
-    return colours.to(torch.uint8)
+    codes = _as_codes("palette", palette)
+    once = len(np.unique(codes)) == len(codes)
+    if not 1 <= len(codes) < 256 or codes.min() < COLOUR or not once:
+        raise ValueError(f"palette {palette}: expected another colour for each class")
+    return torch.from_numpy(np.array(palette, np.uint8))
 
 
 def classes_to_colors(
@@ -718,20 +676,19 @@ def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
 
 
 def _check_class_ids(
-    name: str, ids: torch.Tensor, num_classes: int, ignore_index: int | None = None
+    name: Path | str,
+    ids: torch.Tensor,
+    num_classes: int,
+    ignore_index: int | None = None,
 ) -> None:
     """Refuse ids that are none of the classes."""
     wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
     if wrong.any():
-        found = torch.unique(ids[wrong])[:8].tolist()
+        found = ", ".join(map(str, torch.unique(ids[wrong])[:8].tolist()))
+        what = f"class ids {found} in {int(wrong.sum())} of {wrong.numel()} pixels"
         or_ignored = "" if ignore_index is None else f", or {ignore_index} for ignored"
-        _refuse(
-            name,
-            f"class ids {', '.join(map(str, found))} in {int(wrong.sum())} of "
-            f"{wrong.numel()} pixels",
-            f"0 to {num_classes - 1}{or_ignored}",
-            "count all classes, background too, or name what is ignored",
-        )
+        advice = "count all classes, background too, or name what is ignored"
+        _refuse(name, what, f"0 to {num_classes - 1}{or_ignored}", advice)
 
 
 def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -742,9 +699,9 @@ def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
     masks = torch.as_tensor(masks)
     fits = masks.ndim == 3 and 1 <= len(masks) <= 63
     if not fits or not ((masks == 0) | (masks == 1)).all():
+        what = f"masks of shape {tuple(masks.shape)}, up to {masks.max()}"
         raise ValueError(
-            f"masks of shape {tuple(masks.shape)}, up to {masks.max()}: expected "
-            "(1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
+            f"{what}: expected (1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
         )
     bits = 2 ** torch.arange(len(masks)).view(-1, 1, 1)
     packed = (masks.long() * bits).sum(dim=0)
@@ -937,7 +894,7 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
         field_name = r"\{([A-Za-z_]\w*)\}"
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
         odd = any(
-            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "", one))
+            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "x", one))
             for one in patterns
         )
         extra = fields.keys() - keys.keys()
@@ -2123,6 +2080,7 @@ class UISegmentationData(pl.LightningDataModule):
         _check_number("batch_size", batch_size, 1)
         _check_number("overfit_num", overfit_num)
         _check_number("num_workers", num_workers)
+        _check_number("val_share", val_share, 0.001, 0.999, whole=False)
         self.data_dir, self.scenes = Path(data_dir), scenes
         self.batch_size, self.num_workers = int(batch_size), int(num_workers)
         self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
@@ -2266,6 +2224,9 @@ class UISegmentationSystem(pl.LightningModule):
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
+        # Weights that the loss refuses are refused here, on one pixel.
+        logits = torch.zeros(1, num_out_channels, 1, 1)
+        self.loss(logits, logits[:, 0].long() if exclusive else logits)
 
     @property
     def task(self) -> str:
@@ -2359,14 +2320,15 @@ class UISegmentationSystem(pl.LightningModule):
                 fits = target.ndim == 3 and len(target) == classes
             if not fits or image.max() > 16:
                 shown = [
-                    getattr(one, "shape", type(one).__name__) for one in (image, target)
+                    f"{getattr(one, 'dtype', type(one).__name__)} "
+                    f"{[*getattr(one, 'shape', ())]}"
+                    for one in (image, target)
                 ]
-                wanted = (
-                    "class ids, int64 (H, W)" if exclusive else f"({classes}, H, W)"
-                )
+                ids, masks = "class ids, int64 (H, W)", f"masks ({classes}, H, W)"
                 raise ValueError(
-                    f"training sample of {shown}: expected tensors, an image (3, H, W) "
-                    f"in 0..1, for task {self.task!r} {wanted}; see ImageTargetToTensor"
+                    f"training sample of {' and '.join(shown)}: expected an image "
+                    f"(3, H, W) in 0..1 and for task {self.task!r} "
+                    f"{ids if exclusive else masks}, as ImageTargetToTensor makes them"
                 )
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
@@ -2418,7 +2380,7 @@ class UISegmentationSystem(pl.LightningModule):
             self.trainer.estimated_stepping_batches,
             self.settings["learning_rate"],
         )
-        _check_number("learning_rate", rate, 1e-9, 1e3, whole=False)
+        _check_number("learning_rate", rate, 1e-30, 1e30, whole=False)
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
@@ -2490,7 +2452,7 @@ class UISegmentationSystem(pl.LightningModule):
             inside = _check_size("image_size", self.settings["image_size"])
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        weight = next(self.parameters())
+        weight = next(self.parameters(), torch.zeros(1))
         with _evaluating(self):
             logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
         if logits.shape[-2:] != size:
@@ -2824,32 +2786,29 @@ def load_classes(
     most = IGNORE_INDEX if num_classes is None else num_classes
     most = most if classes is None else len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
-    picture = _open_picture(path)
-    ids = np.full((picture.height, picture.width), -1, np.int32)
+    mask = _open_mask(path)
+    named = palette or [value for one in classes or () for value in one]
+    by_colour = any(map(np.ndim, named))
     if palette is not None:
-        rgb = picture.convert("RGBA").convert("RGB")
-        ids[:] = colors_to_classes(rgb, palette, -1, max_distance=max_distance)
-    elif classes is None:
-        if picture.mode != "P" and _is_colourful(picture):
-            _refuse_values(path, picture, "it has colours, and no palette was given")
-        ids[:] = _ids(path, picture)
-        if picture.info["lossy"] or (ids.any() and picture.info.get("bits")):
-            _refuse_values(path, picture, "a lossy file, or values that Pillow scaled")
-        if picture.mode == "1" and ids.any():
-            _refuse_values(path, picture, "a mask of 1 bit, as for load_mask")
-    for number, where in _find_values(path, picture, *(classes or ()), ignore):
-        ids[where] = number if number < len(classes or ()) else IGNORE_INDEX
-    by_colour = palette is not None or (
-        classes is not None and any(np.ndim(value) for one in classes for value in one)
-    )
+        rgb = mask.picture.convert("RGB")
+        ids = colors_to_classes(rgb, palette, -1, max_distance=max_distance).numpy()
+    elif classes is not None:
+        ids = _find_values(mask, *classes, ignore)
+        ids[ids == len(classes)] = IGNORE_INDEX
+    else:
+        ids = _codes(mask)
+        if mask.lossy or (mask.bits < 8 and ids.any()):
+            _refuse_values(mask, "a lossy file, or one of few bits")
     if by_colour and (ids < 0).all():
-        _refuse_values(path, picture, "no pixel has a colour that was named")
-    if by_colour or picture.mode != "P":
-        ids[~_opaque(picture)] = IGNORE_INDEX
+        _refuse_values(mask, "no pixel has a colour that was named")
+    if classes is None:
+        ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
     if by_colour:
         ids[ids < 0] = IGNORE_INDEX
+    if by_colour or mask.picture.mode != "P":
+        ids[~mask.opaque] = IGNORE_INDEX
     if (ids < 0).any():
-        _refuse_values(path, picture, "ids that were not named")
+        _refuse_values(mask, "ids that were not named")
     try:
         _check_class_ids("classes", torch.from_numpy(ids), most, IGNORE_INDEX)
     except ValueError as error:
@@ -3230,14 +3189,15 @@ def check_pairs(
             of_image = _digest(image), _thumbnail(image)
             del image  # a huge one leaves room for its mask
             for current in targets:
-                picture = _open_picture(current)
+                mask_file = _open_mask(current)
+                picture = mask_file.picture
                 counts, palette = _count_values(picture, by_colour), {}
                 if picture.mode == "P" and not by_colour:
                     colours = np.reshape(picture.getpalette("RGB"), (-1, 3)).tolist()
                     palette = dict(
                         zip(counts, [colours[i] for i in counts], strict=True)
                     )
-                if lossy := picture.info["lossy"]:  # drift is no value of its own
+                if lossy := mask_file.lossy:  # drift is no value of its own
                     rough = Counter()
                     for value, count in counts.items():
                         near = (
@@ -3246,7 +3206,7 @@ def check_pairs(
                         rough[255 * round(value / 255) if near else value] += count
                     counts = dict(rough)
                 held[files.name(current)] = counts, palette, lossy
-                del picture
+                del picture, mask_file
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
@@ -4267,8 +4227,6 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
-# Tells the processes that a run starts for further devices which folder is its own.
-RUN_FOLDER = "UI_SEGMENTATION_RUN_FOLDER"
 
 
 def read_scenes(path: Path | str) -> dict[str, str]:
@@ -4277,11 +4235,9 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     Gives scene by file name of the image. Raises ValueError with the line for a missing
     column or value and for an image named twice. (notebook 06)
     """
-    path, scenes = Path(path), {}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
+    scenes: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
@@ -4297,18 +4253,18 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     return scenes
 
 
-def _parse_values(text: str) -> list[MaskValue]:
-    """Read ids and colours as they are typed: "15", "1-9", "ff00ff", "1,2"."""
+def _parse_values(texts: Iterable[str]) -> list[MaskValue]:
+    """Read ids and colours as they are typed: "15", "1-9", "1,2", "ff00ff"."""
     values: list[MaskValue] = []
-    for part in text.split(","):
-        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
-        if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
-            values.append(tuple(bytes.fromhex(part.removeprefix("#"))))
-        elif ids:
-            values += range(int(ids[1]), int(ids[2] or ids[1]) + 1)
-        else:
+    for text in ",".join(texts).split(",") if texts else ():
+        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
+        span = range(int(ids[1]), int(ids[2] or ids[1]) + 1) if ids else ()
+        if re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
+            span = [tuple(bytes.fromhex(text[-6:]))]
+        if not span:
             wanted = "ids like 15, 1-9 or 1,2, or a colour like ff00ff"
             raise ValueError(f"{text!r}: expected {wanted}")
+        values += span
     return values
 
 
@@ -4317,25 +4273,28 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
     classes: dict[str, list[MaskValue]] = {}
     for text in settings.classes:
         name, named, values = text.rpartition("=")
-        parsed = _parse_values(values)
-        groups = {name: parsed} if named else {str(value): [value] for value in parsed}
-        if classes.keys() & groups:
-            raise ValueError(f"classes {text!r}: expected each name once")
+        parsed = _parse_values([values])
+        groups = {bytes(v).hex() if np.ndim(v) else str(v): [v] for v in parsed}
+        groups = {name: parsed} if named else groups
+        if classes.keys() & groups or "" in groups:
+            raise ValueError(f"--classes {text}: expected another name for each class")
         classes |= groups
     return classes
 
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
-    foreground, ignore = (
-        [value for text in texts for value in _parse_values(text)]
-        for texts in (settings.foreground, settings.ignore)
-    )
+    foreground, ignore = map(_parse_values, (settings.foreground, settings.ignore))
     classes = list(_parse_classes(settings).values())
-    if classes and foreground:
-        raise ValueError("--foreground and --classes: expected one of them")
-    options = {"threshold": settings.threshold, "foreground": foreground}
-    read = partial(load_mask, **options)
+    named = list(itertools.chain(foreground, ignore, *classes))
+    once = len({*named}) == len(named) and len({*map(type, named)}) < 2
+    if not once or len(classes) == 1 or (classes and foreground):
+        raise ValueError(
+            f"--foreground, --classes, --ignore: {str(named)[:80]}: expected "
+            "foreground or several classes, background first; ids or colours, each once"
+        )
+    _check_number("threshold", settings.threshold, 1, 255)
+    read = partial(load_mask, threshold=settings.threshold, foreground=foreground)
     if classes:
         read = partial(load_classes, classes=classes)
     return {
@@ -4346,60 +4305,66 @@ def _reading(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _check(options: argparse.Namespace) -> int:
-    """Run `check`: print the doctor's report; 1 if training would refuse the folder."""
-    given = vars(options)
-    settings = Settings(**{name: given[name] for name in READING if name in given})
-    report = check_pairs(options.folder, progress=True, **_reading(settings))
-    print(report.to_json() if options.json else report)
-    clean = report.ok and not (options.strict and report.problems)
-    return 0 if clean else 1
+def _examine(folder: str, reading: Mapping[str, Any]) -> tuple[PairReport, bool]:
+    """Give the doctor's report, and whether there is something to learn."""
+    report = check_pairs(folder, progress=True, **reading)
+    several = "{class}" in str(reading["patterns"])  # together they may cover all
+    return report, report.ok and (several or report.foreground_share != 1)
 
 
 def _train(options: argparse.Namespace) -> int:
     """Run `train`: look at the folder, train, say how to predict."""
     given = dict(vars(options))
-    resume = given.pop("resume")
-    folder, settings = _resumed(resume, given) if resume else (None, Settings(**given))
+    run = given.pop("resume")
+    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
+    settings = _resumed(folder / "settings.json", given) if run else Settings(**given)
     if not settings.dataset:
-        raise ValueError("train: which folder? give it with -d")
+        raise ValueError("which folder? give it with -d")
+    # What no constructor refuses before there is a folder.
+    for name, value, least, most in (
+        ("learning_rate", settings.learning_rate, 1e-30, 1e30),
+        ("pos_weight", settings.pos_weight, 1e-9, 1e9),
+        ("max_epochs", settings.max_epochs, 1, math.inf),
+        ("image_size", max(settings.image_size), 1, 8192),
+        ("seed", settings.seed, 0, 2**32 - 1),
+    ):
+        _check_number(name, value, least, most, whole=False)
+    if not re.fullmatch("auto|[1-9][0-9]*", settings.devices):
+        raise ValueError(f"devices {settings.devices}: expected auto, or how many")
+
+    def some(*names: str) -> dict[str, Any]:
+        return {name: getattr(settings, name) for name in names}
+
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    is_first = not pl.utilities.rank_zero_only.rank
     reading = _reading(settings)
+    is_first = not pl.utilities.rank_zero_only.rank
     if is_first:
-        report = check_pairs(settings.dataset, progress=True, **reading)
+        report, fits = _examine(settings.dataset, reading)
         if report.problems:
             print(report)
-        if not report.ok:
-            what = "has faults, listed above; mend them first"
-            if report.foreground_share == 0:
-                what = (
-                    "no mask has a pixel of foreground, so there is nothing to learn; "
-                )
-                what += "say with --foreground which values are meant"
-            raise ValueError(f"{settings.dataset}: {what}")
+        if not fits:
+            raise ValueError(
+                f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
+                "say with --foreground or --classes what its values mean"
+            )
+    sides = settings.image_size
     data = UISegmentationData(
         settings.dataset,
-        settings.batch_size,
-        settings.size,
-        settings.overfit_num,
-        val_share=settings.val_share,
+        image_size=sides if len(sides) > 1 else sides[0],
         augment=train_augmentation() if settings.augment else None,
-        num_workers=settings.num_workers,
-        cache=settings.cache,
-        seed=settings.seed,
+        **some(
+            "batch_size", "overfit_num", "val_share", "num_workers", "cache", "seed"
+        ),
         **reading,
     )
-    system = _new_system(settings, data, given)
-    keeper = RunFolder(folder or "", patience=settings.patience)
+    keeper, auto = (
+        RunFolder(folder, patience=settings.patience),
+        settings.devices == "auto",
+    )
     trainer = pl.Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
-        devices=int(settings.devices) if settings.devices.isdecimal() else "auto",
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
+        **some("max_epochs", "accelerator", "num_nodes", "strategy", "precision"),
+        devices="auto" if auto else int(settings.devices),
         callbacks=[StepProgress(timed=True), keeper],
         plugins=[SafeCheckpointIO()],
         logger=False,
@@ -4408,159 +4373,161 @@ def _train(options: argparse.Namespace) -> int:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    data.split(trainer.world_size)  # refuses too few before there is a folder
-    keeper.folder = folder or _new_folder(settings, is_first)
-    last = keeper.folder / "last.ckpt"
+    target = data.split(trainer.world_size)[0][0][1]
+
+    # The system, from scratch or from a checkpoint's weights.
+    classes = _parse_classes(settings)
+    names = [*(classes or (target if isinstance(target, dict) else ()))]
+    kind: dict[str, Any] = {
+        "task": "multiclass" if classes else "multilabel" if names else "binary",
+        "num_out_channels": len(names) or 1,
+        "class_names": names,
+        "class_values": [values[0] for values in classes.values()],
+    }
+    network = some("max_features", "fast")
+    if settings.weights:
+        learnt = load_system(settings.weights)
+        own = {"fast": False} | learnt.settings
+        wanted = kind | {name: given[name] for name in network if name in given}
+        for name, value in wanted.items():
+            if own[name] not in (value, []):
+                what, advice = f"{name} is {own[name]}", "train anew, without --weights"
+                _refuse(settings.weights, what, f"{value}", advice)
+        network = own
+    loss = some(*(n for n in ("loss", "pos_weight") if not classes or n in given))
+    changes = some("learning_rate") | {"image_size": data.image_size}
+    system = UISegmentationSystem(**network | kind | loss | changes)
+    if settings.weights:
+        system.load_state_dict(learnt.state_dict())
+
+    # The run's folder, 001 and so on; only the first process writes.
+    if not run:
+        parent = _output_folder(settings.output_dir)
+        taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+        folder = parent / f"{max(taken, default=0) + 1:03}"
+    if not run and is_first:
+        folder.mkdir()
+        kept = asdict(settings) | {
+            name: network[name] for name in ("max_features", "fast")
+        }
+        for name in ("dataset", "weights", "scenes"):
+            kept[name] = kept[name] and os.path.abspath(kept[name])
+        with _atomic_write(folder / "settings.json") as part:
+            part.write_text(json.dumps(kept, indent=2) + "\n")
+    keeper.folder, last = folder, folder / "last.ckpt"
     if last.exists():
-        kept = read_checkpoint(last)
-        if "loops" not in kept or system.settings != system.settings | dict(
-            kept["hyper_parameters"]
-        ):
+        whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
+        if load_system(last).settings != system.settings or not whole:
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
-    _end_with_others(is_first)
+    # A signal ends a process at once; Lightning would first talk to the others.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    program = shlex.join(["python", os.path.relpath(__file__)])
     try:
         trainer.fit(system, data, ckpt_path=last if last.exists() else None)
     except SystemExit:  # how Lightning answers an interrupt
-        resume = _command("train", "--resume", keeper.folder)
-        print(f"\ninterrupted; go on with: {resume}")
+        if is_first:
+            run = shlex.quote(str(folder))
+            print(f"\ninterrupted; go on with: {program} train --resume {run}")
         return 130
     if is_first:
-        best, predict = keeper.best, ("predict", "-c", keeper.folder / "best.ckpt")
+        best, checkpoint = keeper.best, shlex.quote(str(folder / "best.ckpt"))
         print(
             f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
-            f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
-            f"to predict: {_command(*predict)} PICTURES ..."
+            f"{len(keeper.rows)}; all of the run: {folder}\n"
+            f"to predict: {program} predict -c {checkpoint} PICTURES ..."
         )
     return 0
 
 
-def _end_with_others(is_first: bool) -> None:
-    """Let a signal end all processes of a run; one alone would wait for ever."""
-
-    def end(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
-    if not is_first:
-        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
-
-
-def _command(*words: Any) -> str:
-    """Put a command line of this module together, to be copied."""
-    return shlex.join(["python", os.path.relpath(__file__), *map(str, words)])
-
-
-def _resumed(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
+def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     """Read an earlier run's settings; only what describes the machine may change."""
-    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
-    path = folder / "settings.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
-    changed = [name for name in given if name not in MACHINE]
-    if changed:
+    if changed := [name for name in given if name not in MACHINE]:
         raise ValueError(
             f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
             "start a new run (with --weights to keep what was learnt)"
         )
+    defaults, saved = asdict(Settings()), {}
     try:
-        saved = Settings.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        for name, value in json.loads(path.read_text()).items():
+            if name not in defaults:
+                raise ValueError(f"{name!r} is unknown{_nearest(name, defaults)}")
+            kind = type(defaults[name])
+            several = kind is tuple and isinstance(value, list)
+            wanted = type([*defaults[name], ""][0]) if several else kind
+            if not all(isinstance(v, wanted) for v in (value if several else [value])):
+                raise ValueError(f"{name} {value!r}: expected {wanted.__name__}")
+            saved[name] = kind(value)
+        if not saved.get("dataset"):
+            raise ValueError("it names no dataset")
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error}); start a new run") from error
-    return folder, replace(saved, **given)
-
-
-def _new_folder(settings: Settings, make: bool) -> Path:
-    """Name the next run's folder, 001 and so on; make it in the first process."""
-    if RUN_FOLDER in os.environ and not make:
-        return Path(os.environ[RUN_FOLDER])
-    parent = _output_folder(settings.output_dir)
-    taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
-    folder = parent / f"{max(taken, default=0) + 1:03}"
-    if make:
-        folder.mkdir()
-        os.environ[RUN_FOLDER] = str(folder)
-        kept = asdict(settings) | {"dataset": os.path.abspath(settings.dataset)}
-        with _atomic_write(folder / "settings.json") as part:
-            part.write_text(json.dumps(kept, indent=2) + "\n")
-    return folder
+    return Settings(**saved | given)
 
 
 def _output_folder(name: str) -> Path:
     """Make a folder for output. Raises OSError naming the flag."""
-    folder = Path(name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         advice = "cannot be made a folder; give another --output-dir"
         raise OSError(f"{name}: {advice} ({error.strerror})") from error
-    return folder
-
-
-def _new_system(
-    settings: Settings, data: UISegmentationData, given: Mapping[str, Any]
-) -> UISegmentationSystem:
-    """Make the system to train, from scratch or from a checkpoint's weights."""
-    target = data.split()[0][0][1]
-    classes = _parse_classes(settings)
-    kind: dict[str, Any] = {"task": "binary"}
-    if classes:
-        kind = {"task": "multiclass", "class_names": list(classes)}
-        kind["class_values"] = [values[0] for values in classes.values()]
-    elif isinstance(target, dict):
-        kind = {"task": "multilabel", "class_names": list(target)}
-    kind["num_out_channels"] = len(kind.get("class_names", "1"))
-    changes = {"learning_rate": settings.learning_rate, "image_size": settings.size}
-    if not classes:
-        changes |= {"loss": settings.loss, "pos_weight": settings.pos_weight}
-    network = {"max_features": settings.max_features, "fast": settings.fast}
-    if not settings.weights:
-        return UISegmentationSystem(**network, **kind, **changes)
-    learnt = load_system(settings.weights)
-    for name, value in (kind | network).items():
-        own = learnt.settings.get(name, False)
-        if own != value and (name in given or name in kind):
-            what = f"{name} is {own}"
-            _refuse(settings.weights, what, f"{value}", "train anew, without --weights")
-    own = {name: value for name, value in learnt.settings.items() if name != "network"}
-    system = UISegmentationSystem(**own | changes)
-    system.load_state_dict(learnt.state_dict())
-    return system
+    return Path(name)
 
 
 def _predict(options: argparse.Namespace) -> int:
     """Run `predict`: write a mask for every picture; 2 if some could not be read."""
     _check_number("threshold", options.threshold, 0, 1, whole=False)
-    pictures = _list_pictures(options.pictures)
-    folder = Path(options.output_dir)
-    owners: dict[str, Path] = {}
-    for path in pictures:
-        if owners.setdefault(path.stem, path) is not path:
-            what = f"{path} and {owners[path.stem]} would both be {path.stem}_mask.png"
-            raise ValueError(f"{what}; predict them into two folders")
-        written = sorted(folder.glob(f"{glob.escape(path.stem)}_[mo]*.png"))
-        if written and not options.overwrite:
-            advice = "give another --output-dir, or --overwrite"
-            raise FileExistsError(f"{written[0]}: is there already; {advice}")
-    if options.checkpoint is None and not REFERENCE.exists():
+    if not options.checkpoint and not REFERENCE.exists():
         advice = "give a checkpoint of your own with --checkpoint, see train"
         raise FileNotFoundError(f"{REFERENCE}: the reference is not there; {advice}")
     system = load_system(options.checkpoint or REFERENCE)
+    task, own = system.task, system.settings
+    endings = ["mask"]
+    if task == "multilabel":
+        names = own["class_names"] or range(own["num_out_channels"])
+        endings = [f"mask_{name}" for name in names]
+
+    # Each picture once; of folders and globs neither targets nor what is written here.
+    made = tuple(f"_{e}".lower() for e in ("target", "mask", "overlay", *endings))
+    endings += ["overlay"] * options.overlay
+    folder, pictures = Path(options.output_dir), dict[str, Path]()
+    for name in options.pictures:
+        found = [Path(name)]
+        if not found[0].is_file():
+            pattern = f"{glob.escape(name)}/*" if found[0].is_dir() else name
+            found = [
+                path
+                for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
+                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+                if not path.stem.lower().endswith(made)
+            ]
+        if not found:
+            wanted = 'files, folders or globs such as "folder/**/*.png"'
+            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
+        for path in found:
+            outputs = [folder / f"{path.stem}_{ending}.png" for ending in endings]
+            other = pictures.setdefault(path.stem, path)
+            if other != path:
+                what = f"{path} and {other} would both be {outputs[0]}"
+                raise ValueError(f"{what}; predict them into two folders")
+            there = [file for file in outputs if file.exists()]
+            if there and not options.overwrite:
+                advice = "give another --output-dir, or --overwrite"
+                raise FileExistsError(f"{there[0]}: is there already; {advice}")
+
     failures = []
-    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+    for path in tqdm(pictures.values(), unit="picture", disable=len(pictures) < 2):
         try:
-            drawn = _draw_prediction(system, load_image(path), options, path)
-            _output_folder(options.output_dir)
-            for ending, picture in drawn.items():
-                with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
-                    picture.save(part, format="PNG")
+            drawn = _draw_prediction(system, load_image(path), options)
         except (OSError, ValueError) as error:
             failures.append(" ".join(str(error).split()))
+            continue
+        _output_folder(options.output_dir)
+        for ending, picture in zip(endings, drawn, strict=True):
+            with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
+                picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
@@ -4568,74 +4535,44 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _draw_prediction(
-    system: UISegmentationSystem,
-    image: Image.Image,
-    options: argparse.Namespace,
-    path: Path,
-) -> dict[str, Image.Image]:
-    """Predict a picture: what to write, by the ending of its name."""
-    given, size = system.settings, (image.height, image.width)
-    inside = _check_size("image_size", given["image_size"] or size)
-    names, threshold = given["class_names"], options.threshold
+    system: UISegmentationSystem, image: Image.Image, options: argparse.Namespace
+) -> list[Image.Image]:
+    """Predict a picture: its mask, or that of each class, and the overlay if wanted."""
+    own, threshold = system.settings, options.threshold
+    inside = _check_size("image_size", own["image_size"] or (image.height, image.width))
+    exclusive, predict = (
+        system.task == "multiclass",
+        getattr(system, TASKS[system.task]),
+    )
     if options.tiles:
         pixels, overlap = np.asarray(image), min(inside) // 4
         found = predict_tiled(system, pixels, inside, overlap, progress=True)
-        classes, masks = found.argmax(axis=0), found >= threshold
-    elif system.task == "multiclass":
-        classes = system.predict_classes(image)
-    elif system.task == "multilabel":
-        masks = system.predict_masks(image, threshold)
+        found = found.argmax(axis=0) if exclusive else found >= threshold
     else:
-        masks = system.predict_mask(image, threshold)[None]
-    shrunk = max(image.height / inside[0], image.width / inside[1])
-    if shrunk > 8 and not options.tiles:
-        what = (
-            f"{path}: shrunk {shrunk:.0f} times for the network, to {inside}; --tiles "
-        )
-        tqdm.write(f"{what}predicts it at its own size", file=sys.stderr)
-    if system.task == "multiclass":
-        values = given["class_values"] or range(given["num_out_channels"])
-        colours = CLASS_COLOURS
-        if isinstance(values[0], tuple | list):
-            colours, values = values, range(len(values))
-        mask = Image.fromarray(np.array(values, np.uint8)[classes])
-        mask.putpalette([channel for colour in colours for channel in colour])
-        drawn = {"mask": mask}
-        shown = Image.blend(image, mask.convert("RGB"), 0.5)
-    else:
-        endings = [f"mask_{name}" for name in names] or ["mask"]
-        pictures = [Image.fromarray(mask).convert("L") for mask in masks]
-        drawn, shown = dict(zip(endings, pictures, strict=True)), image
-        for number, mask in enumerate(masks, 1):
-            tint = CLASS_COLOURS[number] if names else (255, 0, 80)
-            shown = overlay(shown, mask, tint)
-    return drawn | ({"overlay": shown} if options.overlay else {})
-
-
-def _list_pictures(names: Sequence[str]) -> list[Path]:
-    """List the files that files, folders and globs stand for, each once.
-
-    Of a folder or glob, what is named as a target, mask or overlay is left out.
-    """
-    made = re.compile(r"_(target|mask|overlay)(_.*)?$", re.IGNORECASE)
-    found: dict[Path, None] = {}
-    for name in names:
-        files = [Path(name)]
-        if not files[0].is_file():
-            inside = files[0].is_dir()
-            places = files[0].iterdir() if inside else glob.glob(name, recursive=True)
-            files = [
-                file
-                for file in map(Path, places)
-                if file.suffix.lower() in PICTURE_SUFFIXES
-                and not file.name.startswith(".")
-                and not made.search(file.stem)
-            ]
-        if not files:
-            wanted = 'files, folders or globs such as "folder/**/*.png"'
-            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
-        found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
-    return list(found)
+        found = predict(image) if exclusive else predict(image, threshold)
+        shrunk = max(image.height / inside[0], image.width / inside[1])
+        if shrunk > 8:
+            what = f"shrunk {shrunk:.0f} times for the network, to {inside}"
+            tqdm.write(f"{what}; --tiles keeps its size", file=sys.stderr)
+    if not exclusive:
+        masks = found.reshape(-1, *found.shape[-2:])
+        drawn = [Image.fromarray(mask).convert("L") for mask in masks]
+        for number, mask in enumerate(masks if options.overlay else (), 1):
+            tint = (
+                CLASS_COLOURS[number] if system.task == "multilabel" else (255, 0, 80)
+            )
+            image = overlay(image, mask, tint)
+        return drawn + [image] * options.overlay
+    # Ids stay ids, so far as a byte holds them; colours stay colours.
+    values, colours = np.array(own["class_values"] or range(255)), CLASS_COLOURS[:255]
+    if values.ndim == 2:
+        values, colours = np.arange(len(values)), own["class_values"]
+    deep = values.max() > 255
+    drawn = Image.fromarray(values.astype(np.uint16 if deep else np.uint8)[found])
+    if not deep:
+        drawn.putpalette(list(itertools.chain(*colours)))
+    shown = Image.blend(image, classes_to_colors(found, colours), 0.5)
+    return [drawn, shown][: 1 + options.overlay]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -4646,7 +4583,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     command = vars(options).pop("command")
     try:
-        return {"check": _check, "train": _train, "predict": _predict}[command](options)
+        if command == "train":
+            return _train(options)
+        if command == "predict":
+            return _predict(options)
+        given = dict(vars(options))
+        folder, as_json, strict = (given.pop(n) for n in ("folder", "json", "strict"))
+        report, fits = _examine(folder, _reading(Settings(**given)))
+        print(report.to_json() if as_json else report)
+        return 0 if fits and not (strict and report.problems) else 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.slide import PITCH, SIZE, Slide, main, write_window
+from tools.slide import PITCH, SIZE, Slide, main
 
 
 @pytest.fixture(scope="module")
@@ -140,22 +140,8 @@ def test_command_writes_image_and_mask(slide: Slide, tmp_path: Path) -> None:
     place = ["--y", "10900", "--x", "4100", "--height", "530", "--width", "540"]
     assert main([str(folder), *place]) == 0
     assert {path.name for path in folder.iterdir()} == {"image.png", "mask.png"}
-    stored = tuple(
-        np.asarray(Image.open(folder / f"{n}.png")) for n in ("image", "mask")
-    )
-    assert same(stored, slide.window(10_900, 4_100, 530, 540))
-
-
-def test_an_interrupted_region_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Image.Image, "save", stop)
-    with pytest.raises(KeyboardInterrupt):
-        write_window(tmp_path / "region", 0, 0, 9, 9, 1)
-    assert list(tmp_path.iterdir()) == []
+    stored = (np.asarray(Image.open(folder / f"{n}.png")) for n in ("image", "mask"))
+    assert same(tuple(stored), slide.window(10_900, 4_100, 530, 540))
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_bad_mean_and_std_are_refused(mean: tuple, std: tuple) -> None:
 )
 @pytest.mark.parametrize("size", [0, -3, (0, 4), (4, -1), (1, 2, 3), (2.5, 3)])
 def test_bad_sizes_are_refused(make: Callable, size: Any) -> None:
-    with pytest.raises(ValueError, match=f"{make.__name__} .*: expected one whole"):
+    with pytest.raises(ValueError, match=r"^size .*: expected one whole number"):
         make(size)
 
 
@@ -359,7 +359,7 @@ def test_bad_sizes_are_refused(make: Callable, size: Any) -> None:
 )
 def test_unequal_sizes_are_refused(transform: Callable, pair: PicturePair) -> None:
     image, target = pair
-    message = r"\(48, 64\) and target of \(64, 48\) \(H, W\): expected equal sizes"
+    message = r"\(64, 48\) and target of \(48, 64\) \(W, H\): expected equal sizes"
     with pytest.raises(ValueError, match=message):
         transform(image, target.transpose(Image.Transpose.ROTATE_90))
     image, target = as_tensors(pair)
@@ -374,7 +374,9 @@ def test_target_pictures_of_other_values_are_refused(pair: PicturePair) -> None:
         flip(image, target.convert("RGB"))
     rings = target.point(lambda value: value * 250 // 255)
     for transform in (flip, ImageTargetToTensor()):
-        with pytest.raises(ValueError, match=r"values 0, 250: .*threshold it first"):
+        with pytest.raises(
+            ValueError, match=r"values \[0, 250\]: expected .*load_mask"
+        ):
             transform(image, rings)
 
 
