@@ -3700,7 +3700,7 @@ class _Source:
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = f"shape (H, W{', 3' if channels else ''})"
-            _refuse(name, arrived, expected, "an array or a function that opens it")
+            _refuse(name, arrived, expected, "give it, or a function that opens it")
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
@@ -3717,7 +3717,7 @@ class _Source:
             found = f"{window.dtype} {window.shape} at {(y0, x0)}"
             arrived = f"{found}, values {np.unique(window)[:8].tolist()}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
-            _refuse(self.name, arrived, expected, "scale; has the file changed?")
+            _refuse(self.name, arrived, expected, "cast it; has the file changed?")
         return window.astype(np.uint8, copy=False)
 
 
@@ -4109,11 +4109,11 @@ def predict_tiled(
     "softmax" or "none"; "auto" is the task's, or sigmoid for one class, else softmax.
 
     weights: how windows share pixels. "smooth": less towards their borders; "constant":
-    equally; "centre": each pixel from the window that it is deepest in. That gives what
-    the whole picture gives, if half the overlap covers the `receptive_field`'s reach
-    and windows begin where pooling does. normalize_over: layers that normalise each
+    equally; "centre": each pixel from the window that it is deepest in, as the whole
+    picture gives it where half the overlap covers the `receptive_field`'s reach (UNet:
+    61) and windows begin where pooling does. normalize_over: layers that normalise each
     image do so over the "picture", measured first in twice the time of the rest, or
-    over each "tile". Warns of layers that pool or attend over a whole tile.
+    over each "tile". Warns of layers that look at a whole tile. (notebook 11)
     """
     source, sides = _Source("image", image), _check_size("tile_size", tile_size)
     _check_number("overlap", overlap, 0, min(sides) - 1)

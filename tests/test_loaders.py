@@ -209,13 +209,10 @@ def test_workers_are_processes_no_more_than_batches() -> None:
     assert here.tolist() == [os.getpid()] * 6
 
 
-def test_waiting_takes_no_cpu_time_and_keeps_no_batch() -> None:
-    before = sum(os.times()[:4])  # of this process and its children
-    dataset = Made(lambda index: time.sleep(2 * index) or index, 2)
-    batches = iter(prefetch(dataset, 1, 2))
+def test_no_batch_is_kept() -> None:
+    batches = iter(prefetch(range(2), 1, 2))
     batch = weakref.ref(next(batches))
     assert batch() is None and list(batches) == [1]
-    assert sum(os.times()[:4]) - before < 0.5
 
 
 class Prefixed(Exception):
