@@ -204,9 +204,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _end_with(parent: int) -> None:
+# The variable by which further processes of a training know the one that started them.
+STARTER = "UI_SEGMENTATION_STARTER"
+
+
+def _end_with(starter: int) -> None:
     """End when the process has that started this one; else it would wait for ever."""
-    while os.getppid() == parent:
+    while os.getppid() == starter:
         time.sleep(1)
     os._exit(1)
 
@@ -214,7 +218,8 @@ def _end_with(parent: int) -> None:
 if __name__ == "__main__":
     _parse(sys.argv[1:])  # --help and mistakes end here; main reads it again
     if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several of a training
-        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+        starter = int(os.environ.get(STARTER, os.getppid()))
+        threading.Thread(target=_end_with, args=[starter], daemon=True).start()
 
 import numpy as np
 import torch
@@ -4387,6 +4392,8 @@ def _train(options: argparse.Namespace) -> int:
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
     # A signal ends a process at once; Lightning would first talk to the others.
     trainer._signal_connector.register_signal_handlers = lambda: None
+    if is_first:
+        os.environ[STARTER] = str(os.getpid())
     program = shlex.join(["python", os.path.relpath(__file__)])
     try:
         trainer.fit(system, data, ckpt_path=last if last.exists() else None)
