@@ -1172,32 +1172,34 @@ _KNOWN = 77
 class PairedTransform:
     """One torchvision v2 transform applied to image and target with the same draw.
 
-    A thin layer: v2 moves the target as a `tv_tensors.Mask`, without mixing values
-    (nearest), and leaves it alone when only colours change. Whatever a transform pads
-    is ignored in the target: 255, or 128 in a mask picture; so bool targets come back
-    as uint8. Each comes back as what it was: PIL picture, tensor or tv_tensor. Raises
-    ValueError when their sizes differ. (notebook 03)
+    v2 moves the target as a mask, without mixing values (nearest), and leaves it alone
+    when only colours change. What a transform pads is ignored in the target: 255, or
+    128 in a mask picture; bool and int8, which cannot hold 255, become uint8 and int16.
+    Else each comes back as what it was, an image picture as RGB. Raises ValueError when
+    their sizes differ. (notebook 03)
     """
 
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        _check_equal_size(image, target)
-        ids = _target_ids(target)
-        layers = ids if ids.ndim > 2 else ids[None]
-        known = torch.full_like(layers[:1], _KNOWN)
-        mask = _exact_mask()(torch.cat([layers, known]))
-        picture = isinstance(image, Image.Image)
-        new_image, mask = self.transform(
-            image if picture else tv_tensors.Image(image), mask
-        )
+        given, ids = _check_pair(image, target)
+        if isinstance(given, torch.Tensor):
+            given = tv_tensors.Image(given)
+        holds_255 = {torch.bool: torch.uint8, torch.int8: torch.int16}
+        ids = ids.to(holds_255.get(ids.dtype, ids.dtype))
+        layers = ids.reshape(-1, *ids.shape[-2:])
+        layers = torch.cat([layers, torch.full_like(layers[:1], _KNOWN)])
+        moved, mask = self.transform(given, _exact_mask()(layers))
         *layers, known = mask.as_subclass(torch.Tensor)
-        new = torch.where(known == _KNOWN, torch.stack(layers), IGNORE_INDEX)
-        new = new if ids.ndim > 2 else new[0]
-        if not isinstance(image, Image.Image | tv_tensors.Image):
-            new_image = new_image.as_subclass(torch.Tensor)
-        return Sample(new_image, _target_like(new, target))
+        layers = torch.where(known == _KNOWN, torch.stack(layers), IGNORE_INDEX)
+        ids = layers if ids.ndim == 3 else layers[0]
+        if isinstance(target, Image.Image):
+            greys = torch.where(ids == IGNORE_INDEX, IGNORE_GREY, ids * 255)
+            ids = Image.fromarray((greys if target.mode == "L" else ids).numpy())
+            if target.mode == "P":
+                ids.putpalette(target.getpalette() or [])
+        return _as_given(image, target, moved, ids)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.transform})"
@@ -1205,115 +1207,103 @@ class PairedTransform:
 
 @functools.cache
 def _exact_mask() -> type[tv_tensors.Mask]:
-    """Make the masks that scaling samples where it samples the image.
+    """Make the masks that v2 scales as it scales the image, by the centres of pixels.
 
-    v2's own take the first pixel of an area where the image has the mean around its
-    centre: half a pixel of the new size apart (pytorch#34808).
+    Its own take the first pixel of an area: half a new pixel apart (pytorch#34808).
     """
 
     class ExactMask(tv_tensors.Mask):
         pass
 
-    def scale(mask: ExactMask, size: list[int], *_: Any, **options: Any) -> ExactMask:
-        exact = v2.InterpolationMode.NEAREST_EXACT
-        plain, limit = mask.as_subclass(torch.Tensor), options.get("max_size")
-        return ExactMask(v2.functional.resize_mask(plain, size, exact, limit))
+    def scale(mask: Any, size: Any, max_size: Any = None, **_: Any) -> ExactMask:
+        plain, exact = mask.as_subclass(torch.Tensor), "nearest-exact"
+        return ExactMask(v2.functional.resize_mask(plain, size, exact, max_size))
 
-    def crop(mask: ExactMask, *box: int, size: list[int], **_: Any) -> ExactMask:
-        return scale(v2.functional.crop(mask, *box), size)
+    def crop(mask: Any, size: Any, interpolation: Any, antialias: Any, **box: Any):
+        return scale(v2.functional.crop(mask, **box), size)
 
     v2.functional.register_kernel(v2.functional.resize, ExactMask)(scale)
     v2.functional.register_kernel(v2.functional.resized_crop, ExactMask)(crop)
     return ExactMask
 
 
-def _target_ids(target: Any) -> torch.Tensor:
-    """Give a target as a tensor: ids uint8 (H, W) of a picture, a tensor as it is."""
+def _check_pair(image: Any, target: Any) -> tuple[Any, torch.Tensor]:
+    """Refuse unequal sizes; give a picture as RGB, and the target as ids."""
+    sizes = [
+        _size_of(one) if isinstance(one, Image.Image | torch.Tensor) else type(one)
+        for one in (image, target)
+    ]
+    if sizes[0] != sizes[1] or not isinstance(sizes[0], tuple):
+        expected = "expected pictures or tensors of one size"
+        raise ValueError(f"image {sizes[0]} and target {sizes[1]} (W, H): {expected}")
+    if isinstance(image, Image.Image):
+        image = _to_rgb(image, "image")
     if isinstance(target, torch.Tensor):
-        plain = target.as_subclass(torch.Tensor)
-        return plain.to(torch.uint8) if plain.dtype == torch.bool else plain
-    if target.mode == "P":
-        return torch.from_numpy(np.array(target))
-    if target.mode != "L":
-        raise ValueError(
-            f"target picture of mode {target.mode}: expected L (0, 255 and "
-            f"{IGNORE_GREY} for ignored) or P (class ids); see load_mask"
+        return image, target
+    ids = np.array(target) if target.mode == "P" else _mask_ids(target)
+    return image, torch.from_numpy(ids)
+
+
+def _as_given(image: Any, target: Any, *new: Any) -> Sample:
+    """Make tensors tv_tensors where one given was: v2 would leave a plain target."""
+    kinds: list[Any] = [torch.Tensor, torch.Tensor]
+    if any(isinstance(one, tv_tensors.TVTensor) for one in (image, target)):
+        kinds = [tv_tensors.Image, tv_tensors.Mask]
+    pairs = zip(new, kinds, strict=True)
+    return Sample(
+        *(
+            one if isinstance(one, Image.Image) else one.as_subclass(kind)
+            for one, kind in pairs
         )
-    return torch.from_numpy(_mask_ids(target))
-
-
-def _target_like(ids: torch.Tensor, like: Any) -> Any:
-    """Turn ids back into the kind of target that they came from."""
-    if isinstance(like, torch.Tensor):
-        return tv_tensors.Mask(ids) if isinstance(like, tv_tensors.Mask) else ids
-    values = ids.numpy()
-    if like.mode == "L":
-        values = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)[values]
-    picture = Image.fromarray(values)
-    if like.mode == "P":
-        picture.putpalette(like.getpalette() or [])
-    return picture
-
-
-def _check_equal_size(image: Any, target: Any) -> None:
-    sizes = [_size_of(thing) for thing in (image, target)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"image of {sizes[0]} and target of {sizes[1]} (W, H): expected equal sizes"
-        )
+    )
 
 
 def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
     """Read one number as both sides of a square; (height, width) in pixels."""
-    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(
-        isinstance(side, int | np.integer) and side > 0 for side in sides
-    ):
+    sides = np.ravel(size).tolist()
+    whole = all(type(side) is int and side > 0 for side in sides)
+    if not whole or len(sides) != 1 + np.ndim(size):
         raise ValueError(
             f"{name} {size!r}: expected one whole number of pixels, or (height, width)"
         )
-    return int(sides[0]), int(sides[1])
+    return sides[0], sides[-1]
 
 
+@dataclass
 class ImageTargetCompose:
     """Apply several paired transforms one after the other."""
 
-    def __init__(self, transforms: Sequence[PairTransform]) -> None:
-        self.transforms = list(transforms)
+    transforms: Sequence[PairTransform]
 
     def __call__(self, image: Any, target: Any) -> Sample:
         for transform in self.transforms:
             image, target = transform(image, target)
         return Sample(image, target)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.transforms})"
 
-
+@dataclass
 class ImageTargetToTensor:
     """Turn pictures into tensors.
 
-    image: float32 (3, H, W) in 0..1. target: float32 (1, H, W) of 0 and 1 from a mask
-    (mode "L"), int64 (H, W) from class ids (mode "P"), float32 from masks uint8
-    (K, H, W); 255 where ignored.
+    image: float32 (3, H, W) in 0..1; of tensors, uint8 and uint16 are scaled. target:
+    float32 (1, H, W) of 0 and 1 from a mask (mode "L"), int64 (H, W) from class ids
+    (mode "P"), float32 from masks (K, H, W); 255 where ignored.
     """
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        _check_equal_size(image, target)
-        if isinstance(image, Image.Image):
-            pixels = torch.from_numpy(np.array(_to_rgb(image, "image")))  # (H, W, 3)
-            image = pixels.permute(2, 0, 1).float().div_(255)
-        else:
-            image = v2.functional.to_dtype(image, torch.float32, scale=True)
-        if isinstance(target, Image.Image):
-            ids = _target_ids(target)
-            target = ids[None].float() if target.mode == "L" else ids.long()
-        elif target.ndim == 3 and not target.is_floating_point():
-            target = target.float()
-        return Sample(image, target)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        pixels, ids = _check_pair(image, target)
+        if isinstance(pixels, Image.Image):
+            pixels = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        whites = {torch.uint8: 255, torch.uint16: 65535}
+        if pixels.dtype not in whites and not pixels.is_floating_point():
+            expected = "expected uint8, uint16 or floats in 0..1"
+            raise ValueError(f"image of {pixels.dtype}: {expected}")
+        if isinstance(target, Image.Image) and target.mode == "L":
+            ids = ids[None]
+        if not ids.is_floating_point():
+            ids = ids.float() if ids.ndim == 3 else ids.long()
+        scaled = pixels.float() / whites.get(pixels.dtype, 1)
+        return _as_given(image, target, scaled, ids)
 
 
 class ImageTargetResize(PairedTransform):
@@ -1324,24 +1314,21 @@ class ImageTargetResize(PairedTransform):
 
     def __init__(self, size: int | Sequence[int]) -> None:
         sides = _check_size("size", size)
-        pair = isinstance(size, tuple | list)
-        super().__init__(v2.Resize(sides if pair else sides[0], antialias=True))
+        super().__init__(v2.Resize(sides if np.ndim(size) else sides[0]))
 
 
-class ImageTargetPad(PairedTransform):
+@dataclass
+class ImageTargetPad:
     """Pad to at least (height, width) at the right and the foot; target: ignored."""
 
-    def __init__(self, size: int | Sequence[int]) -> None:
-        self.size = _check_size("size", size)
-        super().__init__(self._pad)
+    size: int | Sequence[int]
 
-    def _pad(self, *things: Any) -> list[Any]:
-        height, width = v2.functional.get_size(things[0])
-        margins = [max(self.size[1] - width, 0), max(self.size[0] - height, 0)]
-        return [v2.functional.pad(thing, [0, 0, *margins]) for thing in things]
+    def __post_init__(self) -> None:
+        self.size = _check_size("size", self.size)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.size})"
+    def __call__(self, image: Any, target: Any) -> Sample:
+        missing = np.subtract(self.size[::-1], _size_of(image)).clip(0).tolist()
+        return PairedTransform(v2.Pad([0, 0, *missing]))(image, target)
 
 
 class ImageTargetRandomCrop(PairedTransform):
@@ -1377,10 +1364,9 @@ class ImageTargetRandomAffine(PairedTransform):
 
 
 class ImageTargetColorJitter(PairedTransform):
-    """Change the image's brightness, contrast, saturation and hue at random.
+    """Change the image's colours at random, by shares: 0.2 is 0.8 to 1.2 times.
 
-    Each as in torchvision: a share, 0.2 for 0.8 to 1.2 times; hue 0 to 0.5. The target
-    stays as it is.
+    hue: 0 to 0.5. The target stays as it is.
     """
 
     def __init__(
@@ -1393,35 +1379,32 @@ class ImageTargetColorJitter(PairedTransform):
         super().__init__(v2.ColorJitter(brightness, contrast, saturation, hue))
 
 
+@dataclass
 class ImageTargetNormalize:
-    """Take away each channel's mean and divide by its deviation; image tensors only.
+    """Take away each channel's mean and divide by its deviation.
 
-    mean, std: three numbers each, for values in 0..1. Raises ValueError for pictures
-    and for values outside 0..1, the usual sign of a forgotten scaling.
+    mean, std: three numbers each. image: float tensor in 0..1; raises ValueError for
+    other values, the usual sign of a forgotten scaling.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(
-                f"mean {mean} and std {std}: expected as many of both, std above 0"
-            )
-        self.mean, self.std = list(mean), list(std)
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError(f"{self}: expected as many of both, std above 0")
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        if isinstance(image, Image.Image) or not image.is_floating_point():
+        fits = isinstance(image, torch.Tensor) and image.is_floating_point()
+        low, high = map(float, image.aminmax()) if fits else (0, 255)
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise ValueError(
-                "Normalize got a picture or whole numbers: expected a float tensor in "
-                "0..1; put ImageTargetToTensor before it"
+                f"Normalize got {getattr(image, 'dtype', 'a picture')} of {low:.2f} to "
+                f"{high:.2f}: expected a float tensor in 0..1; put ImageTargetToTensor "
+                "before it, and normalize only once"
             )
-        if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
-            raise ValueError(
-                f"Normalize got values {float(image.min()):.2f} to "
-                f"{float(image.max()):.2f}: expected 0..1; scale first, and only once"
-            )
-        return Sample(v2.functional.normalize(image, self.mean, self.std), target)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(mean={self.mean}, std={self.std})"
+        mean, std = list(self.mean), list(self.std)
+        return Sample(v2.functional.normalize(image, mean, std), target)
 
 
 def denormalize(
