@@ -389,27 +389,25 @@ class _Mask(NamedTuple):
     picture: Image.Image  # of mode L, I;16 or P; RGB only if there are colours
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
-    bits: int  # 1, 2 or 4 in a grey file, of which Pillow makes up to 255; else 8
+    scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
 
 
 def _open_mask(path: Path | str) -> _Mask:
     picture = _open_picture(path)
-    raw, compression = picture.info["raw"], str(picture.info.get("compression"))
+    raw = picture.info["raw"]
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
-    lossy |= "jpeg" in compression
+    lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
-    few = re.search(r"L;([24])", raw)
-    bits = 1 if picture.mode == "1" else int(few[1]) if few else 8
+    scaled = picture.mode == "1" or re.search("L;[24]", raw) is not None
     opaque = np.ones((picture.height, picture.width), bool)
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
-    if picture.mode != "P":
-        if ";16" in raw and picture.mode[0] != "I":
-            what = "16 bits a channel, of which Pillow reads 8"
-            _refuse(path, what, "8 bits", "save it as 8 bits, or as grey")
-        picture = _plainest(picture, lossy)
-    return _Mask(path, picture, opaque, lossy, bits)
+    if ";16" in raw and picture.mode[0] != "I":
+        what = "16 bits a channel, of which Pillow reads 8"
+        _refuse(path, what, "8 bits", "save it as 8 bits, or as grey")
+    picture = picture if picture.mode == "P" else _plainest(picture, lossy)
+    return _Mask(path, picture, opaque, lossy, scaled)
 
 
 def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
@@ -446,8 +444,8 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
-        "bright counts, range(128, 256), and what nobody judged, as ignore=[255]; or "
-        "load_classes, with palette or classes (--foreground, --ignore, --classes)",
+        "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
+        "(--foreground 128-255, --ignore); several classes: load_classes (--classes)",
     )
 
 
@@ -589,11 +587,12 @@ def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
             _refuse_values(mask, "it has no colours, but colours were named")
         return codes
     if picture.mode == "RGB":
-        _refuse_values(mask, "it has colours, but ids were named, or nothing")
+        what = "but ids were named" if len(named) else "and no palette was given"
+        _refuse_values(mask, f"it has colours, {what}")
     codes = np.asarray(picture).astype(np.int32)
-    if mask.bits in (2, 4) and codes.any():
-        what = f"values of {mask.bits} bits, which Pillow scales to others"
-        _refuse(mask.path, what, "8 bits", "save it as 8 bits")
+    if mask.scaled and 255 not in named and codes.any():
+        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
+        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
     if picture.mode == "P":
         used = np.flatnonzero(picture.histogram())
         colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
@@ -602,8 +601,7 @@ def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
             what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
             advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
             _refuse(mask.path, what, "ids that are certain", advice)
-    # White is 1 in a file of one bit, unless it is named as 255.
-    return codes // 255 if mask.bits == 1 and 255 not in named else codes
+    return codes
 
 
 def _snap(mask: _Mask, codes: np.ndarray, named: np.ndarray) -> np.ndarray:
@@ -1088,13 +1086,12 @@ class PairDataset(Dataset[Sample]):
         if masks:
             return functools.reduce(ImageChops.lighter, masks)
         # Nothing is there: empty in the way of the targets that are.
-        given = (one for _, one in self.pairs if isinstance(one, Path | tuple))
-        like = next((self.read(one, size) for one in given), Image.new("L", size))
+        given = (one for _, one in self.pairs if isinstance(one, Path))
+        like = next(map(self.read_target, given), Image.new("L", size))
         if isinstance(like, torch.Tensor):
-            return torch.zeros(len(like), *size[::-1], dtype=like.dtype)
-        empty = Image.new(like.mode, size)
-        if like.mode == "P":
-            empty.putpalette(like.getpalette() or [])
+            return like.new_zeros(len(like), *size[::-1])
+        empty = like.resize(size)
+        empty.paste(0, (0, 0, *size))
         return empty
 
 
@@ -2779,40 +2776,32 @@ def load_classes(
     most = most if classes is None else len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
     mask = _open_mask(path)
-    named = palette or [value for one in classes or () for value in one]
-    by_colour = any(map(np.ndim, named))
-    if palette is not None:
-        rgb = mask.picture.convert("RGB")
-        ids = colors_to_classes(rgb, palette, -1, max_distance=max_distance).numpy()
-    elif classes is not None:
+    if classes is not None:
         ids = _find_values(mask, *classes, ignore)
         ids[ids == len(classes)] = IGNORE_INDEX
     else:
-        ids = _codes(mask)
-        if mask.lossy or (mask.bits < 8 and ids.any()):
-            _refuse_values(mask, "a lossy file, or one of few bits")
+        if palette is not None:
+            rgb = mask.picture.convert("RGB")
+            ids = colors_to_classes(rgb, palette, -1, max_distance=max_distance).numpy()
+        elif mask.lossy:
+            _refuse_values(mask, "ids in a lossy file")
+        else:
+            ids = _codes(mask)
+        ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
+    named = [value for one in classes or () for value in one]
+    by_colour = palette is not None or any(map(np.ndim, named))
     if by_colour and (ids < 0).all():
         _refuse_values(mask, "no pixel has a colour that was named")
-    if classes is None:
-        ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
-    if by_colour:
-        ids[ids < 0] = IGNORE_INDEX
     if by_colour or mask.picture.mode != "P":
         ids[~mask.opaque] = IGNORE_INDEX
+    if by_colour:
+        ids[ids < 0] = IGNORE_INDEX
     if (ids < 0).any():
         _refuse_values(mask, "ids that were not named")
-    try:
-        _check_class_ids("classes", torch.from_numpy(ids), most, IGNORE_INDEX)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return _class_picture(ids)
-
-
-def _class_picture(ids: np.ndarray) -> Image.Image:
-    """Make class ids (H, W) a picture of mode "P" in our colours."""
-    classes = Image.fromarray(ids.astype(np.uint8))
-    classes.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
-    return classes
+    _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
+    found = Image.fromarray(ids.astype(np.uint8))
+    found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
+    return found
 
 
 def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
@@ -2824,12 +2813,9 @@ def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
     _check_number("num_classes", num_classes, 1, 8)
     packed = np.asarray(load_classes(path))
     if packed.max() >= 2**num_classes:
-        _refuse(
-            path,
-            f"values up to {packed.max()}",
-            f"at most {2**num_classes - 1}, the bits of {num_classes} masks",
-            "count all masks in num_classes; a mask of 0 and 255 is for load_mask",
-        )
+        expected = f"at most {2**num_classes - 1}, the bits of {num_classes} masks"
+        advice = "count all masks in num_classes; a mask of 0 and 255 is for load_mask"
+        _refuse(path, f"values up to {packed.max()}", expected, advice)
     return unpack_masks(packed, num_classes)
 
 
@@ -2877,9 +2863,7 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
     ) -> None:
         mapping = dict(class_mapping) if isinstance(class_mapping, Mapping) else {}
         kinds = {type(value) for value in mapping.values()}  # True is no index
-        if kinds not in ({str}, {int}) or (
-            kinds == {int} and min(mapping.values()) < 0
-        ):
+        if kinds != {str} and (kinds != {int} or min(mapping.values()) < 0):
             raise ValueError(
                 f"class_mapping {class_mapping}: expected VOC classes to indices "
                 'from 0 up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
@@ -2888,11 +2872,9 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
             if name not in VOC_CLASSES:
                 other = VOC_NAMES.get(name.lower())
                 advice = f"VOC calls it {other}" if other else "leave it out"
-                raise ValueError(
-                    f"class_mapping {name!r}: VOC has no such class; {advice}"
-                    f"{_nearest(name.lower(), VOC_CLASSES)}; expected some of "
-                    f"{', '.join(VOC_CLASSES)}"
-                )
+                advice += _nearest(name.lower(), VOC_CLASSES)
+                expected = f"some of {', '.join(VOC_CLASSES)}"
+                _refuse(f"class_mapping {name!r}", "no such class", expected, advice)
         self.classes = sorted(set(mapping.values())) if kinds == {str} else []
         if self.classes:
             mapping = {name: self.classes.index(new) for name, new in mapping.items()}
@@ -2903,52 +2885,44 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         folder = next((p / name for p in places if (p / name).is_dir()), None)
         if folder is None:
             found = sorted({p.name for place in places for p in place.glob("VOC[12]*")})
-            raise FileNotFoundError(
-                f"{root}: no {name}, but {', '.join(found) or 'nothing of the kind'}; "
-                f"expected VOCdevkit/{name} or {name} in it"
-            )
+            holds = ", ".join(found) or "nothing of the kind"
+            expected = f"expected VOCdevkit/{name} or {name} in it"
+            raise FileNotFoundError(f"{root}: no {name}, but {holds}; {expected}")
         listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
         # Beside them stand the sets of each class, as cat_train (or train_val).
         of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
         if not listed.is_file() or image_set.startswith(of_a_class):
             stems = [path.stem for path in sorted(listed.parent.glob("[!.]*.txt"))]
-            sets = [stem for stem in stems if not stem.startswith(of_a_class)]
+            sets = ", ".join(one for one in stems if not one.startswith(of_a_class))
             raise FileNotFoundError(
                 f"{listed}: no list of all images; expected image_set to be one of "
-                f"{', '.join(sets) or 'none here: unpack the archive again'}"
+                f"{sets or 'none here: unpack the archive again'}"
             )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
         self.samples: list[tuple[Path, int]] = []
         for key in keys:
-            names = self._objects(folder / "Annotations" / f"{key}.xml")
+            path = folder / "Annotations" / f"{key}.xml"
+            advice = "unpack it again, or take its image out of the image_set"
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such annotation; {advice}")
+            try:
+                top = ElementTree.parse(path).getroot()
+                objects = top.findall("object")  # of the picture, not parts of objects
+                names = [one.findtext("name", "").strip() for one in objects]
+            except (ElementTree.ParseError, LookupError, ValueError) as error:
+                _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
+            if top.tag != "annotation" or "" in names:
+                what = f"<{top.tag}> with objects {names}"
+                _refuse(path, what, "<annotation>, a name in each object", advice)
             wanted = [mapping[name] for name in names if name in mapping]
             if len(wanted) == 1:
                 path = folder / "JPEGImages" / f"{key}.jpg"
                 self.samples.append((path, wanted[0]))
         if not self.samples:
-            _refuse(
-                listed,
-                f"none of {len(keys)} images qualifies",
-                f"some with exactly one of {', '.join(mapping)}",
-                "map other classes, or fewer",
-            )
-
-    @staticmethod
-    def _objects(path: Path) -> list[str]:
-        """List the class of each object of an annotation; parts of objects are none."""
-        advice = "unpack it again, or take its image out of the image_set"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such annotation; {advice}")
-        try:
-            root = ElementTree.parse(path).getroot()
-            names = [one.findtext("name", "").strip() for one in root.findall("object")]
-        except (ElementTree.ParseError, LookupError, ValueError) as error:
-            _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
-        if root.tag != "annotation" or "" in names:
-            what = f"<{root.tag}> with objects {names}"
-            _refuse(path, what, "<annotation>, a name in each object", advice)
-        return names
+            expected = f"some with exactly one of {', '.join(mapping)}"
+            what, advice = f"none of {len(keys)} images", "map other classes, or fewer"
+            _refuse(listed, what, expected, advice)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -2995,17 +2969,14 @@ class RoadDataset(PairDataset):
         training = Path(root) / "training"
         folder = training if training.is_dir() else Path(root)
         _check_choice("target", target, ROAD_PATTERNS)
-        found = {path.name for path in folder.glob("gt_image_2/*.png")}
-        kinds = {name.rpartition("_")[0] for name in found}
+        masks = folder.glob("gt_image_2/*.png")
+        kinds = {path.name.rpartition("_")[0] for path in masks}
         needed = {f"{category}_road" for category in ("um", "umm", "uu")}
         if target == "road" and kinds and not needed <= kinds:
-            _refuse(
-                folder,
-                f"masks of {', '.join(sorted(kinds))}",
-                f"the whole road kit, with {', '.join(sorted(needed))}",
-                'of lanes alone: target="lane"; of a part: UIImageMaskDataset(folder, '
-                'patterns=ROAD_PATTERNS["road"], read_target=read_road)',
-            )
+            what, expected = (", ".join(sorted(names)) for names in (kinds, needed))
+            advice = 'of lanes alone: target="lane"; of a part: UIImageMaskDataset('
+            advice += 'folder, patterns=ROAD_PATTERNS["road"], read_target=read_road)'
+            _refuse(folder, f"masks of {what}", f"the whole kit, {expected}", advice)
         pairs = find_pairs(folder, ROAD_PATTERNS[target])
         super().__init__(pairs, transform, read_target=read_road, cache=cache)
 
@@ -3188,11 +3159,12 @@ def check_pairs(
             for name, one in zip(names[1:], several, strict=True):
                 mask = _open_mask(one)
                 turns.append(mask.picture.info["turn"])
-                counts = Counter(_count_values(mask.picture, by_colour))
-                for value in [*counts] if mask.lossy and not by_colour else ():
-                    if mask.picture.mode == "L" and not NEAR < value < 255 - NEAR:
-                        # Rings around outlines are no values of their own.
-                        counts[255 * (value > 127)] += counts.pop(value)
+                counts = Counter()
+                for value, count in _count_values(mask.picture, by_colour).items():
+                    near = isinstance(value, int) and not NEAR < value < 255 - NEAR
+                    # Rings around outlines are no values of their own.
+                    shown = 255 * (value > 127) if mask.lossy and near else value
+                    counts[shown] += count
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 held[name] = counts, palette, mask.lossy
                 del mask
