@@ -1418,11 +1418,10 @@ def denormalize(
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Centre each channel of each image and divide by its deviation.
+    """Centre each channel of each image, divide by its deviation, scale and shift.
 
-    (B, C, H, W) -> (B, C, H, W), a learnt scale and shift at the end. In training it is
-    BatchNorm of one image at a time: the same, and with its gradient half the CPU time.
-    Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
+    Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022. In training it is BatchNorm
+    of one image at a time: the same, and with its gradient half the CPU time.
     """
 
     def __init__(self, num_channels: int) -> None:
@@ -1431,23 +1430,16 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(image)
-        norm = partial(
-            F.batch_norm,
-            running_mean=None,
-            running_var=None,
-            weight=self.weight,
-            bias=self.bias,
-            training=True,
-            eps=self.eps,
+        options = {"training": True, "eps": self.eps}
+        scaled = (
+            F.batch_norm(one, None, None, self.weight, self.bias, **options)
+            for one in image.split(1)
         )
-        return torch.cat([norm(one) for one in image.split(1)])
+        return torch.cat([*scaled])
 
 
 class ConvBlock(nn.Sequential):
-    """One 3x3 convolution and ReLU, `InstanceNorm` in between if asked for.
-
-    (B, C_in, H, W) -> (B, C_out, H, W).
-    """
+    """One 3x3 convolution and ReLU, `InstanceNorm` in between if asked for."""
 
     def __init__(self, num_in: int, num_out: int, normalize: bool) -> None:
         layers: list[nn.Module] = [nn.Conv2d(num_in, num_out, 3, padding=1)]
@@ -1486,10 +1478,9 @@ class UNet(nn.Module):
     Five levels, `max_features` channels on the lowest (a multiple of 16; 256 gives 1 M
     parameters). All levels but the first are normalised, each image for itself;
     normalize=False makes a pixel depend on its neighbourhood alone (notebook 11).
-    fast: work at half the resolution inside; coarser on fine lines.
-
-    forward raises ValueError for another number of channels, whole numbers, an empty
-    batch. Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
+    fast: work at half the resolution inside; coarser on fine lines. Raises ValueError
+    for images of other channels or of another type than the weights, and for none.
+    Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
     """
 
     def __init__(
@@ -1504,15 +1495,14 @@ class UNet(nn.Module):
         super().__init__()
         _check_number("num_in_channels", num_in_channels, 1)
         _check_number("num_out_channels", num_out_channels, 1)
-        if max_features < 16 or max_features % 16:
+        _check_number("max_features", max_features, 16)
+        if max_features % 16:
             raise ValueError(f"max_features {max_features}: expected a multiple of 16")
-        self.num_in_channels = num_in_channels
-        self.num_out_channels = num_out_channels
+        self.num_in_channels, self.num_out_channels = num_in_channels, num_out_channels
         self.shrink = 2 if fast else 1  # pixels per side of a cell inside
         self.multiple = 16 * self.shrink  # what sides are padded to: four halvings
-        first = max_features // 16
+        first, cell = max_features // 16, self.shrink**2
         widths = [first, 2 * first, 4 * first, 8 * first]
-        cell = self.shrink**2
         self.to_cells = nn.PixelUnshuffle(2) if fast else nn.Identity()
         self.first = ConvBlock(num_in_channels * cell, first, normalize=False)
         self.downs = nn.ModuleList(Down(width, normalize) for width in widths)
@@ -1528,7 +1518,14 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        self._check(image)
+        channels, dtype = self.num_in_channels, self.head.weight.dtype
+        fits = image.ndim == 4 and image.shape[1] == channels and 0 not in image.shape
+        if not fits or image.dtype != dtype:
+            raise ValueError(
+                f"UNet got {image.dtype} {tuple(image.shape)}: expected {dtype} (B, "
+                f"{channels}, H, W) in 0..1; one image needs [None], other channels "
+                "num_in_channels, whole numbers / 255"
+            )
         height, width = image.shape[-2:]
         # The lowest level keeps at least 2x2 cells, since one alone has no deviation.
         step = self.multiple
@@ -1536,7 +1533,7 @@ class UNet(nn.Module):
             step * torch.sym_max((side + step - 1) // step, 2)
             for side in (height, width)
         ]
-        image = self._window(image, *padded)
+        image = _window(image, *padded)
         x = self.to_cells((image - 0.5) * 4)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
@@ -1544,31 +1541,7 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in self.ups:
             x = up(x, skips.pop())
-        return self._window(self.to_pixels(self.head(x)), height, width)
-
-    @staticmethod
-    def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Cut (..., height, width) out, or repeat the last row and column up to it.
-
-        By indices: a slice or a padding, exported, would be right for one size alone.
-        """
-        if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
-            return image
-        rows, columns = (
-            torch.arange(new, device=image.device).clamp(max=old - 1)
-            for new, old in zip((height, width), image.shape[-2:], strict=True)
-        )
-        return image[:, :, rows][..., columns]
-
-    def _check(self, image: torch.Tensor) -> None:
-        channels = self.num_in_channels
-        fits = image.ndim == 4 and image.shape[1] == channels and 0 not in image.shape
-        if not fits or image.dtype != self.head.weight.dtype:
-            raise ValueError(
-                f"UNet got {image.dtype} {tuple(image.shape)}: expected "
-                f"{self.head.weight.dtype} (B, {channels}, H, W) in 0..1; one image "
-                "needs [None], other channels num_in_channels, whole numbers / 255"
-            )
+        return _window(self.to_pixels(self.head(x)), height, width)
 
     def set_prior(self, shares: Sequence[float], *, exclusive: bool = False) -> None:
         """Start at the prior: the head's bias gives each class its share of the pixels.
@@ -1580,10 +1553,24 @@ class UNet(nn.Module):
             raise ValueError(
                 f"{len(shares)} shares: expected {self.num_out_channels}, one per class"
             )
-        p = torch.as_tensor(shares, dtype=torch.float64).clamp(1e-3, 1 - 1e-3)
-        bias = (p.log() if exclusive else p.logit()).float()
+        p = torch.as_tensor(shares, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
+        bias = p.log() if exclusive else p.logit()
         with torch.no_grad():  # the same in all pixels of a cell
             self.head.bias.copy_(bias.repeat_interleave(self.shrink**2))
+
+
+def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Cut (..., height, width) out, or repeat the last row and column up to it.
+
+    By indices: a slice or a padding, exported, would be right for one size alone.
+    """
+    if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
+        return image
+    rows, columns = (
+        torch.arange(new, device=image.device).clamp(max=old - 1)
+        for new, old in zip((height, width), image.shape[-2:], strict=True)
+    )
+    return image[:, :, rows][..., columns]
 
 
 @contextlib.contextmanager
@@ -1615,19 +1602,18 @@ def bce_loss(
 
     logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`. pos_weight counts a
     foreground pixel that many times, one number or one for each of K. With nothing but
-    ignored pixels the loss is 0. Raises ValueError for unequal shapes and for targets
-    of other values.
+    ignored pixels the loss is 0.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
     weight = None
     if pos_weight is not None:
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
-        if weight.numel() not in (1, logits.shape[1]) or not (weight > 0).all():
+        weight = weight.view(-1, 1, 1)
+        if len(weight) not in (1, logits.shape[1]) or not (weight > 0).all():
             raise ValueError(
                 f"pos_weight {pos_weight}: expected a number above 0, or one for each "
                 f"of {logits.shape[1]} classes"
             )
-        weight = weight.view(-1, 1, 1)
     losses = F.binary_cross_entropy_with_logits(
         torch.where(valid, logits.float(), 0),
         torch.where(valid, targets.float(), 0),
@@ -1660,9 +1646,8 @@ def bce_dice_loss(
     ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Add `bce_loss` and `dice_loss`: every pixel counts, and so does every region."""
-    return bce_loss(logits, targets, pos_weight, ignore_index) + dice_loss(
-        logits, targets, ignore_index
-    )
+    bce = bce_loss(logits, targets, pos_weight, ignore_index)
+    return bce + dice_loss(logits, targets, ignore_index)
 
 
 def _valid_pixels(
@@ -1694,17 +1679,15 @@ def cross_entropy_loss(
 
     logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
     or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
-    weighted too. With nothing but ignored pixels the loss is 0. Raises ValueError for
-    other shapes and types, for ids beyond K and for other weights. (notebook 10)
+    weighted too. With nothing but ignored pixels the loss is 0. (notebook 10)
     """
     batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
-    fits = num_classes > 1 and targets.shape == (batch, *size)
-    if not fits or targets.dtype != torch.int64:
+    ids = targets.dtype == torch.int64 and targets.shape == (batch, *size)
+    if num_classes < 2 or not ids:
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {targets.dtype} "
             f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
-            "and class ids, int64 (B, H, W); argmax(dim=1) makes ids of one-hot, "
-            "[:, 0] takes a channel away"
+            "and class ids, int64 (B, H, W); argmax(dim=1) makes them of one-hot"
         )
     _check_class_ids("targets", targets, num_classes, ignore_index)
     if class_weights is None:
@@ -1775,7 +1758,7 @@ def confusion_matrix(
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
     Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
-    be added. Raises ValueError for unequal shapes and for ids beyond K. (notebook 10)
+    be added. (notebook 10)
     """
     prediction, targets = map(_as_ids, (prediction, targets))
     floating = prediction.is_floating_point() or targets.is_floating_point()
@@ -1794,10 +1777,7 @@ def confusion_matrix(
 
 
 def class_iou(matrix: torch.Tensor) -> torch.Tensor:
-    """Give the IoU of each class, float32 (K,); NaN for a class that is nowhere.
-
-    matrix: of `confusion_matrix`. (notebook 10)
-    """
+    """Give each class's IoU of a `confusion_matrix`, float32 (K,); NaN if nowhere."""
     both = matrix.diagonal()
     either = matrix.sum(dim=0) + matrix.sum(dim=1) - both
     return both / either
@@ -1808,28 +1788,21 @@ def mean_iou(matrix: torch.Tensor) -> torch.Tensor:
     return class_iou(matrix).nanmean().nan_to_num(1.0)
 
 
-def foreground_share(targets: Iterable[torch.Tensor]) -> float:
-    """Count the share of foreground, 0..1, among the pixels that are not ignored."""
-    foreground = known = 0
-    for target in targets:
-        foreground += int((target == 1).sum())
-        known += int((target != IGNORE_INDEX).sum())
-    return foreground / max(known, 1)
-
-
 def shares_of_classes(
     targets: Iterable[torch.Tensor], num_classes: int
 ) -> torch.Tensor:
-    """Count the share of each class, float32 (K,), among the pixels not ignored.
-
-    All 0 where every pixel is ignored. Raises ValueError for ids beyond K.
-    """
+    """Count the share of each class, float32 (K,), among the pixels not ignored."""
     counts = torch.zeros(num_classes, dtype=torch.long)
     for ids in targets:
         _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
         known = ids[ids != IGNORE_INDEX].long()
         counts += torch.bincount(known, minlength=num_classes)
     return counts / counts.sum().clamp(min=1)
+
+
+def foreground_share(targets: Iterable[torch.Tensor]) -> float:
+    """Count the share of foreground, 0..1, among the pixels that are not ignored."""
+    return float(shares_of_classes(targets, 2)[1])
 
 
 # --------------------------------------------------------------------------------------
