@@ -98,9 +98,7 @@ class Settings:
     batch_size: int = _setting(4, "samples a step, in each process", "-b")
     learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
     max_epochs: int = _setting(30, "passes over the training pictures")
-    image_size: tuple[int, ...] = _setting(
-        (256, 256), "pixels to scale pictures to: height and width, or one number"
-    )
+    image_size: tuple[int, ...] = _setting((256, 256), "height and width, or one side")
     overfit_num: int = _setting(0, "if above 0, samples of the first pair alone")
     val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
     augment: bool = _setting(True, "mirror training pictures and change their colours")
@@ -113,35 +111,30 @@ class Settings:
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
     num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
-    patterns: tuple[str, ...] = _setting(
-        (),
-        'names of image and target: "{key}_input.*" "{key}_target.*"; in the second, '
-        "{object} for several masks of one image, {class} for a mask of each class",
-    )
-    allow_missing: bool = _setting(False, "an image without a mask file shows nothing")
-    scenes: str = _setting(
-        "", "CSV of image,scene: no scene on both sides of the split"
-    )
-    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
-    foreground: tuple[str, ...] = _setting(
-        (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
-    )
-    classes: tuple[str, ...] = _setting(
-        (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
-    )
-    ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
     accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
     devices: str = _setting("auto", "how many of them, on each machine")
     num_nodes: int = _setting(1, "machines")
     strategy: str = _setting("auto", "how processes share the work, such as ddp")
     precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
+    patterns: tuple[str, ...] = _setting(
+        (),
+        "names of images and targets: {key}_in.* {key}_out.*; in the second {object} "
+        "too for several masks of one image, {class} for a mask of each class",
+    )
+    allow_missing: bool = _setting(False, "an image without a mask file shows nothing")
+    scenes: str = _setting("", "CSV of image,scene: none is on both sides of a split")
+    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
+    foreground: tuple[str, ...] = _setting(
+        (), "what is foreground: ids 15, 1-9, ff00ff"
+    )
+    classes: tuple[str, ...] = _setting(
+        (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
+    )
+    ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
 
 
-# Settings of `check` too: how the files of a folder are found and read.
-READING = (
-    *("patterns", "allow_missing", "scenes", "threshold", "foreground", "classes"),
-    "ignore",
-)
+# Settings of `check` too, the last: how the files of a folder are found and read.
+READING = [setting.name for setting in fields(Settings)][-7:]
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -1820,28 +1813,44 @@ def to_array(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return np.array(picture.convert("RGB"))
     values = torch.as_tensor(picture).detach().cpu()
+    is_float, is_bool = values.is_floating_point(), values.dtype == torch.bool
+    if values.ndim == 2 and not is_float and not is_bool:
+        return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
-    if values.ndim == 2:
-        values = values[..., None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3):
+    values = values[..., None] if values.ndim == 2 else values
+    fits = values.ndim == 3 and values.shape[2] in (1, 3)
+    if is_float:
+        fits = fits and values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING
+    if not fits:
         raise ValueError(
-            f"picture of shape {tuple(values.shape)}: expected (H, W), (H, W, 3), "
-            "(1, H, W) or (3, H, W); masks that overlap are shown one by one"
+            f"picture of shape {tuple(values.shape)}, {values.min():.2f} to "
+            f"{values.max():.2f}: expected (H, W), (H, W, 3), (1, H, W) or (3, H, W), "
+            "floats in 0..1; logits need a sigmoid, normalized images denormalize"
         )
-    if values.is_floating_point():
-        if values.min() < -ROUNDING or values.max() > 1 + ROUNDING:
-            raise ValueError(
-                f"values {values.min():.2f} to {values.max():.2f}: expected 0..1; "
-                "logits need a sigmoid, normalized images denormalize"
-            )
-        values = (values.clamp(0, 1) * 255).round()
-    elif values.dtype == torch.bool:
-        values = values * 255
-    elif values.shape[2] == 1 and np.ndim(picture) == 2:
-        colours = CLASS_COLOURS[:IGNORE_INDEX]
-        return np.array(classes_to_colors(values[..., 0], colours))
+    if is_float or is_bool:
+        values = (values.float().clamp(0, 1) * 255).round()
     return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
+
+
+def _as_bool(mask: Any) -> np.ndarray:
+    """Give a mask of any kind as bool (H, W); ignored pixels are not in it."""
+    mask = mask.detach().cpu() if isinstance(mask, torch.Tensor) else mask
+    values = np.asarray(mask)
+    found = set(np.unique(values).tolist())
+    if values.ndim >= 2 and values.size == math.prod(values.shape[-2:]):
+        values = values.reshape(values.shape[-2:])
+        if values.dtype == bool or (found <= {0, 1, IGNORE_INDEX} and 1 in found):
+            return values == 1
+        if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+            return values > 0.5
+        if found <= {0, IGNORE_GREY, 255}:
+            return values == 255
+    raise ValueError(
+        f"mask of shape {values.shape} and values {sorted(found)[:8]}: expected (H, W) "
+        "or (1, H, W) of bool, 0 and 1, 0 and 255 or probabilities; of class ids take "
+        "one, as ids == 3, or paint all with classes_to_colors"
+    )
 
 
 def overlay(
@@ -1865,28 +1874,6 @@ def overlay(
     return Image.fromarray(pixels)
 
 
-def _as_bool(mask: Any) -> np.ndarray:
-    """Give a mask of any kind as bool (H, W); ignored pixels are not in it."""
-    if isinstance(mask, torch.Tensor):
-        mask = mask.detach().cpu().numpy()
-    values = np.asarray(mask)
-    if values.ndim < 2 or any(side != 1 for side in values.shape[:-2]):
-        raise ValueError(f"mask of shape {values.shape}: expected (H, W) or (1, H, W)")
-    values = values.reshape(values.shape[-2:])
-    found = set(np.unique(values).tolist())
-    if values.dtype == bool or (found <= {0, 1, IGNORE_INDEX} and 1 in found):
-        return values == 1
-    if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
-        return values > 0.5
-    if not found <= {0, IGNORE_GREY, 255}:
-        raise ValueError(
-            f"mask of values {sorted(found)[:8]}: expected bool, 0 and 1, 0 and 255 or "
-            "probabilities; greys are cut by load_mask, of class ids take one, as "
-            "ids == 3, or paint all with classes_to_colors"
-        )
-    return values == 255
-
-
 def show(
     *rows: Sequence[Any],
     titles: Sequence[str] = (),
@@ -1899,25 +1886,22 @@ def show(
     """
     import matplotlib.pyplot as plt
 
-    columns = max(map(len, rows))
     pictures = [[to_array(picture) for picture in row] for row in rows]
-    tall, wide = pictures[0][0].shape[:2]
+    columns, (tall, wide, _) = max(map(len, rows)), pictures[0][0].shape
     size = (columns * height * wide / tall, len(rows) * height + 0.3)
     figure, axes = plt.subplots(
         len(rows), columns, squeeze=False, figsize=size, layout="constrained"
     )
-    for axis in axes.flat:
-        axis.axis("off")
     for row, row_axes in zip(pictures, axes, strict=True):
-        for picture, axis in zip(row, row_axes, strict=False):
-            axis.imshow(picture, interpolation="nearest")
+        for picture, axis in itertools.zip_longest(row, row_axes):
+            axis.axis("off")
+            if picture is not None:
+                axis.imshow(picture, interpolation="nearest")
     for title, axis in zip(titles, axes[0], strict=False):
         axis.set_title(title, fontsize=9)
     if legend:
-        handles = [
-            plt.Rectangle((0, 0), 1, 1, color=np.array(color) / 255)
-            for color in CLASS_COLOURS[1 : len(legend) + 1]
-        ]
+        colours = np.array(CLASS_COLOURS[1 : len(legend) + 1]) / 255
+        handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
         figure.legend(handles, legend, loc="outside lower center", ncols=5, fontsize=8)
     plt.show()
 
@@ -1943,9 +1927,8 @@ def save_mask(mask: Any, path: Path | str) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name ending in .png, to keep it exact")
-    picture = Image.fromarray(_as_bool(mask).astype(np.uint8) * 255)
     with _atomic_write(path) as part:
-        picture.save(part, format="PNG")
+        Image.fromarray(_as_bool(mask)).convert("L").save(part, format="PNG")
 
 
 def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> None:
@@ -1955,8 +1938,7 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
     """
     import imageio.v3 as iio
 
-    path = Path(path)
-    pictures = [to_array(frame) for frame in frames]
+    path, pictures = Path(path), [to_array(frame) for frame in frames]
     sizes = {picture.shape[:2] for picture in pictures}
     if len(sizes) != 1 or path.suffix.lower() != ".gif" or duration < 10:
         raise ValueError(
@@ -4142,27 +4124,27 @@ def read_scenes(path: Path | str) -> dict[str, str]:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 if not image or not scene or image in scenes:
                     what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
-                    wanted = "image,scene in the first line, then each image once"
-                    _refuse(path, what, wanted, "mend that line")
+                    raise ValueError(what)
                 scenes[image] = scene
-    except (UnicodeDecodeError, csv.Error) as error:
-        _refuse(path, f"not a CSV table ({error})", "UTF-8 text", "save it as such")
-    if not scenes:
-        _refuse(path, "no lines after the first", "one for each image", "add them")
+        if not scenes:
+            raise ValueError("no lines after the first")
+    except (ValueError, csv.Error) as error:
+        wanted = "a CSV table in UTF-8: image,scene, then each image once"
+        _refuse(path, str(error), wanted, "mend that")
     return scenes
 
 
-def _parse_values(texts: Iterable[str]) -> list[MaskValue]:
+def _parse_values(text: str) -> list[MaskValue]:
     """Read ids and colours as they are typed: "15", "1-9", "1,2", "ff00ff"."""
     values: list[MaskValue] = []
-    for text in ",".join(texts).split(",") if texts else ():
-        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
+    for part in text.split(","):
+        ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
         span = range(int(ids[1]), int(ids[2] or ids[1]) + 1) if ids else ()
-        if re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
-            span = [tuple(bytes.fromhex(text[-6:]))]
+        if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
+            span = [tuple(bytes.fromhex(part[-6:]))]
         if not span:
             wanted = "ids like 15, 1-9 or 1,2, or a colour like ff00ff"
-            raise ValueError(f"{text!r}: expected {wanted}")
+            raise ValueError(f"{part!r}: expected {wanted}")
         values += span
     return values
 
@@ -4172,7 +4154,7 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
     classes: dict[str, list[MaskValue]] = {}
     for text in settings.classes:
         name, named, values = text.rpartition("=")
-        parsed = _parse_values([values])
+        parsed = _parse_values(values)
         groups = {bytes(v).hex() if np.ndim(v) else str(v): [v] for v in parsed}
         groups = {name: parsed} if named else groups
         if classes.keys() & groups or "" in groups:
@@ -4183,7 +4165,10 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
-    foreground, ignore = map(_parse_values, (settings.foreground, settings.ignore))
+    foreground, ignore = (
+        [value for text in texts for value in _parse_values(text)]
+        for texts in (settings.foreground, settings.ignore)
+    )
     classes = list(_parse_classes(settings).values())
     named = list(itertools.chain(foreground, ignore, *classes))
     once = len({*named}) == len(named) and len({*map(type, named)}) < 2
@@ -4211,28 +4196,35 @@ def _examine(folder: str, reading: Mapping[str, Any]) -> tuple[PairReport, bool]
     return report, report.ok and (several or report.foreground_share != 1)
 
 
+def _make_folder(name: str) -> Path:
+    """Make a folder for output."""
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "cannot be made a folder; give another --output-dir"
+        raise OSError(f"{name}: {advice} ({error.strerror})") from error
+    return Path(name)
+
+
 def _train(options: argparse.Namespace) -> int:
     """Run `train`: look at the folder, train, say how to predict."""
     given = dict(vars(options))
     run = given.pop("resume")
     folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
     settings = _resumed(folder / "settings.json", given) if run else Settings(**given)
-    if not settings.dataset:
-        raise ValueError("which folder? give it with -d")
-    # What no constructor refuses before there is a folder.
-    for name, value, least, most in (
-        ("learning_rate", settings.learning_rate, 1e-30, 1e30),
-        ("pos_weight", settings.pos_weight, 1e-9, 1e9),
-        ("max_epochs", settings.max_epochs, 1, math.inf),
-        ("image_size", max(settings.image_size), 1, 8192),
-        ("seed", settings.seed, 0, 2**32 - 1),
-    ):
-        _check_number(name, value, least, most, whole=False)
-    if not re.fullmatch("auto|[1-9][0-9]*", settings.devices):
-        raise ValueError(f"devices {settings.devices}: expected auto, or how many")
 
     def some(*names: str) -> dict[str, Any]:
         return {name: getattr(settings, name) for name in names}
+
+    # What no constructor refuses, or not before there is a folder.
+    if not settings.dataset:
+        raise ValueError("which folder? give it with -d")
+    if not re.fullmatch("auto|[1-9][0-9]*", settings.devices):
+        raise ValueError(f"devices {settings.devices}: expected auto, or how many")
+    _check_number("image_size", max(settings.image_size), 1, 8192)
+    _check_number("seed", settings.seed, 0, 2**32 - 1)
+    for name, value in some("learning_rate", "pos_weight", "max_epochs").items():
+        _check_number(name, value, 1e-9, 1e3 if name == "learning_rate" else 1e9, False)
 
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
@@ -4247,7 +4239,7 @@ def _train(options: argparse.Namespace) -> int:
                 f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
                 "say with --foreground or --classes what its values mean"
             )
-    sides = settings.image_size
+    sides, devices = settings.image_size, settings.devices
     data = UISegmentationData(
         settings.dataset,
         image_size=sides if len(sides) > 1 else sides[0],
@@ -4257,13 +4249,10 @@ def _train(options: argparse.Namespace) -> int:
         ),
         **reading,
     )
-    keeper, auto = (
-        RunFolder(folder, patience=settings.patience),
-        settings.devices == "auto",
-    )
+    keeper = RunFolder(folder, patience=settings.patience)
     trainer = pl.Trainer(
         **some("max_epochs", "accelerator", "num_nodes", "strategy", "precision"),
-        devices="auto" if auto else int(settings.devices),
+        devices=devices if devices == "auto" else int(devices),
         callbacks=[StepProgress(timed=True), keeper],
         plugins=[SafeCheckpointIO()],
         logger=False,
@@ -4277,13 +4266,13 @@ def _train(options: argparse.Namespace) -> int:
     # The system, from scratch or from a checkpoint's weights.
     classes = _parse_classes(settings)
     names = [*(classes or (target if isinstance(target, dict) else ()))]
-    kind: dict[str, Any] = {
+    kind = {
         "task": "multiclass" if classes else "multilabel" if names else "binary",
         "num_out_channels": len(names) or 1,
         "class_names": names,
         "class_values": [values[0] for values in classes.values()],
     }
-    network = some("max_features", "fast")
+    network, learnt = some("max_features", "fast"), None
     if settings.weights:
         learnt = load_system(settings.weights)
         own = {"fast": False} | learnt.settings
@@ -4294,27 +4283,25 @@ def _train(options: argparse.Namespace) -> int:
                 _refuse(settings.weights, what, f"{value}", advice)
         network = own
     loss = some(*(n for n in ("loss", "pos_weight") if not classes or n in given))
-    changes = some("learning_rate") | {"image_size": data.image_size}
-    system = UISegmentationSystem(**network | kind | loss | changes)
-    if settings.weights:
+    rest = some("learning_rate") | {"image_size": data.image_size}
+    system = UISegmentationSystem(**network | kind | loss | rest)
+    if learnt:
         system.load_state_dict(learnt.state_dict())
 
     # The run's folder, 001 and so on; only the first process writes.
     if not run:
-        parent = _output_folder(settings.output_dir)
+        parent = _make_folder(settings.output_dir)
         taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
-        folder = parent / f"{max(taken, default=0) + 1:03}"
+        keeper.folder = folder = parent / f"{max(taken, default=0) + 1:03}"
     if not run and is_first:
         folder.mkdir()
-        kept = asdict(settings) | {
-            name: network[name] for name in ("max_features", "fast")
-        }
+        kept = asdict(settings) | {n: network[n] for n in ("max_features", "fast")}
         for name in ("dataset", "weights", "scenes"):
             kept[name] = kept[name] and os.path.abspath(kept[name])
         with _atomic_write(folder / "settings.json") as part:
             part.write_text(json.dumps(kept, indent=2) + "\n")
-    keeper.folder, last = folder, folder / "last.ckpt"
-    if last.exists():
+    last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
+    if last:
         whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
         if load_system(last).settings != system.settings or not whole:
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
@@ -4322,20 +4309,19 @@ def _train(options: argparse.Namespace) -> int:
     trainer._signal_connector.register_signal_handlers = lambda: None
     if is_first:
         os.environ[STARTER] = str(os.getpid())
-    program = shlex.join(["python", os.path.relpath(__file__)])
+    command = ["python", os.path.relpath(__file__), "train", "--resume", str(folder)]
     try:
-        trainer.fit(system, data, ckpt_path=last if last.exists() else None)
+        trainer.fit(system, data, ckpt_path=last)
     except SystemExit:  # how Lightning answers an interrupt
-        if is_first:
-            run = shlex.quote(str(folder))
-            print(f"\ninterrupted; go on with: {program} train --resume {run}")
+        print(f"\ninterrupted; go on with: {shlex.join(command)}" if is_first else "")
         return 130
     if is_first:
-        best, checkpoint = keeper.best, shlex.quote(str(folder / "best.ckpt"))
+        best = keeper.best
+        command[2:] = ["predict", "-c", str(folder / "best.ckpt")]
         print(
             f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
             f"{len(keeper.rows)}; all of the run: {folder}\n"
-            f"to predict: {program} predict -c {checkpoint} PICTURES ..."
+            f"to predict: {shlex.join(command)} PICTURES ..."
         )
     return 0
 
@@ -4349,17 +4335,16 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
             f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
             "start a new run (with --weights to keep what was learnt)"
         )
-    defaults, saved = asdict(Settings()), {}
+    saved = {}
     try:
         for name, value in json.loads(path.read_text()).items():
-            if name not in defaults:
-                raise ValueError(f"{name!r} is unknown{_nearest(name, defaults)}")
-            kind = type(defaults[name])
-            several = kind is tuple and isinstance(value, list)
-            wanted = type([*defaults[name], ""][0]) if several else kind
-            if not all(isinstance(v, wanted) for v in (value if several else [value])):
-                raise ValueError(f"{name} {value!r}: expected {wanted.__name__}")
-            saved[name] = kind(value)
+            default = like = getattr(Settings, name)
+            if isinstance(default, tuple) and isinstance(value, list):
+                like = [*default, ""][0]
+            parts = [value] if like is default else value
+            if any(type(part) is not type(like) for part in parts):
+                raise ValueError(f"{name} {value!r}")
+            saved[name] = type(default)(value)
         if not saved.get("dataset"):
             raise ValueError("it names no dataset")
     except (ValueError, AttributeError) as error:
@@ -4367,33 +4352,28 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     return Settings(**saved | given)
 
 
-def _output_folder(name: str) -> Path:
-    """Make a folder for output. Raises OSError naming the flag."""
-    try:
-        Path(name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        advice = "cannot be made a folder; give another --output-dir"
-        raise OSError(f"{name}: {advice} ({error.strerror})") from error
-    return Path(name)
-
-
 def _predict(options: argparse.Namespace) -> int:
     """Run `predict`: write a mask for every picture; 2 if some could not be read."""
-    _check_number("threshold", options.threshold, 0, 1, whole=False)
+    threshold, folder = options.threshold, Path(options.output_dir)
+    _check_number("threshold", threshold, 0, 1, whole=False)
     if not options.checkpoint and not REFERENCE.exists():
         advice = "give a checkpoint of your own with --checkpoint, see train"
         raise FileNotFoundError(f"{REFERENCE}: the reference is not there; {advice}")
     system = load_system(options.checkpoint or REFERENCE)
-    task, own = system.task, system.settings
-    endings = ["mask"]
-    if task == "multilabel":
-        names = own["class_names"] or range(own["num_out_channels"])
-        endings = [f"mask_{name}" for name in names]
+    own, exclusive = system.settings, system.task == "multiclass"
+    names = own["class_names"] or range(own["num_out_channels"])
+    endings, colours = ["mask"], [(255, 0, 80)]
+    if system.task == "multilabel":
+        endings, colours = [f"mask_{name}" for name in names], CLASS_COLOURS[1:]
+    elif exclusive:  # ids stay ids, colours colours
+        values, colours = np.array(own["class_values"] or names), CLASS_COLOURS[:255]
+        if values.ndim == 2:
+            values, colours = np.arange(len(values)), own["class_values"]
 
     # Each picture once; of folders and globs neither targets nor what is written here.
-    made = tuple(f"_{e}".lower() for e in ("target", "mask", "overlay", *endings))
+    made = tuple(f"_{end}".lower() for end in ("target", "mask", "overlay", *endings))
     endings += ["overlay"] * options.overlay
-    folder, pictures = Path(options.output_dir), dict[str, Path]()
+    pictures: dict[str, Path] = {}
     for name in options.pictures:
         found = [Path(name)]
         if not found[0].is_file():
@@ -4408,12 +4388,11 @@ def _predict(options: argparse.Namespace) -> int:
             wanted = 'files, folders or globs such as "folder/**/*.png"'
             raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
         for path in found:
-            outputs = [folder / f"{path.stem}_{ending}.png" for ending in endings]
-            other = pictures.setdefault(path.stem, path)
-            if other != path:
-                what = f"{path} and {other} would both be {outputs[0]}"
+            files = [folder / f"{path.stem}_{ending}.png" for ending in endings]
+            if pictures.setdefault(path.stem, path) != path:
+                what = f"{path} and {pictures[path.stem]} would both be {files[0]}"
                 raise ValueError(f"{what}; predict them into two folders")
-            there = [file for file in outputs if file.exists()]
+            there = [file for file in files if file.exists()]
             if there and not options.overwrite:
                 advice = "give another --output-dir, or --overwrite"
                 raise FileExistsError(f"{there[0]}: is there already; {advice}")
@@ -4421,59 +4400,44 @@ def _predict(options: argparse.Namespace) -> int:
     failures = []
     for path in tqdm(pictures.values(), unit="picture", disable=len(pictures) < 2):
         try:
-            drawn = _draw_prediction(system, load_image(path), options)
+            image = load_image(path)
+            size = image.height, image.width
+            inside = _check_size("image_size", own["image_size"] or size)
+            if options.tiles:
+                pixels, overlap = np.asarray(image), min(inside) // 4
+                found = predict_tiled(system, pixels, inside, overlap, progress=True)
+                found = found.argmax(axis=0) if exclusive else found >= threshold
+            else:
+                predict = getattr(system, TASKS[system.task])
+                found = predict(image) if exclusive else predict(image, threshold)
+                shrunk = max(size[0] / inside[0], size[1] / inside[1])
+                if shrunk > 8:
+                    what = f"{path}: shrunk {shrunk:.0f} times; --tiles keeps its size"
+                    tqdm.write(what, file=sys.stderr)
         except (OSError, ValueError) as error:
             failures.append(" ".join(str(error).split()))
             continue
-        _output_folder(options.output_dir)
-        for ending, picture in zip(endings, drawn, strict=True):
+        if exclusive:
+            deep = values.max() > 255  # more than a palette has
+            ids = values.astype("uint16" if deep else "uint8")[found]
+            drawn = [Image.fromarray(ids)]
+            if not deep:
+                drawn[0].putpalette(list(itertools.chain(*colours)))
+            shown = Image.blend(image, classes_to_colors(found, colours), 0.5)
+        else:
+            masks, shown = found.reshape(-1, *size), image
+            drawn = [Image.fromarray(mask).convert("L") for mask in masks]
+            if options.overlay:
+                for mask, colour in zip(masks, colours, strict=False):
+                    shown = overlay(shown, mask, colour)
+        _make_folder(options.output_dir)
+        for ending, picture in zip(endings, [*drawn, shown], strict=False):
             with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
                 picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
     return 0
-
-
-def _draw_prediction(
-    system: UISegmentationSystem, image: Image.Image, options: argparse.Namespace
-) -> list[Image.Image]:
-    """Predict a picture: its mask, or that of each class, and the overlay if wanted."""
-    own, threshold = system.settings, options.threshold
-    inside = _check_size("image_size", own["image_size"] or (image.height, image.width))
-    exclusive, predict = (
-        system.task == "multiclass",
-        getattr(system, TASKS[system.task]),
-    )
-    if options.tiles:
-        pixels, overlap = np.asarray(image), min(inside) // 4
-        found = predict_tiled(system, pixels, inside, overlap, progress=True)
-        found = found.argmax(axis=0) if exclusive else found >= threshold
-    else:
-        found = predict(image) if exclusive else predict(image, threshold)
-        shrunk = max(image.height / inside[0], image.width / inside[1])
-        if shrunk > 8:
-            what = f"shrunk {shrunk:.0f} times for the network, to {inside}"
-            tqdm.write(f"{what}; --tiles keeps its size", file=sys.stderr)
-    if not exclusive:
-        masks = found.reshape(-1, *found.shape[-2:])
-        drawn = [Image.fromarray(mask).convert("L") for mask in masks]
-        for number, mask in enumerate(masks if options.overlay else (), 1):
-            tint = (
-                CLASS_COLOURS[number] if system.task == "multilabel" else (255, 0, 80)
-            )
-            image = overlay(image, mask, tint)
-        return drawn + [image] * options.overlay
-    # Ids stay ids, so far as a byte holds them; colours stay colours.
-    values, colours = np.array(own["class_values"] or range(255)), CLASS_COLOURS[:255]
-    if values.ndim == 2:
-        values, colours = np.arange(len(values)), own["class_values"]
-    deep = values.max() > 255
-    drawn = Image.fromarray(values.astype(np.uint16 if deep else np.uint8)[found])
-    if not deep:
-        drawn.putpalette(list(itertools.chain(*colours)))
-    shown = Image.blend(image, classes_to_colors(found, colours), 0.5)
-    return [drawn, shown][: 1 + options.overlay]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

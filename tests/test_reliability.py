@@ -478,7 +478,7 @@ def test_what_cannot_be_resumed_is_refused(
         assert f"{path}: damaged" in refused("train", "--resume", folder)
     path.write_text(json.dumps(settings | {"bach_size": 4}))
     message = refused("train", "--resume", folder)
-    assert "'bach_size' is unknown; did you mean batch_size?" in message
+    assert f"{path}: damaged" in message and "'bach_size'" in message
     path.write_bytes(before["settings.json"])
     assert contents(folder) == before
 
