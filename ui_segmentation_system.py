@@ -1,7 +1,6 @@
 """Find the user interface in a screenshot: image segmentation in one file.
 
-The finished form of what the notebooks of the series build: masks, datasets, paired
-transforms, a UNet, losses, loaders, tiles, training. Copy the file and use it.
+What the notebooks of the series build, in its finished form. Copy the file and use it.
 
     print(check_pairs("my_folder"))            # 1_input.png, 1_target.png, ...: sound?
     data = UISegmentationData("my_folder", batch_size=4)
@@ -32,12 +31,11 @@ first, in 0, so that --help need not wait for torch.
     5. Losses and scores             12. Command line
     6. Showing
 
-Notable choices:
-- Transforms are thin layers over torchvision v2: one draw, masks never blended.
-- UNet (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) with one convolution
-  a block, Kaiming weights (https://arxiv.org/abs/1502.01852) and the head's bias at the
-  share of foreground (https://arxiv.org/abs/1708.02002, section 4.1).
-- OneCycle learning rates (https://arxiv.org/abs/1708.07120).
+Transforms are thin layers over torchvision v2: one draw, masks never blended. The UNet
+(https://arxiv.org/abs/1505.04597) has one convolution a block, Kaiming weights
+(https://arxiv.org/abs/1502.01852), and its head starts at the share of foreground
+(https://arxiv.org/abs/1708.02002, section 4.1). OneCycle learning rates
+(https://arxiv.org/abs/1708.07120).
 
 Version 0.2.0 of the series "ui-segmentation-system". Licence: MIT.
 """
@@ -98,7 +96,7 @@ class Settings:
     batch_size: int = _setting(4, "samples a step, in each process", "-b")
     learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
     max_epochs: int = _setting(30, "passes over the training pictures")
-    image_size: tuple[int, ...] = _setting((256, 256), "height and width, or one side")
+    image_size: tuple[int, ...] = _setting((256, 256), "pixels: height width, or side")
     overfit_num: int = _setting(0, "if above 0, samples of the first pair alone")
     val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
     augment: bool = _setting(True, "mirror training pictures and change their colours")
@@ -161,32 +159,28 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         (check, "--json", False, "print the report for programs"),
         (check, "--strict", False, "warnings count as well"),
         (train, "--resume", "", "run to go on with, such as runs/001"),
-        (predict, "-c", "--checkpoint", "", "a run's best.ckpt (the project's)"),
-        (predict, "-o", "--output-dir", "predictions", "folder of NAME_mask.png"),
+        (predict, "-c", "--checkpoint", "", "a run's best.ckpt, else the project's"),
+        (predict, "-o", "--output-dir", "predictions", "folder for NAME_mask.png"),
         (predict, "--overlay", False, "write NAME_overlay.png as well"),
         (predict, "--overwrite", False, "replace files that are there"),
-        (predict, "--threshold", 0.5, "least probability, 0..1 (0.5)"),
+        (predict, "--threshold", 0.5, "least probability, 0..1, else 0.5"),
         (predict, "--tiles", False, "keep the size of pictures"),
     ):
         kind = {"action": "store_true"} if default is False else {"type": type(default)}
         command.add_argument(*flags, default=default, help=text, **kind)
     for setting in fields(Settings):
-        default, text = setting.default, setting.metadata["help"]
-        kind = {"type": type(default)}
+        default, kind = setting.default, {"type": type(setting.default)}
         if isinstance(default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
             default = "yes" if default else "no"
         elif isinstance(default, tuple):
             kind = {"type": type([*default, ""][0]), "nargs": "+"}
             default = " ".join(map(str, default))
+        default = "none" if default == "" else default
+        text = f"{setting.metadata['help']} (default: {default})"
+        flags = *setting.metadata["flags"], f"--{setting.name.replace('_', '-')}"
         for command in [train, check][: 1 + (setting.name in READING)]:
-            command.add_argument(
-                *setting.metadata["flags"],
-                f"--{setting.name.replace('_', '-')}",
-                default=argparse.SUPPRESS,
-                help=f"{text} ({default})",
-                **kind,
-            )
+            command.add_argument(*flags, default=argparse.SUPPRESS, help=text, **kind)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         command = commands.choices[options.command]
@@ -4134,10 +4128,10 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     return scenes
 
 
-def _parse_values(text: str) -> list[MaskValue]:
+def _parse_values(texts: Sequence[str]) -> list[MaskValue]:
     """Read ids and colours as they are typed: "15", "1-9", "1,2", "ff00ff"."""
     values: list[MaskValue] = []
-    for part in text.split(","):
+    for part in ",".join(texts).split(",") if texts else ():
         ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
         span = range(int(ids[1]), int(ids[2] or ids[1]) + 1) if ids else ()
         if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
@@ -4154,7 +4148,7 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
     classes: dict[str, list[MaskValue]] = {}
     for text in settings.classes:
         name, named, values = text.rpartition("=")
-        parsed = _parse_values(values)
+        parsed = _parse_values([values])
         groups = {bytes(v).hex() if np.ndim(v) else str(v): [v] for v in parsed}
         groups = {name: parsed} if named else groups
         if classes.keys() & groups or "" in groups:
@@ -4165,10 +4159,7 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
-    foreground, ignore = (
-        [value for text in texts for value in _parse_values(text)]
-        for texts in (settings.foreground, settings.ignore)
-    )
+    foreground, ignore = map(_parse_values, (settings.foreground, settings.ignore))
     classes = list(_parse_classes(settings).values())
     named = list(itertools.chain(foreground, ignore, *classes))
     once = len({*named}) == len(named) and len({*map(type, named)}) < 2
@@ -4313,7 +4304,8 @@ def _train(options: argparse.Namespace) -> int:
     try:
         trainer.fit(system, data, ckpt_path=last)
     except SystemExit:  # how Lightning answers an interrupt
-        print(f"\ninterrupted; go on with: {shlex.join(command)}" if is_first else "")
+        if is_first:
+            print(f"\ninterrupted; go on with: {shlex.join(command)}")
         return 130
     if is_first:
         best = keeper.best
@@ -4361,14 +4353,14 @@ def _predict(options: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{REFERENCE}: the reference is not there; {advice}")
     system = load_system(options.checkpoint or REFERENCE)
     own, exclusive = system.settings, system.task == "multiclass"
-    names = own["class_names"] or range(own["num_out_channels"])
-    endings, colours = ["mask"], [(255, 0, 80)]
+    numbers, endings, colours = range(own["num_out_channels"]), ["mask"], [(255, 0, 80)]
     if system.task == "multilabel":
-        endings, colours = [f"mask_{name}" for name in names], CLASS_COLOURS[1:]
+        endings = [f"mask_{name}" for name in own["class_names"] or numbers]
+        colours = CLASS_COLOURS[1:]
     elif exclusive:  # ids stay ids, colours colours
-        values, colours = np.array(own["class_values"] or names), CLASS_COLOURS[:255]
+        values, colours = np.array(own["class_values"] or numbers), CLASS_COLOURS[:255]
         if values.ndim == 2:
-            values, colours = np.arange(len(values)), own["class_values"]
+            values, colours = np.array(numbers), own["class_values"]
 
     # Each picture once; of folders and globs neither targets nor what is written here.
     made = tuple(f"_{end}".lower() for end in ("target", "mask", "overlay", *endings))
@@ -4423,15 +4415,15 @@ def _predict(options: argparse.Namespace) -> int:
             drawn = [Image.fromarray(ids)]
             if not deep:
                 drawn[0].putpalette(list(itertools.chain(*colours)))
-            shown = Image.blend(image, classes_to_colors(found, colours), 0.5)
-        else:
-            masks, shown = found.reshape(-1, *size), image
-            drawn = [Image.fromarray(mask).convert("L") for mask in masks]
             if options.overlay:
-                for mask, colour in zip(masks, colours, strict=False):
-                    shown = overlay(shown, mask, colour)
+                image = Image.blend(image, classes_to_colors(found, colours), 0.5)
+        else:
+            masks = found.reshape(-1, *size)
+            drawn = [Image.fromarray(mask).convert("L") for mask in masks]
+            for mask, colour in zip(masks, colours, strict=False):
+                image = overlay(image, mask, colour) if options.overlay else image
         _make_folder(options.output_dir)
-        for ending, picture in zip(endings, [*drawn, shown], strict=False):
+        for ending, picture in zip(endings, [*drawn, image], strict=False):
             with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
                 picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, Refused, draw_image, find_box
+from conftest import MakePairs, Refused, draw_image, find_box, save_system, small_system
 from PIL import Image
 
 import ui_segmentation_system as ui
@@ -386,8 +386,15 @@ def test_help_tells_every_setting(command: str, capsys: Capture) -> None:
         for text in (*flags, setting.metadata["help"]):
             assert squeeze(text) in printed, setting.name
     if command == "train":
-        for words in ("machines(1)", "augmentation(0)", "(yes)", "(no)", "(256256)"):
-            assert words in printed
+        for shown in (
+            "machines:1",
+            "augmentation:0",
+            ":yes",
+            ":no",
+            ":256256",
+            ":none",
+        ):
+            assert shown.replace(":", "(default:") in printed
 
 
 def test_weights_bring_their_network(
@@ -503,6 +510,21 @@ def test_colours_stay_colours(make_pairs: MakePairs, tmp_path: Path) -> None:
     found = Image.open(tmp_path / "1_input_mask.png")
     assert found.mode == "P" and 1 < len(np.unique(found)) <= 3
     assert np.array_equal(found.convert("RGB"), COLOURS[np.asarray(found)])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_networks_of_python_are_used(task: str, tmp_path: Path) -> None:
+    """With names of classes, or none, and without their values in files."""
+    [picture] = write_pictures(tmp_path / "in", "a.png")
+    for names_of in ((), ("ground", "sky", "box")):
+        options = {"task": task, "num_out_channels": 3, "class_names": names_of}
+        save_system(tmp_path / "a.ckpt", small_system(**options))
+        out = tmp_path / f"out{len(names_of)}"
+        assert run("predict", "-c", tmp_path / "a.ckpt", picture, "-o", out) == 0
+        expected = [f"a_mask_{name}.png" for name in names_of or range(3)]
+        assert names(out) == (
+            ["a_mask.png"] if task == "multiclass" else sorted(expected)
+        )
 
 
 def test_a_mask_for_each_class(make_pairs: MakePairs, tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import MakePairs, small_system
+from conftest import MakePairs, save_system, small_system
 
 MODULE = Path(__file__).parents[1] / "ui_segmentation_system.py"
 TEXT = MODULE.read_text(encoding="utf-8")
@@ -137,12 +136,7 @@ def test_a_command_imports_what_it_needs(
     tmp_path: Path,
 ) -> None:
     make_pairs(2)
-    system = small_system(image_size=16)
-    checkpoint = {
-        "state_dict": system.state_dict(),
-        "hyper_parameters": system.settings,
-    }
-    torch.save(checkpoint, tmp_path / "a.ckpt")
+    save_system(tmp_path / "a.ckpt", small_system(image_size=16))
     printed = run(tmp_path, "-c", COMMAND, *words.split()).partition("\nended ")[2]
     ended, *modules = printed.split()
     assert int(ended) == code
