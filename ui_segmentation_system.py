@@ -2713,11 +2713,11 @@ def load_classes(
 
     Ids are palette indices or grey values. palette: one colour per class, from which
     the ids come as in `colors_to_classes`. classes: for each class the ids or colours
-    that it has in the file; other colours are ignored, other ids refused. ignore:
-    values that become 255. What is transparent is ignored too. The picture gets the
-    colours of our figures. Raises ValueError also for ids from num_classes on, colours
-    without a palette, a palette that explains no pixel, ids in a lossy file. (notebook
-    10)
+    that it has in the file; other colours are ignored, and 255 unless it is named;
+    other ids are refused. ignore: values that become 255. What is transparent is
+    ignored too. The picture gets the colours of our figures. Raises ValueError also for
+    ids from num_classes on, colours without a palette, a palette that explains no
+    pixel, ids in a lossy file. (notebook 10)
     """
     if classes is not None and (palette is not None or num_classes is not None):
         raise ValueError("classes: expected without palette and num_classes")
@@ -2725,8 +2725,12 @@ def load_classes(
     most = most if classes is None else len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
     mask = _open_mask(path)
+    named = [value for one in classes or () for value in one]
+    by_colour = palette is not None or any(map(np.ndim, named))
     if classes is not None:
-        ids = _find_values(mask, *classes, ignore)
+        unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
+        void = [*ignore, IGNORE_INDEX] if unnamed else ignore  # 255 among class ids
+        ids = _find_values(mask, *classes, void)
         ids[ids == len(classes)] = IGNORE_INDEX
     else:
         if palette is not None:
@@ -2737,8 +2741,6 @@ def load_classes(
         else:
             ids = _codes(mask)
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
-    named = [value for one in classes or () for value in one]
-    by_colour = palette is not None or any(map(np.ndim, named))
     if by_colour and (ids < 0).all():
         _refuse_values(mask, "no pixel has a colour that was named")
     if by_colour or mask.picture.mode != "P":
