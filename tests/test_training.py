@@ -233,7 +233,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(ValueError, match="threshold 128: expected a number, 0 to 1"):
         small_system().predict_mask(image, 128)
     several = small_system(task="multilabel", num_out_channels=2)
-    with pytest.raises(ValueError, match="not for a network of task multilabel"):
+    with pytest.raises(ValueError, match="task multilabel; expected its own"):
         several.predict_mask(image)
 
 

@@ -56,9 +56,12 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
         while further:
             trail |= further
             further = set().union(*(references[step] for step in further)) - trail
-        size, count = sum(map(lines.get, trail)), len(trail.intersection(defined))
-        rows.append((size, f"{name:34} {count:4} definitions {size:5} lines"))
-    table = [row for _, row in sorted(rows, reverse=True)]
+        size = sum(lines[step] for step in trail), len(trail.intersection(defined))
+        rows.append((*size, name))
+    table = [
+        f"{name:34} {count:4} definitions {size:5} lines"
+        for size, count, name in sorted(rows, reverse=True)
+    ]
 
     # Used once: a private name by one other definition, a private method behind a dot.
     uses = Counter(name for used in references.values() for name in used)
