@@ -420,13 +420,14 @@ def _open_mask(path: Path | str) -> _Mask:
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
-    scaled = picture.mode == "1" or re.search("L;[24]", raw) is not None
+    scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
     opaque = np.ones((picture.height, picture.width), bool)
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
-    if ";16" in raw and picture.mode[0] != "I":
-        what = "16 bits a channel, of which Pillow reads 8"
-        _refuse(path, what, "8 bits", "save it as 8 bits, or as grey")
+    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
+    if deep or 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
+        what = "16 bits a channel, of which Pillow reads 8, or values below 0"
+        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
