@@ -1,50 +1,56 @@
 """The Flare capture: its pure parts everywhere, one real scene where the game is."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tools import flare_capture as flare
 from tools.raw_item import CLASS_IDS, load_item
 
-
-def test_matte_and_recomposition_of_a_known_box() -> None:
-    world = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-    image, black, white = world.copy(), np.zeros_like(world), np.full_like(world, 255)
-    inside = np.zeros((8, 12), bool)
-    inside[2:5, 3:9] = True
-    for picture in (image, black, white):  # a box of alpha 128
-        box = np.array([200, 40, 10]) * (128 / 255)
-        picture[inside] = np.round(picture[inside] * (127 / 255) + box)
-    assert np.array_equal(flare.matte(black, white), np.where(inside, 128, 0))
-    assert np.abs(flare.recompose(world, black, white) - image).max() <= 1
+WIDGETS = (
+    *("_ZN11MenuMiniMap6renderERK6FPoint", "_ZN13MenuActionBar6renderEv"),
+    *("_ZN10MenuTalker6renderEv", "_ZN10MenuHUDLog6renderEv"),
+    *("_ZN13MenuInventory6renderEv", "overlay_01", "overlay_02"),
+)
+CLASSES = ("minimap", "actionbar", "dialog", "message", "window", "window", "cursor")
 
 
-def test_matte_sees_black_drawn_on_black() -> None:
-    world = np.zeros((4, 4, 3), np.uint8)
-    white = np.full_like(world, 255)
-    white[1:3] = 0  # the interface drew opaque black here, the world was black too
-    assert (flare.matte(world, white)[1:3] == 255).all()
+def write_frame(folder: Path, alpha: np.ndarray, moved: int = 0) -> str:
+    """Write what the shim writes: black of this alpha (H, W, 1), a widget a row."""
+    world = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    world[:, 3:] = 0  # where nobody can see black
+    shown = {"image": world, "black": world * 0, "white": world * 0 + 255}
+    shown = {name: np.round(what * (1 - alpha / 255)) for name, what in shown.items()}
+    for name, pixels in (shown | {"world": np.roll(world, moved, axis=0)}).items():
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"_{name}.ppm")
+    rows = np.arange(8, dtype=np.uint8)[:, None].repeat(6, axis=1)
+    Image.fromarray(rows).save(folder / "_widgets.pgm")
+    text = "".join(f"{number} {name}\n" for number, name in enumerate(WIDGETS, 1))
+    (folder / "_widgets.txt").write_text(text)
+    return f"{folder}/"
 
 
-def test_widgets_and_their_classes() -> None:
-    names = (
-        *("_ZN11MenuMiniMap6renderERK6FPoint", "_ZN13MenuActionBar6renderEv"),
-        *("_ZN10MenuTalker6renderEv", "_ZN10MenuHUDLog6renderEv"),
-        *("_ZN13MenuInventory6renderEv", "overlay_01", "overlay_02"),
-    )
-    expected = (
-        "minimap",
-        "actionbar",
-        "dialog",
-        "message",
-        "window",
-        "window",
-        "cursor",
-    )
-    table = flare.class_table(dict(enumerate(names, 1)))
-    assert table[:8].tolist() == [0, *(CLASS_IDS[name] for name in expected)]
+@pytest.mark.parametrize("alpha", [0, 63, 65, 128, 255])
+def test_interface_is_what_hides_a_quarter_of_what_is_behind(
+    alpha: int, tmp_path: Path
+) -> None:
+    alphas = np.zeros((8, 6, 1))
+    alphas[:, 1:5] = alpha
+    item = flare.read_frame(write_frame(tmp_path, alphas), {"number": 3})
+    expected = np.zeros((8, 6), int)
+    if alpha > 64:
+        expected[1:, 1:5] = [[CLASS_IDS[name]] for name in CLASSES]
+    assert item.classes.tolist() == expected.tolist()
+    assert item.meta["number"] == 3 and item.meta["recomposed_within"] <= 2
+
+
+def test_a_world_that_moved_is_refused(tmp_path: Path) -> None:
+    prefix = write_frame(tmp_path, np.full((8, 6, 1), 100), moved=1)
+    with pytest.raises(ValueError, match=r"recomposed frame is .* grey levels off"):
+        flare.read_frame(prefix, {})
 
 
 def test_scenes_are_dealt_evenly_and_repeatably() -> None:

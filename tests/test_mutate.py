@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tools import mutate
-from tools.faults import find_faults
+from tools.faults import draw, find_faults
 
 SOURCE = '''"""A made module: 1 < 2."""
 # ----
@@ -35,6 +35,19 @@ def test_faults_stand_in_code_alone() -> None:
         ["7", "comparison", "if value < LOW: # 1 < 2", "if value <= LOW: # 1 < 2"],
         ["8", "dropped line", raised, "pass"],
     ]
+
+
+def test_every_section_has_test_files() -> None:
+    source = (mutate.ROOT / mutate.MODULE).read_text()
+    sections = list(draw(source, 120, 0))
+    assert [number for number, *_ in sections] == list(range(13))
+    assert sum(share for _, _, share, _ in sections) == 120
+    for _, title, share, faults in sections:
+        assert 5 <= share < len(faults)
+        for name in mutate.find_tests(title):
+            assert (mutate.ROOT / name).is_file()
+    with pytest.raises(ValueError, match="section 'Colours': expected one of masks"):
+        mutate.find_tests("Colours")
 
 
 def test_what_is_caught_is_told_from_what_survives(

@@ -2,14 +2,13 @@
 
 import hashlib
 import pickle
-import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tools.slide import PITCH, SIZE, Slide, main, write_window
+from tools.slide import PITCH, SIZE, Slide, main
 
 
 @pytest.fixture(scope="module")
@@ -136,39 +135,13 @@ def test_a_slide_without_pixels_is_refused(size: tuple[int, int]) -> None:
         Slide(*size)
 
 
-@pytest.mark.parametrize(("flags", "end"), [([], "npy"), (["--png"], "png")])
-def test_command_writes_image_and_mask(
-    slide: Slide, tmp_path: Path, flags: list[str], end: str
-) -> None:
+def test_command_writes_image_and_mask(slide: Slide, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "region"
     place = ["--y", "10900", "--x", "4100", "--height", "530", "--width", "540"]
-    assert main([str(folder), *place, *flags]) == 0
-    assert {path.name for path in folder.iterdir()} == {f"image.{end}", f"mask.{end}"}
-    read = Image.open if flags else np.load
-    stored = (np.asarray(read(folder / f"{name}.{end}")) for name in ("image", "mask"))
+    assert main([str(folder), *place]) == 0
+    assert {path.name for path in folder.iterdir()} == {"image.png", "mask.png"}
+    stored = (np.asarray(Image.open(folder / f"{n}.png")) for n in ("image", "mask"))
     assert same(tuple(stored), slide.window(10_900, 4_100, 530, 540))
-
-
-def test_an_interrupted_region_is_closed_and_gone(
-    slide: Slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make, opened = np.lib.format.open_memmap, []
-
-    def open_memmap(*given: object) -> np.memmap:
-        pixels = make(*given)
-        opened.append(weakref.ref(pixels))
-        return pixels
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np.lib.format, "open_memmap", open_memmap)
-    monkeypatch.setattr(Slide, "__getitem__", stop)
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        write_window(slide, (0, 0, 9, 9), tmp_path / "region", png=False)
-    assert stopped.tb  # holds the frames, as while the folder was removed
-    assert [pixels() is None for pixels in opened] == [True]
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +150,7 @@ def test_an_interrupted_region_is_closed_and_gone(
         (["new", "--y", "22900"], "does not fit the slide"),
         (["new", "--width", "0"], "does not fit the slide"),
         (["."], ".: is a folder that is not empty"),
-        (["there.png", "--png"], "there.png: is a file; name"),
+        (["there.png"], "there.png: is a file; name"),
     ],
 )
 def test_command_ends_with_one_line(

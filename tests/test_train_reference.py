@@ -20,7 +20,7 @@ from tools.train_reference import main, open_parts, read_maps, split_parts
 MAPS = [f"map_{number // 3}" for number in range(120)]
 SMALL = (32, 48)
 KEPT = {"hyper_parameters", "state_dict"}
-PLAIN = (str, int, float, bool, type(None), tuple)
+PLAIN = (str, int, float, bool, type(None), tuple, list)
 NEVER_SEEN = "42_input.png"  # a dialog, a third of the picture
 LARGEST_BYTES = 5_000_000
 
@@ -104,8 +104,8 @@ def test_command_keeps_plain_weights_and_the_log(
     counts = [line.split(" pictures, IoU ")[0] for line in lines[-3:]]
     assert counts == ["training: 4", "validation: 2", "test: 2"]
     system = ui.load_system(output / "reference.ckpt")
-    assert system.hparams.image_size == SMALL
-    assert system.hparams.get("fast", False) == bool(more)
+    assert system.settings["image_size"] == SMALL
+    assert system.settings.get("fast", False) == bool(more)
     assert system.predict_mask(draw_image(9, (70, 50))).shape == (50, 70)
 
 
@@ -142,7 +142,7 @@ def cut_index(folder: Path) -> None:
     ("spoil", "message"),
     [
         (shutil.rmtree, "there is no such folder"),
-        (remove_pictures, "holds no pairs"),
+        (remove_pictures, "no pairs in"),
         (damage_pictures, "_input.png: damaged or cut short"),
         (lambda folder: (folder / "index.json").unlink(), "index.json"),
         (cut_index, "Expecting value"),

@@ -9,7 +9,6 @@ of scene, map or view comes too often, and what does not qualify is counted.
 import argparse
 import json
 import random
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -86,13 +85,9 @@ class Candidate:
 
     def looks_like(self, other: "Candidate") -> bool:
         """Tell whether another picture is nearly the same."""
-        one, two = (
-            np.asarray(
-                Image.fromarray(image).resize((32, 28), Image.Resampling.BOX), float
-            )
-            for image in (self.image, other.image)
-        )
-        return np.abs(one - two).mean() < LEAST_DIFFERENCE
+        pictures = (Image.fromarray(image) for image in (self.image, other.image))
+        small = [picture.resize((32, 28), Image.Resampling.BOX) for picture in pictures]
+        return np.abs(np.subtract(*small, dtype=float)).mean() < LEAST_DIFFERENCE
 
 
 def coverage(mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -146,26 +141,18 @@ def choose(
                 kinds[candidate.kind] += 1
                 maps[candidate.map] += 1
     if len(chosen) < number:
-        raise ValueError(
-            f"only {len(chosen)} of {number} pictures qualify among {len(ranked)} "
-            f"({dict(kinds)}): capture more"
-        )
+        found = f"only {len(chosen)} of {number} pictures qualify among {len(ranked)}"
+        raise ValueError(f"{found} ({dict(kinds)}): capture more")
     return chosen
 
 
 def order(chosen: Sequence[Candidate], first: str | None) -> list[Candidate]:
-    """Shuffle, but begin with the picture named, or else the clearest dialogue."""
+    """Shuffle, and begin with the picture named."""
     rest = sorted(chosen, key=lambda candidate: candidate.name)
     random.Random(1).shuffle(rest)
-    if first:
-        clear = [candidate for candidate in rest if candidate.name == first]
-        if not clear:
-            raise ValueError(f"--first {first}: not among the chosen pictures")
-    else:
-        clear = [c for c in rest if c.shows_dialog and 0.2 <= c.ui_fraction <= 0.35]
-    opening = max(clear, key=lambda candidate: candidate.beauty)
-    rest.remove(opening)
-    return [opening, *rest]
+    if first and first not in [candidate.name for candidate in rest]:
+        raise ValueError(f"--first {first}: not among the chosen pictures")
+    return sorted(rest, key=lambda candidate: candidate.name != first)
 
 
 def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object]:
@@ -211,12 +198,9 @@ def build(
     per_map: int,
     first: str | None,
     reject: Sequence[str],
-    replace: bool,
     sheet: Path | None,
 ) -> None:
-    """Build the whole set, and print a line that sums it up; OUT's licence stays."""
-    if out.exists() and any(out.iterdir()) and not replace:
-        raise FileExistsError(f"{out} is not empty; pass --replace to write it anew")
+    """Build the whole set in a new folder, and print a line that sums it up."""
     folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")
@@ -234,25 +218,18 @@ def build(
         usable = [c for c in candidates if c.game == game and not c.fault]
         chosen += choose(usable, number, (dialogs, per_kind), most)
     chosen = order(chosen, first)
-    with new_folder(out.with_name(f".{out.name}.new")) as part:
+    with new_folder(out) as part:
         (part / "classes").mkdir()
         items = [write_pair(c, n, part) for n, c in enumerate(tqdm(chosen), 1)]
         index = {"class_names": CLASS_NAMES, "items": items}
         (part / "index.json").write_text(json.dumps(index, indent=1) + "\n")
-        if (out / "LICENSE.md").exists():
-            shutil.copy(out / "LICENSE.md", part)
-    if out.exists():
-        shutil.rmtree(out)
-    out.with_name(f".{out.name}.new").rename(out)
     for start in range(0, len(chosen) if sheet else 0, 24):
         path = sheet.with_stem(f"{sheet.stem}_{start + 1}")
         draw_sheet(chosen[start : start + 24]).save(path)
     maps = {(candidate.game, candidate.map) for candidate in chosen}
     talks = sum(candidate.shows_dialog for candidate in chosen)
-    print(
-        f"{len(chosen)} pairs of {len(maps)} maps, {talks} dialogues, the first from "
-        f"{chosen[0].name}; left out: {dict(faults)}"
-    )
+    print(f"{len(chosen)} pairs of {len(maps)} maps, {talks} dialogues, ", end="")
+    print(f"the first from {chosen[0].name}; left out: {dict(faults)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -260,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="build_set", description=__doc__)
     add = parser.add_argument
     add("raw", type=Path, help="folder of raw items of both games")
-    add("out", type=Path, help="folder to write, such as test_inputs")
+    add("out", type=Path, help="folder to write, new or empty")
     add("--flare", type=int, default=80, help="pictures of Flare")
     add("--freedoom", type=int, default=40, help="and of Freedoom")
     add("--dialogs", type=int, default=30, help="dialogues at most")
@@ -269,7 +246,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--first", help="raw item that becomes pair 1")
     add("--reject", nargs="+", default=[], help="raw items to leave")
     add("--sheet", type=Path, help="PNG for sheets of 24 pairs, to look at each")
-    add("--replace", action="store_true", help="write OUT anew")
     return run(parser, build, argv)
 
 

@@ -1,6 +1,7 @@
 """What the commands share: errors in one line, and folders that are whole or absent."""
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,13 @@ def run(
         parser.exit(2, f"{parser.prog}: {error}\n")
 
 
+def check_range(name: str, value: int, least: int, most: float = math.inf) -> None:
+    """Raise ValueError for a number below the least or above the most."""
+    if not least <= value <= most:
+        expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} {value}: expected {expected}")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill; when the block ends without error it is moved to `path`.
@@ -30,8 +38,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     empty folder.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        kind = "a folder that is not empty" if path.is_dir() else "a file"
-        raise FileExistsError(f"{path}: is {kind}; name a new or an empty folder")
+        raise FileExistsError(f"{path}: expected a new or an empty folder")
     path = path.resolve()  # a link to an empty folder stays a link
     above = next(folder for folder in path.parents if folder.exists())
     with tempfile.TemporaryDirectory(dir=above, prefix=".unfinished_") as scratch:

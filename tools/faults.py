@@ -79,13 +79,15 @@ def find_faults(source: str) -> list[Fault]:
     ]
 
 
-def draw(source: str, count: int, seed: int) -> Iterator[tuple[str, int, list[Fault]]]:
-    """Give each section's title, its share of the count, and its faults in their order.
+def draw(
+    source: str, count: int, seed: int
+) -> Iterator[tuple[int, str, int, list[Fault]]]:
+    """Give each section's number, title, share of the count, and faults in their order.
 
     A section is "# 1. Title: ..." under a rule; shares go by lines of code. The kinds
     of fault take turns.
     """
-    found = list(re.finditer(r"(?m)^# -+\n# \d+\. ([^:\n]+)", source))
+    found = list(re.finditer(r"(?m)^# -+\n# (\d+)\. ([^:\n]+)", source))
     ends = [*(match.start() for match in found[1:]), len(source)]
     spans = [(match.end(), end) for match, end in zip(found, ends, strict=True)]
     sizes = [len(re.findall(r"(?m)^ *[^\s#]", source[slice(*span)])) for span in spans]
@@ -99,4 +101,5 @@ def draw(source: str, count: int, seed: int) -> Iterator[tuple[str, int, list[Fa
         for fault in random.Random(seed).sample(inside, len(inside)):
             kinds.setdefault(fault.kind, []).append(fault)
         turns = zip_longest(*kinds.values())
-        yield match[1], share, [fault for turn in turns for fault in turn if fault]
+        order = [fault for turn in turns for fault in turn if fault]
+        yield int(match[1]), match[2], share, order

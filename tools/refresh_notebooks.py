@@ -44,14 +44,12 @@ LEAK = re.compile(
 )
 # A bar that is drawn again and again on one line; only its last state is kept.
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
-# What colours a traceback in a terminal.
-COLOUR = re.compile(r"\x1b\[[\d;]*m")
+COLOUR = re.compile(r"\x1b\[[\d;]*m")  # of a traceback in a terminal
 
 
 def find_leak(text: str) -> str | None:
     """Find what belongs to one machine only: a path or a memory address."""
-    match = LEAK.search(text)
-    return match and match[0]
+    return (match := LEAK.search(text)) and match[0]
 
 
 def output_texts(output: dict[str, Any]) -> Iterator[str]:
@@ -92,15 +90,12 @@ def shrink_png(data: bytes) -> bytes:
 def give_ids(cells: Sequence[dict[str, Any]]) -> None:
     """Keep valid cell ids in place; give the other cells cell-01, cell-02 and so on."""
     names = [str(cell.get("id", "")) for cell in cells]
-    kept = {names.index(name) for name in names if CELL_ID.fullmatch(name)}
-    taken = {names[place] for place in kept}
     for place, cell in enumerate(cells):
-        if place not in kept:
+        if not CELL_ID.fullmatch(names[place]) or names[place] in names[:place]:
             name = f"cell-{place + 1:02d}"
-            while name in taken:
+            while name in names:
                 name += "-b"
-            taken.add(name)
-            cell["id"] = name
+            cell["id"] = names[place] = name
 
 
 def normalise(notebook: NotebookNode) -> None:
@@ -127,17 +122,12 @@ def read_notebook(path: Path) -> NotebookNode:
     """Read a notebook of format 4, with an id for every cell."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        cells, version = content["cells"], content["nbformat"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path.name}: not a notebook ({error!r}); save it again from JupyterLab"
-        ) from None
-    if version != 4:
-        raise ValueError(
-            f"{path.name}: notebook format {version}, expected 4; "
-            "open it in JupyterLab and save it"
-        )
-    give_ids(cells)
+        give_ids(content["cells"])
+        if content["nbformat"] != 4:
+            raise ValueError(f"format {content['nbformat']}")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"expected a notebook of format 4, not {error!r}"
+        raise ValueError(f"{path.name}: {what}; save it from JupyterLab") from None
     content["nbformat_minor"] = 5
     return nbformat.reads(json.dumps(content), as_version=4)
 
@@ -168,21 +158,7 @@ def check_outputs(cell: NotebookNode, place: str) -> None:
             line = output["text"].strip().splitlines()[:1]
             raise ValueError(f"{place} wrote to stderr: {' '.join(line)}")
         for leak in filter(None, map(find_leak, output_texts(output))):
-            raise ValueError(
-                f"{place} shows {leak!r}, which differs from machine to machine; "
-                "print something else"
-            )
-
-
-def to_bytes(notebook: NotebookNode, name: str) -> bytes:
-    """Write a notebook to the bytes of its file; raise ValueError if too many."""
-    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
-    if len(data) > LARGEST_FILE:
-        raise ValueError(
-            f"{name}: {len(data) / 1000:.0f} KB with its outputs, expected at most "
-            f"{LARGEST_FILE // 1000}; show fewer or smaller figures"
-        )
-    return data
+            raise ValueError(f"{place} shows {leak!r}, of this machine only")
 
 
 def refresh(path: Path) -> str:
@@ -198,9 +174,6 @@ def refresh(path: Path) -> str:
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         force_raise_errors=True,
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=False,
         extra_arguments=["--log-level=ERROR"],
     )
     cells = notebook["cells"]
@@ -210,7 +183,10 @@ def refresh(path: Path) -> str:
             run_cell(client, number, place)
             check_outputs(cell, place)
     normalise(notebook)
-    data = to_bytes(notebook, path.name)
+    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
+    if len(data) > LARGEST_FILE:
+        size, most = (round(number / 1000) for number in (len(data), LARGEST_FILE))
+        raise ValueError(f"{path.name}: {size} KB, expected {most}; show fewer figures")
     if path.read_bytes() != before:
         raise ValueError(f"{path.name}: edited while it ran and left so; refresh again")
     part = path.with_name(f".{path.name}.part")
@@ -219,8 +195,8 @@ def refresh(path: Path) -> str:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    facts = time.perf_counter() - start, len(data) / 1000
-    return f"{path.name}: {len(cells)} cells, {facts[0]:.1f} s, {facts[1]:.0f} KB"
+    seconds = time.perf_counter() - start
+    return f"{path.name}: {len(cells)} cells, {seconds:.1f} s, {len(data) / 1e3:.0f} KB"
 
 
 def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -238,12 +214,6 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
     return chosen
 
 
-def refresh_all(folder: Path, names: Sequence[str]) -> None:
-    """Refresh the notebooks of these names, one after the other."""
-    for path in find_notebooks(folder, names):
-        print(refresh(path))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="refresh_notebooks", description=__doc__)
@@ -251,6 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
     add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")
+
+    def refresh_all(folder: Path, names: Sequence[str]) -> None:
+        for path in find_notebooks(folder, names):
+            print(refresh(path))
+
     return run(parser, refresh_all, argv)
 
 

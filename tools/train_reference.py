@@ -49,23 +49,19 @@ def read_maps(folder: Path) -> list[str]:
         maps = {f"{item['id']}_input.png": item["map"] for item in items}
         return [maps[image.name] for image, _ in ui.find_pairs(folder)]
     except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path}: {error!r}; expected items with the id and map of every picture"
-        ) from error
+        expected = "expected items with the id and map of every picture"
+        raise ValueError(f"{path}: {error!r}; {expected}") from error
 
 
 def open_parts(folder: Path) -> list[ui.PairDataset]:
     """Open the three parts as tensors; only the first is augmented."""
     pairs, to_tensor = ui.find_pairs(folder), ui.ImageTargetToTensor()
     augmented = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
-    parts, transforms = (
-        split_parts(read_maps(folder)),
-        (augmented, to_tensor, to_tensor),
+    train, *others = (
+        [pairs[i] for i in part] for part in split_parts(read_maps(folder))
     )
-    return [
-        ui.PairDataset([pairs[i] for i in part], transform, cache=True)
-        for part, transform in zip(parts, transforms, strict=True)
-    ]
+    parts = [ui.PairDataset(part, to_tensor, cache=True) for part in others]
+    return [ui.PairDataset(train, augmented, cache=True), *parts]
 
 
 def train(folder: Path, run_folder: Path, epochs: int, fast: bool) -> None:
@@ -118,9 +114,8 @@ def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> Non
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.train_reference", description=__doc__.split("\n")[0]
-    )
+    doc = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="train_reference", description=doc)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder for reference.ckpt and log")
     add("--pictures", type=Path, default=PICTURES, help="folder with an index.json")

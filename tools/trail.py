@@ -1,0 +1,91 @@
+"""Measure how much of a file one must read to know what a name in it does.
+
+    python -m tools.trail ui_segmentation_system.py [NAME ...]
+
+The trail of a name is its definition and every other definition of the same file that
+it refers to, directly or through others.
+"""
+
+import argparse
+import ast
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.command import run
+
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+DEFINITION = FUNCTION | ast.ClassDef
+
+
+def find_names(tree: ast.Module) -> dict[str, ast.stmt]:
+    """Find the functions, classes and constants of a module, by name."""
+    names: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        if isinstance(node, DEFINITION):
+            names[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
+    return names
+
+
+def describe(text: str, wanted: Sequence[str] = ()) -> str:
+    """Write a line for each name, the longest trail first, and totals.
+
+    wanted: names, all public ones if empty. Raises ValueError for a name that is not
+    defined.
+    """
+    tree = ast.parse(text)
+    names, nodes = find_names(tree), list(ast.walk(tree))
+    if unknown := set(wanted) - names.keys():
+        raise ValueError(f"no {', '.join(sorted(unknown))} at the top of the file")
+    lines, references = {}, {}
+    for name, node in names.items():
+        decorators = [part.lineno for part in getattr(node, "decorator_list", [])]
+        lines[name] = node.end_lineno - min([node.lineno, *decorators]) + 1
+        used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        references[name] = used & names.keys() - {name}
+
+    defined = [name for name, node in names.items() if isinstance(node, DEFINITION)]
+    private = [name for name in defined if name.startswith("_")]
+    rows = []
+    for name in wanted or [name for name in defined if name not in private]:
+        trail, further = set(), {name}
+        while further:
+            trail |= further
+            further = set().union(*(references[step] for step in further)) - trail
+        size, count = sum(map(lines.get, trail)), len(trail.intersection(defined))
+        rows.append((size, f"{name:34} {count:4} definitions {size:5} lines"))
+    table = [row for _, row in sorted(rows, reverse=True)]
+
+    # Used once: a private name by one other definition, a private method behind a dot.
+    uses = Counter(name for used in references.values() for name in used)
+    dots = Counter(node.attr for node in nodes if isinstance(node, ast.Attribute))
+    parts = [p for node in nodes if isinstance(node, ast.ClassDef) for p in node.body]
+    methods = [part.name for part in parts if isinstance(part, FUNCTION)]
+    methods = [n for n in methods if n.startswith("_") and not n.endswith("__")]
+    public = len(defined) - len(private)
+    table.append(f"{len(text.splitlines())} lines, {public} public names")
+    for kind, found, count in (("names", private, uses), ("methods", methods, dots)):
+        once = [name for name in found if count[name] <= 1]
+        told = f"{len(once)} of {len(found)} private {kind} used once"
+        table.append(": ".join([told, ", ".join(once) or "none"]))
+    return "\n".join(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="trail", description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, help="Python file, such as the module")
+    parser.add_argument("names", nargs="*", help="defined at its top; all if none")
+
+    def show(file: Path, names: Sequence[str]) -> None:
+        print(describe(file.read_text(encoding="utf-8"), names))
+
+    return run(parser, show, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
