@@ -386,13 +386,14 @@ def _open_mask(path: Path | str) -> _Mask:
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
-    scaled = picture.mode == "1" or re.search("L;[24]", raw) is not None
+    scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
     opaque = np.ones((picture.height, picture.width), bool)
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
-    if ";16" in raw and picture.mode[0] != "I":
-        what = "16 bits a channel, of which Pillow reads 8"
-        _refuse(path, what, "8 bits", "save it as 8 bits, or as grey")
+    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
+    if deep or 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
+        what = "16 bits a channel, of which Pillow reads 8, or values below 0"
+        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -554,8 +555,7 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     if len(np.unique(named)) < len(named) or by_colour != (named.max() >= COLOUR):
         raise ValueError(f"{groups}: expected ids or colours, not both, each once")
     codes = _codes(mask, named)
-    if mask.lossy:
-        codes = _snap(mask, codes, named)
+    codes = _snap(mask, codes, named) if mask.lossy else codes
     for number, values in enumerate(wanted):
         found[np.isin(codes, values)] = number
     if by_colour or mask.picture.mode != "P":
@@ -806,11 +806,9 @@ class PairFiles:
                         mend += ", or say that nothing is there (allow_missing)"
                     if there != name and re.match(re.escape(stem) + r"[\W_]", there):
                         mend = (
-                            f"{there} is no picture (polygons have to be drawn first, "
+                            f"{there} is no picture (polygons are to be drawn first, "
                         )
-                        mend += (
-                            "notebook 12), or one of several: name {object} or {class}"
-                        )
+                        mend += "notebook 12), or one of several, to name with {object}"
                     faults.append((name, f"no file is named {wanted}", mend))
                 if len({value for value, _ in files}) < len(files):
                     what = f"the same key as {', '.join(name for _, name in files[1:])}"
@@ -2936,14 +2934,10 @@ class RoadDataset(PairDataset):
 # 9. The dataset doctor: all that is wrong with a folder. (notebook 01)
 # --------------------------------------------------------------------------------------
 
-# The doctor looks at pictures shrunk to this side, in pixels, ...
-THUMBNAIL = 32
-# ... calls two the same scene from this correlation of what is their own on, ...
-LIKENESS = 0.97
-# ... judges what is usual from this number of masks on, ...
-MANY_MASKS = 5
-# ... and names no more files than this of one kind.
-NAMED_FILES = 3
+THUMBNAIL = 32  # pixels: the side of the small pictures that are compared
+LIKENESS = 0.97  # from this correlation on, two show the same scene
+MANY_MASKS = 5  # so many say what is usual
+NAMED_FILES = 3  # with the same problem; more are counted
 
 
 @dataclass(frozen=True)
@@ -2986,14 +2980,15 @@ class PairReport:
         state = "ok" if self.ok else "not ok"
         lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
         if self.values:
-            usual = sorted(self.values, key=lambda value: -self.values[value][0])[:12]
+            least = sorted(share for share, _ in self.values.values())[-12:][0]
             shown = [
                 f"{value} {share:.2%} in {files} files"
                 for value, (share, files) in self.values.items()
-                if value in usual
+                if share >= least
             ]
-            rarer = [f"{len(self.values) - 12} rarer ones"] * (len(self.values) > 12)
-            lines.append("  values of the masks: " + ", ".join(shown + rarer))
+            rarer = len(self.values) - len(shown)
+            shown += [f"{rarer} rarer ones"] * (rarer > 0)
+            lines.append("  values of the masks: " + ", ".join(shown))
         if self.foreground_share is not None:
             lines.append(
                 f"  foreground: {self.foreground_share:.1%} of the pixels, "
@@ -3126,8 +3121,8 @@ def check_pairs(
             if size == mask.size:
                 both = zip(of_image, _fingerprint(mask), strict=True)
                 pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
-                name = [*names, name][1]
-                facts.append(_Facts(names[0], name, *both, brightest, pixels, is_map))
+                ends = names[0], names[-1]
+                facts.append(_Facts(*ends, *both, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
