@@ -2726,8 +2726,9 @@ def load_classes(
     named = [value for one in classes or () for value in one]
     by_colour = palette is not None or any(map(np.ndim, named))
     if classes is not None:
+        # Among class ids 255 is void, unless Pillow made it of fewer bits.
         unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
-        void = [*ignore, IGNORE_INDEX] if unnamed else ignore  # 255 among class ids
+        void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
         ids = _find_values(mask, *classes, void)
         ids[ids == len(classes)] = IGNORE_INDEX
     else:
