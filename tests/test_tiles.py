@@ -273,9 +273,11 @@ def random_tiles(maps: Any, **options: Any) -> RandomTileDataset:
 PERSISTENT = partial(DataLoader, persistent_workers=True)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("kind", [PERSISTENT, ui.PrefetchDataLoader])
-def test_workers_draw_the_same_tiles(maps: Any, method: str, kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(PERSISTENT, "fork"), (ui.PrefetchDataLoader, "fork"), (PERSISTENT, "spawn")],
+)
+def test_workers_draw_the_same_tiles(maps: Any, kind: Any, method: str) -> None:
     options = {"num_workers": 2, "multiprocessing_context": method}
     loaders = DataLoader(random_tiles(maps), 3), kind(random_tiles(maps), 3, **options)
     here, there = (
