@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional.classification as metrics
-from conftest import colours, draw_image, indexed, levels, regions
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import colours, draw_image, indexed, levels, regions
 
 CLASS_MAPS = Path(__file__).parents[1] / "test_inputs" / "classes"
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)

@@ -16,10 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, Refused, draw_image, find_box, save_system, small_system
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import (
+    MakePairs,
+    Refused,
+    draw_image,
+    find_box,
+    save_system,
+    small_system,
+)
 
 # A network and pictures so small that an epoch takes a blink.
 TINY = ("--image-size", "32", "--fast", "--max-features", "16", "--accelerator", "cpu")

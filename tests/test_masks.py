@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import (
+from PIL import Image, ImageFilter
+
+import ui_segmentation_system as ui
+from tests.conftest import (
     colours,
     draw_image,
     find_box,
@@ -16,9 +19,6 @@ from conftest import (
     regions,
     write_png,
 )
-from PIL import Image, ImageFilter
-
-import ui_segmentation_system as ui
 
 INPUTS = Path(__file__).parents[1] / "test_inputs"
 ORIENTATION = 0x0112

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MakePairs, save_system, small_system
+
+from tests.conftest import MakePairs, save_system, small_system
 
 MODULE = Path(__file__).parents[1] / "ui_segmentation_system.py"
 TEXT = MODULE.read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, draw_image, find_box, levels, regions
 from PIL import Image
 from torch.utils.data import DataLoader
 
 import ui_segmentation_system as ui
+from tests.conftest import MakePairs, draw_image, find_box, levels, regions
 
 
 def same(first: Any, second: Any) -> bool:

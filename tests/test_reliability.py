@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import MakePairs, Refused
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import MakePairs, Refused
 
 MODULE = Path(ui.__file__)
 TINY = ("--image-size", "32", "--fast", "--max-features", "16", "--accelerator", "cpu")

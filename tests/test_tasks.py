@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import (
+from PIL import Image
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+import ui_segmentation_system as ui
+from tests.conftest import (
     MakePairs,
     Train,
     draw_image,
@@ -18,10 +22,6 @@ from conftest import (
     find_box,
     small_system,
 )
-from PIL import Image
-from pytorch_lightning.callbacks import ModelCheckpoint
-
-import ui_segmentation_system as ui
 
 SIZE = (32, 32)
 GREEN = (30, 220, 30)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import MakePairs, Train, draw_image, equal, small_system
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from tests.conftest import MakePairs, Train, draw_image, equal, small_system
 from ui_segmentation_system import (
     ImageTargetCompose,
     ImageTargetResize,

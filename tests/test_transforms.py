@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import BOX_LEVEL, draw_image, find_box
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from tests.conftest import BOX_LEVEL, draw_image, find_box
 from ui_segmentation_system import (
     ImageTargetColorJitter,
     ImageTargetCompose,
