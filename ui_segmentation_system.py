@@ -2132,6 +2132,7 @@ class UISegmentationSystem(pl.LightningModule):
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
+        _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
         exclusive = task == "multiclass"
         of_masks = loss != "bce" or pos_weight is not None
         if of_masks if exclusive else class_weights is not None:
@@ -2312,11 +2313,8 @@ class UISegmentationSystem(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
-        steps, rate = (
-            self.trainer.estimated_stepping_batches,
-            self.settings["learning_rate"],
-        )
-        _check_number("learning_rate", rate, 1e-30, 1e30, whole=False)
+        steps = self.trainer.estimated_stepping_batches
+        rate = self.settings["learning_rate"]
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
@@ -4212,8 +4210,8 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError(f"devices {settings.devices}: expected auto, or how many")
     _check_number("image_size", max(settings.image_size), 1, 8192)
     _check_number("seed", settings.seed, 0, 2**32 - 1)
-    for name, value in some("learning_rate", "pos_weight", "max_epochs").items():
-        _check_number(name, value, 1e-9, 1e3 if name == "learning_rate" else 1e9, False)
+    for name, value in some("pos_weight", "max_epochs").items():
+        _check_number(name, value, 1e-9, 1e9, whole=False)
 
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
