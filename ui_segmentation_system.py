@@ -164,9 +164,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         (predict, "--overlay", False, "write NAME_overlay.png as well"),
         (predict, "--overwrite", False, "replace files that are there"),
         (predict, "--threshold", 0.5, "least probability, 0..1, else 0.5"),
-        (predict, "--tiles", False, "keep the size of pictures"),
+        (predict, "--tiles", None, "keep the size, else of those shrunk over 8 times"),
     ):
         kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        if default is None:
+            kind = {"action": argparse.BooleanOptionalAction}
         command.add_argument(*flags, default=default, help=text, **kind)
     for setting in fields(Settings):
         default, kind = setting.default, {"type": type(setting.default)}
@@ -4299,10 +4301,19 @@ def _train(options: argparse.Namespace) -> int:
     command = ["python", os.path.relpath(__file__), "train", "--resume", str(folder)]
     try:
         trainer.fit(system, data, ckpt_path=last)
-    except SystemExit:  # how Lightning answers an interrupt
+    except (SystemExit, Exception) as error:
+        code = 130  # of an interrupt, which Lightning makes a SystemExit
+        if isinstance(error, Exception):
+            # Without a further process that a signal ended, training fails here too.
+            time.sleep(1)
+            processes = getattr(trainer.strategy.launcher, "procs", [])
+            codes = [process.poll() or 0 for process in processes]
+            code = next((one for one in codes if one < 0 or one == 130), 0)
+            if not code:
+                raise
         if is_first:
             print(f"\ninterrupted; go on with: {shlex.join(command)}")
-        return 130
+        return max(code, 128 - code)
     if is_first:
         best = keeper.best
         command[2:] = ["predict", "-c", str(folder / "best.ckpt")]
@@ -4391,17 +4402,18 @@ def _predict(options: argparse.Namespace) -> int:
             image = load_image(path)
             size = image.height, image.width
             inside = _check_size("image_size", own["image_size"] or size)
-            if options.tiles:
+            shrunk = max(size[0] / inside[0], size[1] / inside[1])
+            by_tiles = shrunk > 8 if options.tiles is None else options.tiles
+            if by_tiles and options.tiles is None:
+                what = f"{path}: by tiles, for its size; --no-tiles shrinks it"
+                tqdm.write(what, file=sys.stderr)
+            if by_tiles:
                 pixels, overlap = np.asarray(image), min(inside) // 4
                 found = predict_tiled(system, pixels, inside, overlap, progress=True)
                 found = found.argmax(axis=0) if exclusive else found >= threshold
             else:
                 predict = getattr(system, TASKS[system.task])
                 found = predict(image) if exclusive else predict(image, threshold)
-                shrunk = max(size[0] / inside[0], size[1] / inside[1])
-                if shrunk > 8:
-                    what = f"{path}: shrunk {shrunk:.0f} times; --tiles keeps its size"
-                    tqdm.write(what, file=sys.stderr)
         except (OSError, ValueError) as error:
             failures.append(" ".join(str(error).split()))
             continue

@@ -669,17 +669,21 @@ def test_the_threshold_is_honoured(trained: Run, tmp_path: Path) -> None:
 def test_a_huge_picture_is_predicted_by_tiles(
     trained: Run, tmp_path: Path, capsys: Capture
 ) -> None:
+    """It would be shrunk nine times."""
     picture = tmp_path / "a.png"
     draw_image(3, (300, 90)).save(picture)
-    assert predict(trained, picture, "-o", tmp_path / "whole") == 0
-    assert "--tiles" in capsys.readouterr().err  # it was shrunk nine times
-    assert predict(trained, picture, "-o", tmp_path / "tiled", "--tiles") == 0
-    assert "--tiles" not in capsys.readouterr().err
+    found = []
+    for words in ((), ("--tiles",), ("--no-tiles",)):
+        out = tmp_path / "out" / "".join(words)
+        assert predict(trained, picture, "-o", out, *words) == 0
+        assert ("--no-tiles" in capsys.readouterr().err) == (words == ())
+        found.append(pixels(out / "a_mask.png") == 255)
     system = ui.load_system(trained.best)
     expected = ui.predict_tiled(system, pixels(picture), (32, 32), 8) >= 0.5
-    found = pixels(tmp_path / "tiled" / "a_mask.png") == 255
-    assert np.array_equal(found[None], expected)
-    assert (found != (pixels(tmp_path / "whole" / "a_mask.png") == 255)).any()
+    assert np.array_equal(found[0][None], expected)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[2], system.predict_mask(ui.load_image(picture)))
+    assert (found[2] != found[0]).any()
 
 
 def test_the_reference_is_used_by_itself(

@@ -576,12 +576,14 @@ distributed = pytest.mark.skipif(
 )
 
 
+PIPED = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
 def start_two(*words: Any) -> subprocess.Popen:
     """Train with two processes, in a session of their own."""
     command = [sys.executable, MODULE, "train", *words, "--devices", 2]
     command += ["--strategy", "ddp"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), start_new_session=True, **pipes)
+    return subprocess.Popen(list(map(str, command)), start_new_session=True, **PIPED)
 
 
 def end_of(process: subprocess.Popen) -> tuple[str, str]:
@@ -636,3 +638,21 @@ def test_a_signal_to_the_first_ends_both(
     assert names(runs) == ["001"]
     resume = f"train --resume {runs / '001'}"
     assert out.count(resume) == (number == signal.SIGINT)
+
+
+@distributed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_second_ends_both(
+    number: int, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    options = ("-d", make_pairs(8), "-o", runs, *TINY, "--max-epochs", 100_000)
+    process = start_two(*options, "-b", 1)
+    while process.poll() is None and not [*runs.glob("001/epochs/*.png")]:
+        time.sleep(0.01)
+    listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], **PIPED)
+    [second] = listed.stdout.split()
+    os.kill(int(second), number)
+    out, _ = end_of(process)
+    assert process.returncode in (128 + number, -number)
+    assert f"train --resume {runs / '001'}" in out
