@@ -1443,20 +1443,21 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double height and width, then add what a block makes of it and the skip.
+    """Double height and width, add the skip, then what a block makes of the two.
 
-    x (B, 2C, H/2, W/2) and skip (B, C, H, W) -> (B, C, H, W). Adding instead of
-    replacing (https://arxiv.org/abs/1512.03385) learns a picture in fewer steps.
+    x (B, 2C, H/2, W/2) and skip (B, C, H, W) -> (B, C, H, W). The paper concatenates x
+    and skip; adding them is as accurate and a quarter cheaper. Adding the block's
+    result to x (https://arxiv.org/abs/1512.03385) learns a picture in fewer steps.
     """
 
     def __init__(self, num_out: int, normalize: bool) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(2 * num_out, num_out, 2, stride=2)
-        self.block = ConvBlock(2 * num_out, num_out, normalize)
+        self.block = ConvBlock(num_out, num_out, normalize)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         x = self.up(x)
-        return x.add_(self.block(torch.cat([x, skip], dim=1)))  # x is not needed again
+        return x + self.block(x + skip)
 
 
 class UNet(nn.Module):
@@ -1983,6 +1984,77 @@ class _EachOnce(DistributedSampler):
         return len(range(self.rank, len(self.dataset), self.num_replicas))
 
 
+class Muon(torch.optim.Optimizer):
+    """Move convolution kernels by Muon, and all other weights by Adam.
+
+    A kernel is a matrix with a row per output; its step is the orthogonal matrix that
+    is nearest to the gradient with Nesterov momentum, so that all directions learn
+    alike. Five Newton-Schulz steps find it, in float32, on the smaller Gram matrix.
+    lr: Adam's rate; kernels of 16 or more outputs and 8 or more inputs (channels times
+    area) move at KERNEL_RATE times it. Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon; Adam: https://arxiv.org/abs/1412.6980
+    """
+
+    KERNEL_RATE = 7.5
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float = 4e-3) -> None:
+        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for weight in parameters:
+            is_kernel = weight.ndim == 4 and len(weight) > 15 and weight[0].numel() > 7
+            groups[is_kernel].append(weight)
+        rates = (lr, lr * self.KERNEL_RATE)
+        super().__init__(
+            [{"params": g, "lr": r} for g, r in zip(groups, rates, strict=True)],
+            {"betas": (0.95, 0.999)},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do a step; closure: computes the loss and the gradients."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        others, kernels = self.param_groups
+        for weight in kernels["params"]:
+            if weight.grad is not None:
+                mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
+                mean.mul_(0.95).add_(weight.grad)
+                matrix = (weight.grad + 0.95 * mean).flatten(start_dim=1)
+                scale = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                step = self.nearest_orthogonal(matrix).view_as(weight)
+                weight.sub_(step, alpha=kernels["lr"] * scale)
+        first, second = others["betas"]
+        for weight in others["params"]:
+            if weight.grad is not None:
+                state = self.state[weight]
+                mean = state.setdefault("mean", torch.zeros_like(weight))
+                square = state.setdefault("square", torch.zeros_like(weight))
+                count = state["count"] = state.get("count", 0) + 1
+                mean.lerp_(weight.grad, 1 - first)
+                square.lerp_(weight.grad**2, 1 - second)
+                deviation = (square / (1 - second**count)).sqrt() + 1e-8
+                rate = others["lr"] / (1 - first**count)
+                weight.addcdiv_(mean, deviation, value=-rate)
+        return loss
+
+    @staticmethod
+    def nearest_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+        """Push the singular values of a float matrix to about 1 (0.7 to 1.2)."""
+        wide = matrix.float() if len(matrix) <= matrix.shape[1] else matrix.float().T
+        wide = wide / (wide.norm() + 1e-7)
+        gram = wide @ wide.T
+        total = unit = torch.eye(len(gram), device=gram.device)
+        for _ in range(5):
+            factor = 3.4445 * unit + gram @ (2.0315 * gram - 4.775 * unit)
+            total, gram = factor @ total, factor @ gram @ factor
+        found = total @ wide
+        return found if len(matrix) <= matrix.shape[1] else found.T
+
+
+OPTIMIZERS = {"muon": Muon, "adam": torch.optim.Adam}
+# The rates start at a tenth, peak after 30 % of the steps, end at a thousandth.
+ONE_CYCLE = {"pct_start": 0.3, "div_factor": 10, "final_div_factor": 100}
+
+
 class UISegmentationData(pl.LightningDataModule):
     """The pairs of a folder as batches, for training and for validation.
 
@@ -2314,17 +2386,18 @@ class UISegmentationSystem(pl.LightningModule):
                 self.log(f"val_iou_{name}", iou)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
+        """The optimizer that was asked for under OneCycle, stepped each batch."""
         steps = self.trainer.estimated_stepping_batches
-        rate = self.settings["learning_rate"]
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
                 "give the Trainer max_epochs or max_steps"
             )
-        optimizer = torch.optim.Adam(self.parameters(), rate)
+        make = OPTIMIZERS[self.settings["optimizer"]]
+        optimizer = make(self.parameters(), self.settings["learning_rate"])
+        peaks = [group["lr"] for group in optimizer.param_groups]
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rate, total_steps=int(steps), div_factor=10, final_div_factor=100
+            optimizer, peaks, total_steps=int(steps), **ONE_CYCLE
         )
         return {
             "optimizer": optimizer,
