@@ -11,8 +11,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import (
-    MakePairs,
-    Refused,
     Train,
     draw_image,
     equal,
@@ -39,19 +37,19 @@ def paint_stripe(image: Image.Image) -> np.ndarray:
 
 @pytest.fixture
 def make_maps(tmp_path: Path) -> MakeMaps:
-    """Give a function that writes pairs of the "multiclass" or "multilabel" task."""
+    """Give a function that writes pairs of a task."""
 
     def make(task: str, count: int = 1) -> Path:
         folder = tmp_path / task
         folder.mkdir()
         for number in range(1, count + 1):
             image = draw_image(number, SIZE)
-            box = np.array(find_box(image)) > 0
-            stripe = paint_stripe(image)
+            values = np.array(find_box(image))
+            box, stripe = values > 0, paint_stripe(image)
             if task == "multiclass":
                 values = np.where(stripe, 2, box).astype(np.uint8)
                 values[-2:, :4] = 255
-            else:
+            elif task == "multilabel":
                 values = ui.pack_masks(np.stack([box, stripe])).numpy()
             image.save(folder / f"{number}_input.png")
             Image.fromarray(values).save(folder / f"{number}_target.png")
@@ -61,11 +59,16 @@ def make_maps(tmp_path: Path) -> MakeMaps:
 
 
 READ = {
+    "binary": ui.load_mask,
     "multiclass": partial(ui.load_classes, num_classes=3),
     "multilabel": partial(ui.load_masks, num_classes=2),
 }
 OUTPUTS = {"binary": 1, "multiclass": 3, "multilabel": 2}
-several = pytest.mark.parametrize("task", READ)
+METHODS = {
+    name: f"predict_{kind}"
+    for name, kind in zip(OUTPUTS, ("mask", "classes", "masks"), strict=True)
+}
+each_task = pytest.mark.parametrize("task", OUTPUTS)
 
 
 def new_system(task: str, seed: int = 0, **options: Any) -> ui.UISegmentationSystem:
@@ -78,7 +81,7 @@ def data_of(folder: Path, **options: Any) -> ui.UISegmentationData:
 
 
 def predict(system: ui.UISegmentationSystem, image: Image.Image) -> np.ndarray:
-    return getattr(system, system.task.predict)(image)
+    return getattr(system, METHODS[system.task])(image)
 
 
 class Spy(pl.Callback):
@@ -94,7 +97,7 @@ class Spy(pl.Callback):
 # ---- learning
 
 
-@several
+@each_task
 @pytest.mark.parametrize("fast", [False, True])
 def test_one_picture_is_learnt_by_heart(
     make_maps: MakeMaps, train: Train, task: str, fast: bool
@@ -105,12 +108,13 @@ def test_one_picture_is_learnt_by_heart(
     assert trainer.global_step == 60
     assert trainer.callback_metrics["val_iou"] > 0.97
     image, target = ui.UIImageMaskDataset(data.data_dir, read_target=READ[task])[0]
-    known = np.asarray(target) != 255
-    agree = predict(system, image) == np.asarray(target)
+    wanted = np.asarray(target)
+    known = wanted != (128 if task == "binary" else 255)
+    agree = predict(system, image) == (wanted == 255 if task == "binary" else wanted)
     assert np.mean(agree[known]) > 0.99
 
 
-@several
+@each_task
 def test_resumed_training_ends_where_it_would_have(
     make_maps: MakeMaps, train: Train, tmp_path: Path, task: str
 ) -> None:
@@ -125,7 +129,7 @@ def test_resumed_training_ends_where_it_would_have(
     assert equal(whole, resumed)
 
 
-@pytest.mark.parametrize("task", OUTPUTS)
+@each_task
 def test_pictures_of_which_nothing_is_known_do_no_harm(train: Train, task: str) -> None:
     image = torch.rand(3, *SIZE)
     shape = SIZE if task == "multiclass" else (OUTPUTS[task], *SIZE)
@@ -142,7 +146,7 @@ def test_pictures_of_which_nothing_is_known_do_no_harm(train: Train, task: str) 
     assert system.score(system(image[None]), nothing) == 1
 
 
-@several
+@each_task
 @pytest.mark.parametrize("fast", [False, True])
 def test_training_starts_at_the_shares(
     make_maps: MakeMaps, train: Train, task: str, fast: bool
@@ -204,25 +208,30 @@ def test_logged_score_is_the_mean_over_classes_of_all_pixels(
     assert logged["val_loss"].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("task", OUTPUTS)
+@each_task
 def test_counts_of_several_processes_are_added(
     monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     system, logged = new_system(task), {}
     shape = (2, *SIZE) if task == "multiclass" else (2, OUTPUTS[task], *SIZE)
     generator = torch.Generator().manual_seed(1)
-    parts = []
+    parts, sums = [], []
     for _ in range(2):
         logits = torch.randn(2, OUTPUTS[task], *SIZE, generator=generator)
         targets = torch.randint(0, min(shape[1], 2), shape, generator=generator)
         parts.append((logits, targets))
-    counts = [system.task.count(*part) for part in parts]
-    monkeypatch.setattr(system, "all_gather", lambda _: torch.stack(counts))
+    for batch, part in enumerate(parts):
+        system.on_validation_epoch_start()
+        system.network = lambda _, logits=part[0]: logits
+        system.validation_step((torch.zeros(2, 3, *SIZE), part[1]), batch)
+        sums.append((system._counts, system._loss_sum))
+    given = iter(zip(*sums, strict=True))
+    monkeypatch.setattr(system, "all_gather", lambda _: torch.stack(next(given)))
     monkeypatch.setattr(system, "log", logged.__setitem__)
-    system._val_counts = counts[0]
     system.on_validation_epoch_end()
     both = [torch.cat(part) for part in zip(*parts, strict=True)]
     assert logged["val_iou"] == system.score(*both)
+    torch.testing.assert_close(logged["val_loss"], system.loss(*both))
 
 
 def test_losses_of_masks_are_those_of_one_mask() -> None:
@@ -244,13 +253,14 @@ def test_losses_of_masks_are_those_of_one_mask() -> None:
 
 @pytest.mark.parametrize("image_size", [None, (16, 48)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (33, 31), (100, 70)])
-@several
+@each_task
 def test_prediction_for_a_picture_of_any_size(
     task: str, size: tuple[int, int], image_size: tuple[int, int] | None
 ) -> None:
     system = new_system(task, image_size=image_size)
     found = predict(system, draw_image(0, size).convert("P"))
     expected = {
+        "binary": (np.dtype(bool), size[::-1]),
         "multiclass": (np.dtype(np.uint8), size[::-1]),
         "multilabel": (np.dtype(bool), (2, *size[::-1])),
     }
@@ -258,7 +268,7 @@ def test_prediction_for_a_picture_of_any_size(
     assert system.training, "predicting must leave the mode as it was"
 
 
-@several
+@each_task
 def test_prediction_is_the_network_on_the_picture(task: str) -> None:
     system = new_system(task)
     image = draw_image(0, (45, 31))
@@ -269,12 +279,12 @@ def test_prediction_is_the_network_on_the_picture(task: str) -> None:
         assert np.array_equal(system.predict_classes(image), logits.argmax(0).numpy())
         return
     probabilities = logits.sigmoid().numpy()
-    for threshold in (0.3, 0.5, [0.6, 0.2]):
-        least = np.broadcast_to(threshold, 2).reshape(2, 1, 1).astype(np.float32)
-        found = system.predict_masks(image, threshold)
-        assert np.array_equal(found, probabilities >= least)
+    for threshold in (0.3, 0.5, 0.8):
+        found = getattr(system, METHODS[task])(image, threshold)
+        assert np.array_equal(np.atleast_3d(found.T).T, probabilities >= threshold)
     middle = np.median(probabilities, axis=(1, 2))
-    share = system.predict_masks(image, middle).mean(axis=(1, 2))
+    least = middle if task == "multilabel" else float(middle[0])
+    share = getattr(system, METHODS[task])(image, least).mean(axis=(-1, -2))
     assert share == pytest.approx(0.5, abs=0.02)
 
 
@@ -293,53 +303,35 @@ def test_classes_are_chosen_after_the_logits_are_resized() -> None:
     assert (found[:, :40] == 0).all() and (found[:, 40:] == 2).all()
 
 
-def test_each_task_has_its_own_prediction() -> None:
-    methods = {ui.TASKS[task].predict for task in OUTPUTS}
-    assert methods == {"predict_mask", "predict_masks", "predict_classes"}
-    image = draw_image(0)
-    for task in OUTPUTS:
-        system = new_system(task)
-        predict(system, image)
-        for method in methods - {system.task.predict}:
-            words = f"{method}: not for a network of task {task}; use "
-            with pytest.raises(ValueError, match=words + system.task.predict):
-                getattr(system, method)(image)
-
-
-def test_what_cannot_be_predicted_is_refused() -> None:
-    image = draw_image(0)
-    system = new_system("multilabel")
-    with pytest.raises(ValueError, match="got ndarray: expected a PIL picture"):
-        system.predict_masks(np.array(image))
-    with pytest.raises(ValueError, match=r"threshold 1\.5: a probability"):
-        system.predict_masks(image, [0.5, 1.5])
-    with pytest.raises(ValueError, match="3 thresholds: expected one, or 2"):
-        system.predict_masks(image, [0.5, 0.5, 0.5])
-    with pytest.raises(ValueError, match="got str: expected a PIL picture"):
-        new_system("multiclass").predict_classes("1_input.png")
-
-
 # ---- checkpoints
 
 
-@several
+@each_task
 def test_system_survives_a_checkpoint(
     make_maps: MakeMaps, train: Train, tmp_path: Path, task: str
 ) -> None:
-    options: dict[str, Any] = {"pos_weight": 2.0}
+    options: dict[str, Any] = {
+        "pos_weight": np.float64(2),
+        "max_features": np.int64(32),
+    }
     if task == "multiclass":
         options = {"class_weights": torch.tensor([1.0, 2.0, 0.5])}
+        options["class_values"] = [(0, 0, 0), (np.uint8(9), 0, 0), (7, 0, 0)]
     system = new_system(task, fast=True, **options)
     trainer = train(system, data_of(make_maps(task)))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    again = ui.load_system(tmp_path / "a.ckpt")
-    assert equal(system, again)
-    assert again.hparams == system.hparams
-    assert again.hparams.task == task
-    if task == "multiclass":
-        assert again.hparams.class_weights == [1.0, 2.0, 0.5]
     image = draw_image(3, (45, 31))
-    assert np.array_equal(predict(system, image), predict(again, image))
+    lightnings = ui.UISegmentationSystem.load_from_checkpoint
+    for again in (
+        ui.load_system(tmp_path / "a.ckpt"),
+        lightnings(tmp_path / "a.ckpt", weights_only=True),
+    ):
+        assert equal(system, again)
+        assert again.settings == system.settings
+        assert (again.task, again.network.shrink) == (task, 2)
+        assert np.array_equal(predict(system, image), predict(again, image))
+    if task == "multiclass":
+        assert again.settings["class_weights"] == [1.0, 2.0, 0.5]
 
 
 def test_a_checkpoint_from_before_there_were_tasks_is_loaded(tmp_path: Path) -> None:
@@ -348,7 +340,7 @@ def test_a_checkpoint_from_before_there_were_tasks_is_loaded(tmp_path: Path) -> 
         del checkpoint["hyper_parameters"][name]
     torch.save(checkpoint, tmp_path / "old.ckpt")
     system = ui.load_system(tmp_path / "old.ckpt")
-    assert system.hparams.task == "binary"
+    assert system.task == "binary"
     pictures = ui.REFERENCE.parents[1] / "test_inputs"
     total = 0
     for number in (1, 40, 77):
@@ -362,7 +354,7 @@ def test_a_checkpoint_from_before_there_were_tasks_is_loaded(tmp_path: Path) -> 
 # ---- watching
 
 
-@several
+@each_task
 def test_watch_sees_each_task(make_maps: MakeMaps, train: Train, task: str) -> None:
     data = data_of(make_maps(task))
     data.setup()
@@ -381,7 +373,7 @@ def test_watch_sees_each_task(make_maps: MakeMaps, train: Train, task: str) -> N
     torch.testing.assert_close(watch.probabilities[-1], expected)
 
 
-@several
+@each_task
 def test_run_folder_draws_classes_in_their_colours(
     make_maps: MakeMaps, train: Train, tmp_path: Path, task: str
 ) -> None:
@@ -406,7 +398,7 @@ def test_run_folder_draws_classes_in_their_colours(
     assert np.mean((found == expected)[known]) > 0.95
     assert {"epoch", "val_iou"} <= keeper.best.keys()
     assert len(keeper.rows) == 2
-    assert ui.load_system(tmp_path / "run/best.ckpt").hparams.task == task
+    assert ui.load_system(tmp_path / "run/best.ckpt").task == task
 
 
 def test_run_folder_is_written_over_by_nobody(
@@ -436,98 +428,102 @@ def test_run_folder_needs_validation(
 # ---- refusing
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"task": "multi_class"}, "multilabel, multiclass; did you mean multiclass"),
-        ({"num_out_channels": 3}, 'num_out_channels 3 with task "binary": expected 1'),
-        ({"task": "multiclass"}, "num_out_channels 1 .* expected 2 to 255, one per"),
-        ({"task": "multiclass", "num_out_channels": 256}, "num_out_channels 256 with"),
-        ({"class_weights": [1]}, 'class_weights with task "binary": expected none'),
-        (
-            {"task": "multilabel", "num_out_channels": 2, "class_weights": [1, 1]},
-            'class_weights with task "multilabel": expected none; see pos_weight',
-        ),
-        (
-            {"task": "multiclass", "num_out_channels": 3, "class_weights": [1, 1]},
-            r"class_weights of shape \(2,\): expected 3, one per class",
-        ),
-        (
-            {"task": "multiclass", "num_out_channels": 2, "class_weights": [1, -1]},
-            "expected finite numbers from 0 up",
-        ),
-        (
-            {"task": "multiclass", "num_out_channels": 3, "loss": "bce_dice"},
-            "loss 'bce_dice' .*: its loss is cross entropy; expected neither",
-        ),
-        (
-            {"task": "multiclass", "num_out_channels": 3, "pos_weight": 2.0},
-            "pos_weight 2.0 .*; expected neither, see class_weights",
-        ),
-        (
-            {"task": "multiclass", "num_out_channels": 3, "loss": "dice"},
-            "loss 'dice': expected one of bce, bce_dice",
-        ),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(
-    options: dict[str, Any], message: str
-) -> None:
+CLASSES_3 = {"task": "multiclass", "num_out_channels": 3}
+BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"task": "multi_class"}, "multilabel, multiclass; did you mean multiclass"),
+    ({"loss": "mse"}, "loss 'mse': expected one of bce, bce_dice"),
+    ({"learning_rate": 0}, "learning_rate 0: expected a number, 1e-09 to 1000"),
+    ({"num_out_channels": 3}, 'num_out_channels with task "binary" 3: expected'),
+    ({"task": "multiclass"}, 'with task "multiclass" 1: expected .*, 2 to 255'),
+    (CLASSES_3 | {"num_out_channels": 256}, "256: expected a whole number, 2 to 255"),
+    ({"class_weights": [1]}, r"class_weights \[1\]: expected .* the last for \"multic"),
+    (CLASSES_3 | {"loss": "bce_dice"}, "loss 'bce_dice'.*expected the first two for m"),
+    (CLASSES_3 | {"pos_weight": 2.0}, "pos_weight 2.0 .*expected the first two for ma"),
+    (CLASSES_3 | {"class_weights": [1, 1]}, r"class_weights \[1.0, 1.0\]: expected 3"),
+    (CLASSES_3 | {"class_weights": [1, 1, -1]}, "expected 3 finite numbers.*from 0 up"),
+    (CLASSES_3 | {"class_names": ["a"]}, r"class_names \['a'\]: expected 3"),
+    ({"pos_weight": -1}, "pos_weight -1: expected a number above 0"),
+    ({"image_size": (0, 32)}, r"image_size \(0, 32\): expected one whole number of"),
+    ({"network": "Bright"}, "network 'Bright': expected a torch.nn.Module"),
+    ({"max_features": 100}, "max_features 100: expected a multiple of 16"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD_SETTINGS)))
+def test_settings_that_do_not_go_together_are_refused(case: int) -> None:
+    options, message = BAD_SETTINGS[case]
     with pytest.raises(ValueError, match=message):
         small_system(**options)
+
+
+PICTURE = draw_image(0)
+UNPREDICTED: list[tuple[str, str, tuple, str]] = [
+    # task, method, arguments, message
+    *(
+        (task, method, (PICTURE,), f"{method}: .* task {task}; .*use {METHODS[task]}$")
+        for task in OUTPUTS
+        for method in METHODS.values()
+        if method != METHODS[task]
+    ),
+    *(
+        (task, METHODS[task], (given,), f"got {kind}; expected a PIL picture; .*load_i")
+        for task in OUTPUTS
+        for given, kind in ((np.array(PICTURE), "ndarray"), ("1_input.png", "str"))
+    ),
+    (
+        "binary",
+        "predict_mask",
+        (PICTURE, 128),
+        "threshold 128: expected a number, 0 to",
+    ),
+    ("binary", "predict_mask", (PICTURE, np.nan), "threshold nan: expected a number"),
+    (
+        "multilabel",
+        "predict_masks",
+        (PICTURE, [0.5, 1.5]),
+        r"threshold \[0.5, 1.5\]: ex",
+    ),
+    (
+        "multilabel",
+        "predict_masks",
+        (PICTURE, np.nan),
+        "threshold nan: expected a prob",
+    ),
+    ("multilabel", "predict_masks", (PICTURE, [0.5] * 3), "expected .*, or 2, 0 to 1"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(UNPREDICTED)))
+def test_what_cannot_be_predicted_is_refused(case: int) -> None:
+    task, method, given, message = UNPREDICTED[case]
+    with pytest.raises(ValueError, match=message):
+        getattr(new_system(task), method)(*given)
 
 
 IMAGE = torch.rand(3, *SIZE)
 CLASSES = torch.zeros(SIZE, dtype=torch.long)
 
 
-@pytest.mark.parametrize(
-    ("task", "target", "message"),
-    [
-        ("binary", CLASSES, 'class ids .* need task="multiclass"'),
-        ("multilabel", CLASSES, 'class ids .* need task="multiclass"'),
-        ("multilabel", torch.ones(1, *SIZE), r"\(1, 32, 32\): expected masks \(2, H"),
-        ("multiclass", torch.ones(1, *SIZE), 'load_classes; masks need task="binary"'),
-        ("multiclass", torch.ones(SIZE), "torch.float32 .*: expected class ids, int64"),
-        ("multiclass", CLASSES + 7, "target with class id 7: expected 0 to 2"),
-    ],
-)
-@pytest.mark.parametrize("with_validation", [False, True])
-def test_targets_of_another_task_are_refused(
-    train: Train, task: str, target: torch.Tensor, message: str, with_validation: bool
-) -> None:
-    loader = torch.utils.data.DataLoader([ui.Sample(IMAGE, target)] * 2)
-    system = new_system(task)
-    if not with_validation:
-        with pytest.raises(ValueError, match=message):
-            train(system, loader)
-        return
-    system.eval()
-    with pytest.raises(ValueError, match=r"class id|expected equal shapes"):
-        system.loss(system(IMAGE[None]), target[None])
+UNLEARNT: list[tuple[str, Any, Any, str]] = [
+    # task, image and target of a sample, message
+    ("binary", IMAGE, CLASSES, r'\(1, 32, 32\): .*equal shapes.*task="multiclass"'),
+    ("multilabel", IMAGE, CLASSES, 'class ids are for cross.*, task="multiclass"'),
+    ("multilabel", IMAGE, IMAGE[:1], r"\(1, 2, 32, 32\) and targets \(1, 1, 32, 32\)"),
+    ("multiclass", IMAGE, IMAGE[:1], r"float32 \(1, 1, 32, 32\): .*class ids, int64"),
+    ("multiclass", IMAGE, IMAGE[0], "torch.float32 .*: expected .*class ids, int64"),
+    ("multiclass", IMAGE, CLASSES + 7, "class ids 7 .*; expected 0 to 2, or 255"),
+    ("binary", IMAGE * 255, torch.ones(1, *SIZE), r"sample of .* in 0\.\.1; see Image"),
+    ("binary", draw_image(0), find_box(draw_image(0)), "PIL.*: expected tensors, the"),
+    ("binary", IMAGE, torch.full((1, *SIZE), 255.0), "no .* a pixel of 1.* by 255"),
+    ("binary", IMAGE, torch.full((1, *SIZE), 254.0), "of 254 to 254: .* by 255"),
+    ("multiclass", IMAGE, CLASSES, "no training target has .* a class but 0: expected"),
+]
 
 
-def test_masks_of_two_levels_are_no_class_maps(
-    make_pairs: MakePairs, train: Train
-) -> None:
-    folder = make_pairs(4)
-    data = ui.UISegmentationData(folder, 2, SIZE, read_target=READ["multiclass"])
-    message = 'no training target has a class but 0, .*load_mask and task="binary"'
+@pytest.mark.parametrize("case", range(len(UNLEARNT)))
+def test_samples_that_teach_nothing_are_refused(case: int, train: Train) -> None:
+    task, image, target, message = UNLEARNT[case]
+    samples = [ui.Sample(image, target)] * 2
+    loader = torch.utils.data.DataLoader(samples, collate_fn=list)
     with pytest.raises(ValueError, match=message):
-        train(new_system("multiclass"), data)
-
-
-def test_commands_know_one_task(
-    make_pairs: MakePairs, train: Train, tmp_path: Path, refused: Refused
-) -> None:
-    folder = make_pairs(4)
-    path = tmp_path / "a.ckpt"
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(new_system("multiclass"))
-    trainer.save_checkpoint(path, weights_only=True)
-    output = tmp_path / "out"
-    told = refused("predict", folder, "-c", path, "-o", output)
-    assert f"{path}: a network of task multiclass; expected one of task binary" in told
-    assert not output.exists()
-    told = refused("train", "-d", folder, "--weights", path, "-o", output)
-    assert "a network of task multiclass" in told
+        train(new_system(task), loader)
