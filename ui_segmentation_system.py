@@ -1985,14 +1985,13 @@ class UISegmentationData(pl.LightningDataModule):
     """The pairs of a folder as batches, for training and for validation.
 
     image_size: (height, width), or one number for both, that all are scaled to.
-    overfit_num: train on that many samples of the first pair, and validate on the same
-    pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
-    drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
-    name) shows, and no scene is then on both sides. augment: a paired transform for the
-    scaled training pictures. cache: keep the scaled pictures, H * W * 4 bytes a pair;
-    worker processes keep them for an epoch. patterns, allow_missing, read_target: see
-    `find_pairs`, `PairDataset`; `load_classes` as read_target gives class ids,
-    `load_masks` overlapping masks. (notebooks 05, 06)
+    overfit_num: train on that many samples of the first pair, and validate on it.
+    Otherwise `val_share` of the pairs, drawn by `seed`, is kept for validation;
+    `scenes` says which scene an image (by file name) shows, and no scene is then on
+    both sides. augment: a paired transform for scaled training pictures. cache: keep
+    the scaled pictures, H * W * 4 bytes a pair; worker processes keep them for an
+    epoch. patterns, allow_missing: see `find_pairs`. read_target: `load_classes` gives
+    class ids, `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
     def __init__(
@@ -2029,13 +2028,9 @@ class UISegmentationData(pl.LightningDataModule):
         self.options = {"read_target": read_target, "prepare": resize, "cache": cache}
 
     def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
-        """List the pairs to train and to validate on.
-
-        Raises ValueError if a process would not get one whole batch.
-        """
-        pairs = find_pairs(
-            self.data_dir, self.patterns, allow_missing=self.allow_missing
-        )
+        """List the pairs to train on, a batch for each process, and to validate on."""
+        missing = self.allow_missing
+        pairs = find_pairs(self.data_dir, self.patterns, allow_missing=missing)
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
@@ -2046,29 +2041,22 @@ class UISegmentationData(pl.LightningDataModule):
             if None in groups:
                 what = names[groups.index(None)]
                 raise ValueError(f"{what}: no scene; expected one for every image")
-            train, val = (
-                [pairs[i] for i in part]
-                for part in group_split(groups, self.val_share, self.seed)
-            )
+            parts = group_split(groups, self.val_share, self.seed)
+            train, val = ([pairs[i] for i in part] for part in parts)
         if len(train) < self.batch_size * num_processes:
             each = f" for each of {num_processes} processes" * (num_processes > 1)
             raise ValueError(
                 f"batch_size {self.batch_size}: there are only {len(train)} training "
-                f"samples, so not one whole batch{each}; expected a smaller batch or "
-                "more data"
+                f"samples; expected one whole batch{each}"
             )
         return train, val
 
     def setup(self, stage: str | None = None) -> None:
         """Open the two parts; runs in every process."""
-        self.train_set, self.val_set = (
-            PairDataset(pairs, transform, **self.options)
-            for pairs, transform in zip(
-                self.split(self.trainer.world_size if self.trainer else 1),
-                self.transforms,
-                strict=True,
-            )
-        )
+        train, val = self.split(self.trainer.world_size if self.trainer else 1)
+        augmented, plain = self.transforms
+        self.train_set = PairDataset(train, augmented, **self.options)
+        self.val_set = PairDataset(val, plain, **self.options)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
@@ -2082,12 +2070,20 @@ class UISegmentationData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """All of the validation set, in order, each sample in one process."""
-        sampler, processes = None, self.trainer.world_size if self.trainer else 1
-        if 1 < processes <= len(self.val_set):
-            sampler = _EachOnce(self.val_set, processes, self.trainer.global_rank)
-        return DataLoader(
-            self.val_set, self.batch_size, sampler=sampler, num_workers=self.num_workers
-        )
+        data, rank, processes = self.val_set, 0, 1
+        if self.trainer and self.trainer.world_size <= len(data):  # else all in each
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+        once = _EachOnce(data, processes, rank)
+        workers = self.num_workers
+        return DataLoader(data, self.batch_size, sampler=once, num_workers=workers)
+
+
+def _plain(value: Any) -> Any:
+    """Turn arrays and tensors, alone or in sequences, into Python's own numbers."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value))
+    numbers = isinstance(value, np.generic | np.ndarray | torch.Tensor)
+    return value.tolist() if numbers else value
 
 
 class UISegmentationSystem(pl.LightningModule):
@@ -2126,14 +2122,18 @@ class UISegmentationSystem(pl.LightningModule):
         network: nn.Module | None = None,
         **unet: Any,
     ) -> None:
+        # Before there are other names: what a checkpoint keeps.
+        settings = dict(locals()) | unet | {"network": None}
+        for name in ("self", "__class__", "unet"):
+            del settings[name]
         super().__init__()
         _check_choice("task", task, TASKS)
         _check_choice("loss", loss, LOSSES)
+        _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
+        exclusive = task == "multiclass"
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
-        _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
-        exclusive = task == "multiclass"
         of_masks = loss != "bce" or pos_weight is not None
         if of_masks if exclusive else class_weights is not None:
             raise ValueError(
@@ -2143,32 +2143,19 @@ class UISegmentationSystem(pl.LightningModule):
             )
         if len(class_names) not in (0, num_out_channels):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
-        weights = None if class_weights is None else [float(w) for w in class_weights]
-        self.settings: dict[str, Any] = {
-            "learning_rate": learning_rate,
-            "max_features": max_features,
-            "task": task,
-            "loss": loss,
-            "pos_weight": pos_weight,
-            "class_weights": weights,
-            "class_names": list(class_names),
-            "class_values": list(class_values),
-            "image_size": image_size,
-            "num_out_channels": num_out_channels,
-            "network": network and type(network).__qualname__,
-            **unet,
-        }
+        if image_size is not None:
+            settings["image_size"] = _check_size("image_size", image_size)
+        if not isinstance(network, nn.Module | None):
+            raise ValueError(f"network {network!r}: expected a torch.nn.Module")
+        if network is not None:
+            settings["network"] = type(network).__qualname__
+        self.settings = {name: _plain(value) for name, value in settings.items()}
+        self.task, self.num_out_channels = task, num_out_channels
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
-        # Weights that the loss refuses are refused here, on one pixel.
         logits = torch.zeros(1, num_out_channels, 1, 1)
-        self.loss(logits, logits[:, 0].long() if exclusive else logits)
-
-    @property
-    def task(self) -> str:
-        """What targets are: "binary", "multilabel" or "multiclass"."""
-        return self.settings["task"]
+        self.loss(logits, logits.argmax(dim=1) if exclusive else logits)  # fits?
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = dict(self.settings)
@@ -2177,7 +2164,7 @@ class UISegmentationSystem(pl.LightningModule):
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
         logits = self.network(image)
         logits = logits["out"] if isinstance(logits, dict) else logits
-        expected = (len(image), self.settings["num_out_channels"], *image.shape[-2:])
+        expected = (len(image), self.num_out_channels, *image.shape[-2:])
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
             raise ValueError(f"the network gave {what}: expected logits {expected}")
@@ -2219,20 +2206,18 @@ class UISegmentationSystem(pl.LightningModule):
         data = self.trainer.datamodule
         if self.settings["image_size"] is None:
             self.settings["image_size"] = getattr(data, "image_size", None)
+        self._seed = torch.initial_seed()
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
         """Draw other augmentations in each further process."""
         if self.global_rank:
-            epoch = self.trainer.current_epoch
-            torch.manual_seed(hash((torch.initial_seed(), epoch, self.global_rank)))
+            seed = hash((self._seed, self.trainer.current_epoch, self.global_rank))
+            for start in (random.seed, np.random.seed, torch.manual_seed):
+                start(seed % 2**32)
 
     def on_train_start(self) -> None:
-        """Check what there is to learn, and start at the data's shares of the classes.
-
-        A schedule that was made for other steps cannot be stretched: OneCycle ends at
-        its last step.
-        """
+        """Check what there is to learn, and start at its shares of the classes."""
         steps = int(self.trainer.estimated_stepping_batches)
         planned = getattr(self.lr_schedulers(), "total_steps", steps)
         if planned != steps:
@@ -2241,47 +2226,40 @@ class UISegmentationSystem(pl.LightningModule):
                 f"{steps}; expected the same max_epochs, data, batch size and devices; "
                 "for more training, start a new run from its weights"
             )
-        if self.trainer.ckpt_path is not None or self.trainer.global_step:
+        resumed = self.trainer.ckpt_path is not None or self.trainer.global_step
+        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        if resumed or dataset is None:
             return
-        samples = iter(self.trainer.train_dataloader.dataset)
+        # A stream, which has no length, may be endless.
+        total = len(dataset) if hasattr(dataset, "__len__") else 100
+        samples = itertools.islice(iter(dataset), total)
         seen = list(itertools.islice(samples, 100))
-        classes, exclusive = (
-            self.settings["num_out_channels"],
-            self.task == "multiclass",
-        )
-        for image, target in seen:
-            fits = isinstance(image, torch.Tensor) and isinstance(target, torch.Tensor)
-            if fits and exclusive:
-                fits = target.ndim == 2 and target.dtype == torch.int64
-            elif fits:
-                fits = target.ndim == 3 and len(target) == classes
-            if not fits or image.max() > 16:
-                shown = [
-                    f"{getattr(one, 'dtype', type(one).__name__)} "
-                    f"{[*getattr(one, 'shape', ())]}"
-                    for one in (image, target)
-                ]
-                ids, masks = "class ids, int64 (H, W)", f"masks ({classes}, H, W)"
+        for sample in seen:
+            tensors = all(isinstance(part, torch.Tensor) for part in sample)
+            if not tensors or sample[0].max() > 16:
+                shown = [getattr(part, "shape", type(part)) for part in sample]
                 raise ValueError(
-                    f"training sample of {' and '.join(shown)}: expected an image "
-                    f"(3, H, W) in 0..1 and for task {self.task!r} "
-                    f"{ids if exclusive else masks}, as ImageTargetToTensor makes them"
+                    f"training sample of {shown}: expected tensors, the image (3, H, "
+                    "W) in 0..1; see ImageTargetToTensor"
                 )
+            target = sample[1][None]
+            logits = torch.zeros(1, self.num_out_channels, *target.shape[-2:])
+            self.loss(logits, target)  # refuses targets of another task
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
             raise ValueError(
-                "no training target has a pixel of 1, or a class but 0; masks of 0/255 "
-                "must be divided by 255, as load_mask and ImageTargetToTensor do"
+                "no training target has a pixel of 1, or a class but 0: expected "
+                "something to learn; masks of 0/255 are divided by 255, other values "
+                "named to load_mask"
             )
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
-            shares = (
-                shares_of_classes(targets, classes)
-                if exclusive
-                else [foreground_share(masks) for masks in zip(*targets, strict=True)]
-            )
-            self.network.set_prior(shares, exclusive=exclusive)
+            if self.task == "multiclass":
+                shares = shares_of_classes(targets, self.num_out_channels)
+            else:
+                shares = list(map(foreground_share, zip(*targets, strict=True)))
+            self.network.set_prior(shares, exclusive=self.task == "multiclass")
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
@@ -2296,6 +2274,8 @@ class UISegmentationSystem(pl.LightningModule):
         image, target = batch
         logits = self(image)
         known = (target != IGNORE_INDEX).sum()
+        if weights := self.settings["class_weights"]:  # by which the loss is a mean
+            known = sum(w * (target == i).sum() for i, w in enumerate(weights))
         self._loss_sum += torch.stack([self.loss(logits, target) * known, known])
         self._counts += self.count(logits, target)
 
@@ -2303,41 +2283,33 @@ class UISegmentationSystem(pl.LightningModule):
         # Of several processes there is one dimension more.
         counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
         loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
-        self.log("val_loss", loss / known.clamp(min=1))
+        self.log("val_loss", loss / torch.where(known > 0, known, 1))
         self.log("val_iou", self.score_of(counts))
-        if (classes := self.settings["num_out_channels"]) > 1:
+        if self.num_out_channels > 1:
             of_class = class_iou if self.task == "multiclass" else iou_of
-            names = self.settings["class_names"] or range(classes)
+            names = self.settings["class_names"] or range(self.num_out_channels)
             for name, iou in zip(names, of_class(counts), strict=True):
                 self.log(f"val_iou_{name}", iou)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
         steps = self.trainer.estimated_stepping_batches
-        rate = self.settings["learning_rate"]
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
                 "give the Trainer max_epochs or max_steps"
             )
+        rate = self.settings["learning_rate"]
         optimizer = torch.optim.Adam(self.parameters(), rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rate, total_steps=int(steps), div_factor=10, final_div_factor=100
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, **trainers: Any) -> None:
         """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
-        value = 1.0 if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
+        value, kind = trainers["gradient_clip_val"], trainers["gradient_clip_algorithm"]
+        self.clip_gradients(optimizer, 1.0 if value is None else value, kind or "norm")
 
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find the interface in a PIL picture of any size: bool (H, W) of that size.
@@ -2356,10 +2328,11 @@ class UISegmentationSystem(pl.LightningModule):
         threshold: as in `predict_mask`, or one for each class. (notebook 10)
         """
         thresholds = torch.as_tensor(threshold).view(-1, 1, 1)
-        classes = self.settings["num_out_channels"]
-        if len(thresholds) not in (1, classes) or (thresholds - 0.5).abs().max() > 0.5:
+        classes = self.num_out_channels
+        fits = (thresholds - 0.5).abs().max() <= 0.5
+        if len(thresholds) not in (1, classes) or not fits:
             raise ValueError(
-                f"threshold {threshold}: expected one or {classes}, 0 to 1"
+                f"threshold {threshold}: expected a probability, or {classes}, 0 to 1"
             )
         return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
 
@@ -2382,11 +2355,10 @@ class UISegmentationSystem(pl.LightningModule):
             _refuse(method, what, "a PIL picture", "files are read by load_image")
         image = _to_rgb(ImageOps.exif_transpose(image), "picture")
         size = (image.height, image.width)
-        if self.settings["image_size"]:
-            inside = _check_size("image_size", self.settings["image_size"])
+        if inside := self.settings["image_size"]:
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        weight = next(self.parameters(), torch.zeros(1))
+        weight = next(self.parameters(), torch.zeros(()))
         with _evaluating(self):
             logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
         if logits.shape[-2:] != size:
@@ -2597,10 +2569,11 @@ class RunFolder(pl.Callback):
     def on_train_epoch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule
     ) -> None:
+        loss = torch.stack(self._losses).mean()
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "train_loss": float(torch.stack(self._losses).mean()),
+            "train_loss": float(trainer.strategy.reduce(loss)),
             **self._scores,
             "learning_rate": self._rate,
         }
@@ -2645,12 +2618,22 @@ class RunFolder(pl.Callback):
         for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
             image, target = dataset[index]
             logits = module(image[None].to(module.device)).cpu()
-            probabilities = module.probabilities(logits)[0].amax(dim=0)
+            highest = module.probabilities(logits)[0].amax(dim=0)
             shown = [logits[0].argmax(dim=0), target]
             if module.task != "multiclass":
-                shown = [_front_mask(masks) for masks in (logits[0] > 0, target)]
-            parts = [to_array(part) for part in (image, probabilities, *shown)]
-            rows.append(np.hstack(parts))
+                # Of several masks the last is in front, as an id.
+                numbers = torch.arange(1, len(target) + 1).view(-1, 1, 1)
+                shown = [
+                    ((masks == 1) * numbers).amax(dim=0)
+                    for masks in (logits[0] > 0, target)
+                ]
+                if len(target) == 1:
+                    shown = [ids == 1 for ids in shown]
+                else:
+                    shown[1][(target == IGNORE_INDEX).all(dim=0)] = IGNORE_INDEX
+            rows.append(
+                np.hstack([to_array(part) for part in (image, highest, *shown)])
+            )
         return Image.fromarray(np.vstack(rows))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
@@ -2671,15 +2654,6 @@ class RunFolder(pl.Callback):
             axis.legend()
         with self._new("curves.png") as part:
             figure.savefig(part, format="png")
-
-
-def _front_mask(masks: torch.Tensor) -> torch.Tensor:
-    """Show masks (K, H, W): one as bool, of several the last in front, as an id."""
-    if len(masks) == 1:
-        return masks[0] == 1
-    numbers = torch.arange(1, len(masks) + 1).view(-1, 1, 1)
-    ids = ((masks == 1) * numbers).amax(dim=0)
-    return torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_INDEX, ids)
 
 
 def train_augmentation() -> ImageTargetCompose:
