@@ -69,7 +69,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -222,7 +222,6 @@ from torch.utils.data import (
     SequentialSampler,
     default_collate,
 )
-from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 
@@ -1953,6 +1952,7 @@ if __name__ == "__main__" and sys.argv[1] != "train":
     TorchCheckpointIO = object
 else:
     import pytorch_lightning as pl
+    from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
     from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 LOSSES = {"bce": bce_loss, "bce_dice": bce_dice_loss}
@@ -1971,16 +1971,7 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
-class _EachOnce(DistributedSampler):
-    """Each sample once; torch's sampler repeats some, so that all have as many."""
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))
-
-    def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))
-
-
+@dataclass(eq=False)
 class UISegmentationData(pl.LightningDataModule):
     """The pairs of a folder as batches, for training and for validation.
 
@@ -1994,54 +1985,47 @@ class UISegmentationData(pl.LightningDataModule):
     class ids, `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
-    def __init__(
-        self,
-        data_dir: Path | str,
-        batch_size: int = 4,
-        image_size: int | tuple[int, int] = (256, 256),
-        overfit_num: int = 0,
-        *,
-        val_share: float = 0.2,
-        scenes: Mapping[str, str] | None = None,
-        augment: PairTransform | None = None,
-        patterns: Patterns | None = None,
-        allow_missing: bool = False,
-        read_target: ReadTarget = load_mask,
-        num_workers: int = 0,
-        cache: bool = True,
-        seed: int = 0,
-    ) -> None:
+    data_dir: Path | str
+    batch_size: int = 4
+    image_size: int | tuple[int, int] = (256, 256)
+    overfit_num: int = 0
+    _: KW_ONLY
+    val_share: float = 0.2
+    scenes: Mapping[str, str] | None = None
+    augment: PairTransform | None = None
+    patterns: Patterns | None = None
+    allow_missing: bool = False
+    read_target: ReadTarget = load_mask
+    num_workers: int = 0
+    cache: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        _check_number("batch_size", batch_size, 1)
-        _check_number("overfit_num", overfit_num)
-        _check_number("num_workers", num_workers)
-        _check_number("val_share", val_share, 0.001, 0.999, whole=False)
-        self.data_dir, self.scenes = Path(data_dir), scenes
-        self.batch_size, self.num_workers = int(batch_size), int(num_workers)
-        self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
-        self.patterns, self.allow_missing = patterns, allow_missing
-        self.image_size = _check_size("image_size", image_size)
-        resize, to_tensor = ImageTargetResize(self.image_size), ImageTargetToTensor()
-        self.transform = ImageTargetCompose([resize, to_tensor])
-        augmented = [to_tensor] if augment is None else [augment, to_tensor]
-        self.transforms = ImageTargetCompose(augmented), to_tensor
-        self.options = {"read_target": read_target, "prepare": resize, "cache": cache}
+        _check_number("batch_size", self.batch_size, 1)
+        _check_number("overfit_num", self.overfit_num)
+        _check_number("num_workers", self.num_workers)
+        _check_number("val_share", self.val_share, 0.001, 0.999, whole=False)
+        self.batch_size, self.num_workers = int(self.batch_size), int(self.num_workers)
+        self.image_size = _check_size("image_size", self.image_size)
+        steps = [ImageTargetResize(self.image_size), ImageTargetToTensor()]
+        self.transform = ImageTargetCompose(steps)
 
     def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
         """List the pairs to train on, a batch for each process, and to validate on."""
-        missing = self.allow_missing
-        pairs = find_pairs(self.data_dir, self.patterns, allow_missing=missing)
+        folder, missing = Path(self.data_dir), self.allow_missing
+        pairs = find_pairs(folder, self.patterns, allow_missing=missing)
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
-            names = [image.relative_to(self.data_dir).as_posix() for image, _ in pairs]
-            groups = names
+            names = [image.relative_to(folder).as_posix() for image, _ in pairs]
+            scenes = names
             if self.scenes is not None:
-                groups = [_scene_of(name, self.scenes) for name in names]
-            if None in groups:
-                what = names[groups.index(None)]
+                scenes = [_scene_of(name, self.scenes) for name in names]
+            if None in scenes:
+                what = names[scenes.index(None)]
                 raise ValueError(f"{what}: no scene; expected one for every image")
-            parts = group_split(groups, self.val_share, self.seed)
+            parts = group_split(scenes, self.val_share, self.seed)
             train, val = ([pairs[i] for i in part] for part in parts)
         if len(train) < self.batch_size * num_processes:
             each = f" for each of {num_processes} processes" * (num_processes > 1)
@@ -2054,36 +2038,26 @@ class UISegmentationData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the two parts; runs in every process."""
         train, val = self.split(self.trainer.world_size if self.trainer else 1)
-        augmented, plain = self.transforms
-        self.train_set = PairDataset(train, augmented, **self.options)
-        self.val_set = PairDataset(val, plain, **self.options)
+        resize, to_tensor = self.transform.transforms
+        steps = [to_tensor] if self.augment is None else [self.augment, to_tensor]
+        options = {"read_target": self.read_target, "cache": self.cache}
+        options["prepare"] = resize
+        self.train_set = PairDataset(train, ImageTargetCompose(steps), **options)
+        self.val_set = PairDataset(val, to_tensor, **options)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
-        return DataLoader(
-            self.train_set,
-            self.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=self.num_workers,  # new ones each epoch, so a resume repeats
-        )
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers}
+        return DataLoader(self.train_set, shuffle=True, drop_last=True, **options)
 
     def val_dataloader(self) -> DataLoader:
         """All of the validation set, in order, each sample in one process."""
-        data, rank, processes = self.val_set, 0, 1
+        data, world, rank = self.val_set, 1, 0
         if self.trainer and self.trainer.world_size <= len(data):  # else all in each
-            rank, processes = self.trainer.global_rank, self.trainer.world_size
-        once = _EachOnce(data, processes, rank)
-        workers = self.num_workers
-        return DataLoader(data, self.batch_size, sampler=once, num_workers=workers)
-
-
-def _plain(value: Any) -> Any:
-    """Turn arrays and tensors, alone or in sequences, into Python's own numbers."""
-    if isinstance(value, tuple | list):
-        return type(value)(map(_plain, value))
-    numbers = isinstance(value, np.generic | np.ndarray | torch.Tensor)
-    return value.tolist() if numbers else value
+            world, rank = self.trainer.world_size, self.trainer.global_rank
+        once = UnrepeatedDistributedSampler(data, world, rank, shuffle=False)
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers}
+        return DataLoader(data, sampler=once, **options)
 
 
 class UISegmentationSystem(pl.LightningModule):
@@ -2091,19 +2065,18 @@ class UISegmentationSystem(pl.LightningModule):
 
     learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
     after 30 % of the steps and ends at a thousandth. image_size: (height, width) to
-    predict at; by default that of the `UISegmentationData` it is trained with, and
-    without such data each picture's own. unet: settings of `UNet`. network: any module
-    from (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with them as
-    "out", in place of a UNet.
+    predict at; without it that of the `UISegmentationData` trained with, else each
+    picture's own. unet: settings of `UNet`. network: any module in its place, from
+    (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with them as "out".
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
-    overlap, (K, H, W). "multiclass": class ids (H, W), each pixel of one class. The
-    network then needs num_out_channels=K. loss: "bce" or "bce_dice", and pos_weight,
-    are for masks; classes have cross entropy, with class_weights. Logs train_loss,
-    val_loss, over all pixels that count, and val_iou: of all pixels and masks together,
-    or the mean over classes; with more than one class also val_iou_NAME of each, by
-    class_names. class_values: what each is in a file, an id or a colour, for `predict`.
-    `settings` is what a checkpoint keeps to make the system again. (notebooks 05, 10)
+    overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
+    num_out_channels=K. loss, "bce" or "bce_dice", and pos_weight are for masks; classes
+    have cross entropy, with class_weights. Logs train_loss and val_loss, of an epoch,
+    and val_iou: of all pixels and masks together, or the mean over classes; with more
+    than one class also val_iou_NAME of each, by class_names. class_values: what each is
+    in a file, an id or a colour, for `predict`. `settings` is what a checkpoint keeps
+    to make the system again. (notebooks 05, 10)
     """
 
     def __init__(
@@ -2122,8 +2095,7 @@ class UISegmentationSystem(pl.LightningModule):
         network: nn.Module | None = None,
         **unet: Any,
     ) -> None:
-        # Before there are other names: what a checkpoint keeps.
-        settings = dict(locals()) | unet | {"network": None}
+        settings = {**locals(), **unet}  # before there are other names
         for name in ("self", "__class__", "unet"):
             del settings[name]
         super().__init__()
@@ -2143,19 +2115,21 @@ class UISegmentationSystem(pl.LightningModule):
             )
         if len(class_names) not in (0, num_out_channels):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
-        if image_size is not None:
-            settings["image_size"] = _check_size("image_size", image_size)
         if not isinstance(network, nn.Module | None):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
-        if network is not None:
-            settings["network"] = type(network).__qualname__
-        self.settings = {name: _plain(value) for name, value in settings.items()}
         self.task, self.num_out_channels = task, num_out_channels
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
+        # What a checkpoint keeps: plain values, also of arrays and tensors.
+        settings["network"] = network and type(network).__qualname__
+        values = json.dumps(settings, default=lambda value: value.tolist())
+        self.settings = json.loads(values)
+        if image_size is not None:
+            self.settings["image_size"] = _check_size("image_size", image_size)
+        # Weights that the loss refuses are refused here, on one pixel.
         logits = torch.zeros(1, num_out_channels, 1, 1)
-        self.loss(logits, logits.argmax(dim=1) if exclusive else logits)  # fits?
+        self.loss(logits, logits.argmax(dim=1) if exclusive else logits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = dict(self.settings)
@@ -2193,13 +2167,9 @@ class UISegmentationSystem(pl.LightningModule):
         return torch.stack([iou_counts(*pair) for pair in pairs], dim=1)
 
     def score_of(self, counts: torch.Tensor) -> torch.Tensor:
-        """Give val_iou of counts: of all masks together, or the mean over classes."""
+        """Give val_iou, 0..1: of all masks together, or the mean over classes."""
         exclusive = self.task == "multiclass"
         return mean_iou(counts) if exclusive else iou_of(counts.sum(dim=1))
-
-    def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Measure how right logits are, 0..1, as val_iou does."""
-        return self.score_of(self.count(logits, targets))
 
     def on_fit_start(self) -> None:
         """Predict, unless told otherwise, at the size that is trained at."""
@@ -2226,45 +2196,44 @@ class UISegmentationSystem(pl.LightningModule):
                 f"{steps}; expected the same max_epochs, data, batch size and devices; "
                 "for more training, start a new run from its weights"
             )
-        resumed = self.trainer.ckpt_path is not None or self.trainer.global_step
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
-        if resumed or dataset is None:
+        if self.trainer.ckpt_path is not None or dataset is None:
             return
         # A stream, which has no length, may be endless.
         total = len(dataset) if hasattr(dataset, "__len__") else 100
         samples = itertools.islice(iter(dataset), total)
         seen = list(itertools.islice(samples, 100))
-        for sample in seen:
-            tensors = all(isinstance(part, torch.Tensor) for part in sample)
-            if not tensors or sample[0].max() > 16:
-                shown = [getattr(part, "shape", type(part)) for part in sample]
+        for image, target in seen:
+            tensors = isinstance(image, torch.Tensor) and isinstance(
+                target, torch.Tensor
+            )
+            if not tensors or image.max() > 16:
+                shown = [getattr(one, "shape", type(one)) for one in (image, target)]
                 raise ValueError(
                     f"training sample of {shown}: expected tensors, the image (3, H, "
                     "W) in 0..1; see ImageTargetToTensor"
                 )
-            target = sample[1][None]
             logits = torch.zeros(1, self.num_out_channels, *target.shape[-2:])
-            self.loss(logits, target)  # refuses targets of another task
+            self.loss(logits, target[None])  # refuses targets of another task
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
             raise ValueError(
                 "no training target has a pixel of 1, or a class but 0: expected "
-                "something to learn; masks of 0/255 are divided by 255, other values "
-                "named to load_mask"
+                "something to learn; divide masks of 0/255 by 255"
             )
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
-            targets = [target for _, target in seen]
-            if self.task == "multiclass":
+            targets, exclusive = [t for _, t in seen], self.task == "multiclass"
+            if exclusive:
                 shares = shares_of_classes(targets, self.num_out_channels)
             else:
                 shares = list(map(foreground_share, zip(*targets, strict=True)))
-            self.network.set_prior(shares, exclusive=self.task == "multiclass")
+            self.network.set_prior(shares, exclusive=exclusive)
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
         loss = self.loss(self(image), target)
-        self.log("train_loss", loss)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -2373,12 +2342,11 @@ class StepProgress(pl.Callback):
     notebook's output can be compared; with it, to stderr, with the time left.
     """
 
-    UNTIMED = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
-
     def __init__(self, timed: bool = False) -> None:
         self.timed, self.bar = timed, tqdm(disable=True)
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        untimed = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
         self.bar = tqdm(
             desc="training",
             total=int(trainer.estimated_stepping_batches),
@@ -2386,7 +2354,7 @@ class StepProgress(pl.Callback):
             unit="step",
             file=sys.stderr if self.timed else sys.stdout,
             ncols=78,
-            bar_format=None if self.timed else self.UNTIMED,
+            bar_format=None if self.timed else untimed,
             disable=not trainer.is_global_zero,
         )
 
@@ -2415,33 +2383,27 @@ class Watch(pl.Callback):
         self.ious: list[float] = []
         self.probabilities: list[torch.Tensor] = []
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         if not self.steps:
-            self.on_train_batch_end(trainer, module, None)
+            self.on_train_batch_end(trainer, module)
 
     @torch.inference_mode()
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        if outputs is not None and trainer.global_step % self.every_n_steps:
+    def on_train_batch_end(self, trainer: Any, module: Any, *given: Any) -> None:
+        if given and trainer.global_step % self.every_n_steps:
             return
         image, target = (one[None] for one in self.sample)
         logits = module(image.to(module.device)).cpu()
-        loss = module.loss(logits, target) if outputs is None else outputs["loss"]
+        loss = given[0]["loss"] if given else module.loss(logits, target)
         self.steps.append(trainer.global_step)
         self.losses.append(float(loss))
-        self.ious.append(float(module.score(logits, target)))
+        self.ious.append(float(module.score_of(module.count(logits, target))))
         self.probabilities.append(module.probabilities(logits)[0].squeeze(0))
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
     """A Trainer plugin: checkpoints whole or not at all, and plain values only."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, *_: Any, **__: Any
-    ) -> None:
+    def save_checkpoint(self, checkpoint: Any, path: str | Path, **_: Any) -> None:
         """Write beside and move into place. Raises OSError if that fails."""
         path = Path(path)
         try:
@@ -2449,11 +2411,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
             with _atomic_write(path) as part:
                 torch.save(checkpoint, part)
         except (RuntimeError, OSError) as error:  # of a full disk torch makes both
-            raise OSError(
-                f"{path}: could not be written, disk full? {error}"
-            ) from error
+            what = f"{path}: could not be written, disk full? {error}"
+            raise OSError(what) from error
 
-    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, **_: Any) -> dict[str, Any]:
         """Read what `read_checkpoint` reads."""
         return read_checkpoint(path)
 
@@ -2465,10 +2426,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
     short, of another kind, or carries more than plain values.
     """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "there is no such file"
-        raise FileNotFoundError(f"{path}: {what}; expected a checkpoint")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a checkpoint")
     what = "holds something else"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -2549,31 +2508,29 @@ class RunFolder(pl.Callback):
                 f"fit(..., ckpt_path={str(last)!r})"
             )
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "epochs").mkdir(parents=True, exist_ok=True)
         self._stop_without_gain(trainer)
 
+    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
+        if self.patience and self.rows:
+            waited = self.rows[-1]["epoch"] - self.best["epoch"]
+            trainer.should_stop = waited >= self.patience
+
     def on_train_epoch_start(self, *_: Any) -> None:
-        self._losses: list[torch.Tensor] = []
         self._scores: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_batch_end(self, _: Any, __: Any, outputs: Any, *___: Any) -> None:
-        self._losses.append(outputs["loss"].detach())
-
     def on_validation_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics.items()
         self._scores = {name: float(value) for name, value in metrics if "val_" in name}
 
-    def on_train_epoch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule
-    ) -> None:
-        loss = torch.stack(self._losses).mean()
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "train_loss": float(trainer.strategy.reduce(loss)),
+            "train_loss": float(trainer.callback_metrics["train_loss"]),
             **self._scores,
             "learning_rate": self._rate,
         }
@@ -2585,55 +2542,38 @@ class RunFolder(pl.Callback):
                 )
         self.rows.append(row)
         if trainer.is_global_zero:
-            with self._new("log.csv") as part, part.open("w", newline="") as file:
+            log, picture = self.folder / "log.csv", f"epochs/{len(self.rows):03}.png"
+            with _atomic_write(log) as part, part.open("w", newline="") as file:
                 writer = csv.DictWriter(file, max(self.rows, key=len), restval="")
                 writer.writeheader()
                 for row in self.rows:
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-            with self._new(f"epochs/{len(self.rows):03}.png") as part:
-                self._draw_samples(trainer, module).save(part, format="PNG")
+            with _atomic_write(self.folder / picture) as part:
+                self._draw(trainer.val_dataloaders.dataset, module).save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
         self._stop_without_gain(trainer)
 
-    def _new(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        return _atomic_write(path)
-
-    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
-        if self.patience and self.rows:
-            waited = self.rows[-1]["epoch"] - self.best["epoch"]
-            trainer.should_stop = waited >= self.patience
-
     @torch.inference_mode()
-    def _draw_samples(
-        self, trainer: pl.Trainer, module: pl.LightningModule
-    ) -> Image.Image:
-        """Draw some validation samples, evenly spaced, a row each."""
-        dataset = trainer.val_dataloaders.dataset
-        count = min(self.num_pictures, len(dataset))
+    def _draw(self, dataset: Dataset[Sample], module: Any) -> Image.Image:
+        """Draw some samples, evenly spaced, a row each."""
         rows = []
-        for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
+        count = min(self.num_pictures, len(dataset))
+        for index in range(0, len(dataset), len(dataset) // count)[:count]:
             image, target = dataset[index]
             logits = module(image[None].to(module.device)).cpu()
             highest = module.probabilities(logits)[0].amax(dim=0)
             shown = [logits[0].argmax(dim=0), target]
-            if module.task != "multiclass":
-                # Of several masks the last is in front, as an id.
+            if module.task == "binary":
+                shown = [logits[0] > 0, target == 1]
+            elif module.task == "multilabel":
                 numbers = torch.arange(1, len(target) + 1).view(-1, 1, 1)
-                shown = [
-                    ((masks == 1) * numbers).amax(dim=0)
-                    for masks in (logits[0] > 0, target)
-                ]
-                if len(target) == 1:
-                    shown = [ids == 1 for ids in shown]
-                else:
-                    shown[1][(target == IGNORE_INDEX).all(dim=0)] = IGNORE_INDEX
-            rows.append(
-                np.hstack([to_array(part) for part in (image, highest, *shown)])
-            )
+                masks = [(logits[0] > 0) * numbers, (target == 1) * numbers]
+                shown = [mask.amax(dim=0) for mask in masks]
+                shown[1][(target == IGNORE_INDEX).all(dim=0)] = IGNORE_INDEX
+            parts = map(to_array, (image, highest, *shown))
+            rows.append(np.hstack([*parts]))
         return Image.fromarray(np.vstack(rows))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
@@ -2642,17 +2582,15 @@ class RunFolder(pl.Callback):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 3), layout="constrained")
-        losses, scores = figure.subplots(1, 2)
-        for name, axis in (
-            ("train_loss", losses),
-            ("val_loss", losses),
-            ("val_iou", scores),
-        ):
-            rows = [(row["epoch"], row[name]) for row in self.rows if name in row]
-            axis.plot(*zip(*rows, strict=True), ".-", label=name)
+        plots = zip(figure.subplots(1, 2), ("loss", "iou"), strict=True)
+        for axis, kind in plots:
+            for name in (f"train_{kind}", f"val_{kind}"):
+                rows = [(row["epoch"], row[name]) for row in self.rows if name in row]
+                if rows:
+                    axis.plot(*zip(*rows, strict=True), ".-", label=name)
             axis.set_xlabel("epoch")
             axis.legend()
-        with self._new("curves.png") as part:
+        with _atomic_write(self.folder / "curves.png") as part:
             figure.savefig(part, format="png")
 
 

@@ -143,7 +143,7 @@ def test_pictures_of_which_nothing_is_known_do_no_harm(train: Train, task: str) 
     assert trainer.callback_metrics["val_loss"].isfinite()
     assert 0 <= trainer.callback_metrics["val_iou"] <= 1
     nothing = torch.full_like(known, 255)[None]
-    assert system.score(system(image[None]), nothing) == 1
+    assert system.score_of(system.count(system(image[None]), nothing)) == 1
 
 
 @each_task
@@ -203,7 +203,7 @@ def test_logged_score_is_the_mean_over_classes_of_all_pixels(
         if (mine | wanted).any():
             ious.append(((mine & wanted).sum() / (mine | wanted).sum()).item())
     assert logged["val_iou"].item() == pytest.approx(np.mean(ious), abs=1e-6)
-    assert system.score(logits, targets) == logged["val_iou"]
+    assert system.score_of(system.count(logits, targets)) == logged["val_iou"]
     expected = ui.cross_entropy_loss(logits, targets)
     assert logged["val_loss"].item() == pytest.approx(expected.item(), abs=1e-4)
 
@@ -230,7 +230,7 @@ def test_counts_of_several_processes_are_added(
     monkeypatch.setattr(system, "log", logged.__setitem__)
     system.on_validation_epoch_end()
     both = [torch.cat(part) for part in zip(*parts, strict=True)]
-    assert logged["val_iou"] == system.score(*both)
+    assert logged["val_iou"] == system.score_of(system.count(*both))
     torch.testing.assert_close(logged["val_loss"], system.loss(*both))
 
 
@@ -366,7 +366,7 @@ def test_watch_sees_each_task(make_maps: MakeMaps, train: Train, task: str) -> N
     with torch.no_grad():
         logits = system(sample.image[None])
     assert watch.ious[-1] == pytest.approx(
-        float(system.score(logits, sample.target[None]))
+        float(system.score_of(system.count(logits, sample.target[None])))
     )
     expected = logits[0].softmax(dim=0) if task == "multiclass" else logits[0].sigmoid()
     expected = expected[0] if task == "binary" else expected
