@@ -2102,7 +2102,7 @@ class UISegmentationSystem(pl.LightningModule):
         _check_choice("task", task, TASKS)
         _check_choice("loss", loss, LOSSES)
         _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
-        exclusive = task == "multiclass"
+        exclusive = task == "multiclass"  # each pixel is of one class
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
@@ -2117,7 +2117,8 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
         if not isinstance(network, nn.Module | None):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
-        self.task, self.num_out_channels = task, num_out_channels
+        self.task, self.exclusive = task, exclusive
+        self.num_out_channels = num_out_channels
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
@@ -2146,45 +2147,38 @@ class UISegmentationSystem(pl.LightningModule):
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
-        if self.task == "multiclass":
+        if self.exclusive:
             return cross_entropy_loss(logits, targets, self.settings["class_weights"])
         loss = LOSSES[self.settings["loss"]]
         return loss(logits, targets, self.settings["pos_weight"])
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (B, K, H, W) into probabilities, 0..1."""
-        exclusive = self.task == "multiclass"
-        return logits.softmax(dim=1) if exclusive else logits.sigmoid()
+        return logits.softmax(dim=1) if self.exclusive else logits.sigmoid()
 
     def count(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Count what `score_of` needs; the counts of batches can be added.
 
         A confusion matrix (K, K), or intersection and union of each mask, (2, K).
         """
-        if self.task == "multiclass":
+        if self.exclusive:
             return confusion_matrix(logits.argmax(dim=1), targets, logits.shape[1])
         pairs = zip((logits > 0).unbind(1), targets.unbind(1), strict=True)
         return torch.stack([iou_counts(*pair) for pair in pairs], dim=1)
 
     def score_of(self, counts: torch.Tensor) -> torch.Tensor:
         """Give val_iou, 0..1: of all masks together, or the mean over classes."""
-        exclusive = self.task == "multiclass"
-        return mean_iou(counts) if exclusive else iou_of(counts.sum(dim=1))
+        return mean_iou(counts) if self.exclusive else iou_of(counts.sum(dim=1))
 
     def on_fit_start(self) -> None:
         """Predict, unless told otherwise, at the size that is trained at."""
-        data = self.trainer.datamodule
         if self.settings["image_size"] is None:
+            data = self.trainer.datamodule
             self.settings["image_size"] = getattr(data, "image_size", None)
-        self._seed = torch.initial_seed()
-        self.on_train_epoch_start()
-
-    def on_train_epoch_start(self) -> None:
-        """Draw other augmentations in each further process."""
-        if self.global_rank:
-            seed = hash((self._seed, self.trainer.current_epoch, self.global_rank))
+        if self.global_rank:  # other augmentations in each further process
+            seed = hash((torch.initial_seed(), self.global_rank)) % 2**32
             for start in (random.seed, np.random.seed, torch.manual_seed):
-                start(seed % 2**32)
+                start(seed)
 
     def on_train_start(self) -> None:
         """Check what there is to learn, and start at its shares of the classes."""
@@ -2203,18 +2197,16 @@ class UISegmentationSystem(pl.LightningModule):
         total = len(dataset) if hasattr(dataset, "__len__") else 100
         samples = itertools.islice(iter(dataset), total)
         seen = list(itertools.islice(samples, 100))
-        for image, target in seen:
-            tensors = isinstance(image, torch.Tensor) and isinstance(
-                target, torch.Tensor
-            )
-            if not tensors or image.max() > 16:
-                shown = [getattr(one, "shape", type(one)) for one in (image, target)]
+        for sample in seen:
+            tensors = all(isinstance(part, torch.Tensor) for part in sample)
+            if not tensors or sample[0].max() > 16:
+                shown = [getattr(part, "shape", type(part)) for part in sample]
                 raise ValueError(
                     f"training sample of {shown}: expected tensors, the image (3, H, "
                     "W) in 0..1; see ImageTargetToTensor"
                 )
-            logits = torch.zeros(1, self.num_out_channels, *target.shape[-2:])
-            self.loss(logits, target[None])  # refuses targets of another task
+            logits = torch.zeros(1, self.num_out_channels, *sample[1].shape[-2:])
+            self.loss(logits, sample[1][None])  # refuses targets of another task
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
@@ -2223,12 +2215,14 @@ class UISegmentationSystem(pl.LightningModule):
                 "something to learn; divide masks of 0/255 by 255"
             )
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
-            targets, exclusive = [t for _, t in seen], self.task == "multiclass"
-            if exclusive:
+            targets = [target for _, target in seen]
+            if self.exclusive:
                 shares = shares_of_classes(targets, self.num_out_channels)
             else:
                 shares = list(map(foreground_share, zip(*targets, strict=True)))
-            self.network.set_prior(shares, exclusive=exclusive)
+            # Each process has augmented other targets; all start at the first's shares.
+            shares = self.trainer.strategy.broadcast(shares)
+            self.network.set_prior(shares, exclusive=self.exclusive)
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
@@ -2255,7 +2249,7 @@ class UISegmentationSystem(pl.LightningModule):
         self.log("val_loss", loss / torch.where(known > 0, known, 1))
         self.log("val_iou", self.score_of(counts))
         if self.num_out_channels > 1:
-            of_class = class_iou if self.task == "multiclass" else iou_of
+            of_class = class_iou if self.exclusive else iou_of
             names = self.settings["class_names"] or range(self.num_out_channels)
             for name, iou in zip(names, of_class(counts), strict=True):
                 self.log(f"val_iou_{name}", iou)
@@ -2297,12 +2291,10 @@ class UISegmentationSystem(pl.LightningModule):
         threshold: as in `predict_mask`, or one for each class. (notebook 10)
         """
         thresholds = torch.as_tensor(threshold).view(-1, 1, 1)
-        classes = self.num_out_channels
-        fits = (thresholds - 0.5).abs().max() <= 0.5
-        if len(thresholds) not in (1, classes) or not fits:
-            raise ValueError(
-                f"threshold {threshold}: expected a probability, or {classes}, 0 to 1"
-            )
+        inside, classes = (thresholds - 0.5).abs().max() <= 0.5, self.num_out_channels
+        if not inside or len(thresholds) not in (1, classes):
+            expected = f"expected a probability, or {classes}, 0 to 1"
+            raise ValueError(f"threshold {threshold}: {expected}")
         return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
@@ -2466,7 +2458,7 @@ class RunFolder(pl.Callback):
     """Keeps a run in a folder, so that nothing is lost when it is killed.
 
     After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
-    target of some validation samples; where masks overlap, the last is in front),
+    target of four validation samples; where masks overlap, the last is in front),
     best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
     go on from). At the end: curves.png. Each is written beside and moved into place;
     SafeCheckpointIO does that for checkpoints. patience: stop after that many epochs
@@ -2475,12 +2467,9 @@ class RunFolder(pl.Callback):
     FileExistsError rather than write over another run. (notebook 06)
     """
 
-    def __init__(
-        self, folder: Path | str, num_pictures: int = 4, *, patience: int = 0
-    ) -> None:
+    def __init__(self, folder: Path | str, *, patience: int = 0) -> None:
         _check_number("patience", patience)
         self.folder, self.patience = Path(folder), patience
-        self.num_pictures = num_pictures
         self.rows: list[dict[str, float]] = []
 
     @property
@@ -2557,10 +2546,9 @@ class RunFolder(pl.Callback):
 
     @torch.inference_mode()
     def _draw(self, dataset: Dataset[Sample], module: Any) -> Image.Image:
-        """Draw some samples, evenly spaced, a row each."""
+        """Draw four samples or fewer, evenly spaced, a row each."""
         rows = []
-        count = min(self.num_pictures, len(dataset))
-        for index in range(0, len(dataset), len(dataset) // count)[:count]:
+        for index in range(0, len(dataset), max(len(dataset) // 4, 1))[:4]:
             image, target = dataset[index]
             logits = module(image[None].to(module.device)).cpu()
             highest = module.probabilities(logits)[0].amax(dim=0)
@@ -2572,22 +2560,22 @@ class RunFolder(pl.Callback):
                 masks = [(logits[0] > 0) * numbers, (target == 1) * numbers]
                 shown = [mask.amax(dim=0) for mask in masks]
                 shown[1][(target == IGNORE_INDEX).all(dim=0)] = IGNORE_INDEX
-            parts = map(to_array, (image, highest, *shown))
-            rows.append(np.hstack([*parts]))
+            parts = [to_array(part) for part in (image, highest, *shown)]
+            rows.append(np.hstack(parts))
         return Image.fromarray(np.vstack(rows))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or not self.rows:
+        if not trainer.is_global_zero:
             return
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 3), layout="constrained")
-        plots = zip(figure.subplots(1, 2), ("loss", "iou"), strict=True)
-        for axis, kind in plots:
-            for name in (f"train_{kind}", f"val_{kind}"):
-                rows = [(row["epoch"], row[name]) for row in self.rows if name in row]
-                if rows:
-                    axis.plot(*zip(*rows, strict=True), ".-", label=name)
+        losses, scores = figure.subplots(1, 2)
+        axes = {"train_loss": losses, "val_loss": losses, "val_iou": scores}
+        for name, axis in axes.items():
+            rows = [row for row in self.rows if name in row]
+            epochs, values = ([row[key] for row in rows] for key in ("epoch", name))
+            axis.plot(epochs, values, ".-", label=name)
             axis.set_xlabel("epoch")
             axis.legend()
         with _atomic_write(self.folder / "curves.png") as part:

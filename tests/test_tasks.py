@@ -1,6 +1,8 @@
 """The three tasks of the system: learnt by heart, resumed, saved, drawn, refused."""
 
 import json
+import multiprocessing
+import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
 
 import ui_segmentation_system as ui
 from tests.conftest import (
@@ -48,7 +51,7 @@ def make_maps(tmp_path: Path) -> MakeMaps:
             box, stripe = values > 0, paint_stripe(image)
             if task == "multiclass":
                 values = np.where(stripe, 2, box).astype(np.uint8)
-                values[-2:, :4] = 255
+                values[-number:, :4] = 255
             elif task == "multilabel":
                 values = ui.pack_masks(np.stack([box, stripe])).numpy()
             image.save(folder / f"{number}_input.png")
@@ -208,30 +211,49 @@ def test_logged_score_is_the_mean_over_classes_of_all_pixels(
     assert logged["val_loss"].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-@each_task
-def test_counts_of_several_processes_are_added(
-    monkeypatch: pytest.MonkeyPatch, task: str
+class Note(pl.Callback):
+    """Each process writes a draw of every generator, and the head's bias."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        draws = [random.random(), np.random.rand(), torch.rand(1).item()]
+        facts = {"draws": draws, "bias": module.network.head.bias.detach()}
+        torch.save(facts, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without it")
+@pytest.mark.parametrize(
+    ("task", "share", "count"),
+    [("multiclass", 0.3, 3), ("multilabel", 0.3, 3), ("binary", 0.1, 1)],
+)
+def test_two_processes_score_as_one_and_draw_otherwise(
+    make_maps: MakeMaps,
+    train: Train,
+    tmp_path: Path,
+    task: str,
+    share: float,
+    count: int,
 ) -> None:
-    system, logged = new_system(task), {}
-    shape = (2, *SIZE) if task == "multiclass" else (2, OUTPUTS[task], *SIZE)
-    generator = torch.Generator().manual_seed(1)
-    parts, sums = [], []
-    for _ in range(2):
-        logits = torch.randn(2, OUTPUTS[task], *SIZE, generator=generator)
-        targets = torch.randint(0, min(shape[1], 2), shape, generator=generator)
-        parts.append((logits, targets))
-    for batch, part in enumerate(parts):
-        system.on_validation_epoch_start()
-        monkeypatch.setattr(system, "forward", lambda _, logits=part[0]: logits)
-        system.validation_step((torch.zeros(2, 3, *SIZE), part[1]), batch)
-        sums.append((system._counts, system._loss_sum))
-    given = iter(zip(*sums, strict=True))
-    monkeypatch.setattr(system, "all_gather", lambda _: torch.stack(next(given)))
-    monkeypatch.setattr(system, "log", logged.__setitem__)
-    system.on_validation_epoch_end()
-    both = [torch.cat(part) for part in zip(*parts, strict=True)]
-    assert logged["val_iou"] == system.score_of(system.count(*both))
-    torch.testing.assert_close(logged["val_loss"], system.loss(*both))
+    multiprocessing.get_context("forkserver").set_forkserver_preload([ui.__name__])
+    weights = {"class_weights": [1, 2, 3]} if task == "multiclass" else {}
+    system = new_system(task, **weights)
+    crop = ui.ImageTargetRandomCrop((24, 24))
+    data = data_of(make_maps(task, 10), overfit_num=0, val_share=share, augment=crop)
+    strategy = DDPStrategy(start_method="forkserver", process_group_backend="gloo")
+    options = {"devices": 2, "strategy": strategy, "callbacks": [Note(tmp_path)]}
+    logged = train(system, data, max_epochs=1, **options).callback_metrics
+    data.setup()
+    images, targets = (torch.stack(part) for part in zip(*data.val_set, strict=True))
+    assert len(images) == count
+    with torch.no_grad():
+        logits = system(images)
+    torch.testing.assert_close(logged["val_loss"], system.loss(logits, targets))
+    assert logged["val_iou"] == system.score_of(system.count(logits, targets))
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert torch.equal(first["bias"], second["bias"])
+    assert not set(first["draws"]) & set(second["draws"])
 
 
 def test_losses_of_masks_are_those_of_one_mask() -> None:
