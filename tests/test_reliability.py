@@ -558,7 +558,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was(
     folder = tmp_path / "runs" / "001"
     check_whole(folder)
     if epoch == 0:
-        assert names(folder) == ["settings.json"]
+        assert names(folder) == ["epochs", "settings.json"]
         return
     last = read(folder / "last.ckpt")
     assert last["epoch"] == 1 and len(rows_of(folder)) == 2

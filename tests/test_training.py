@@ -237,25 +237,6 @@ def test_what_cannot_be_judged_is_refused() -> None:
         several.predict_mask(image)
 
 
-@pytest.mark.parametrize(
-    ("image", "target", "message"),
-    [
-        (
-            torch.rand(3, 16, 16) * 255,
-            torch.ones(1, 16, 16),
-            r"expected an image \(3, H, W\) in 0..1",
-        ),
-        (torch.rand(3, 16, 16), torch.full((1, 16, 16), 255.0), "divided by 255"),
-    ],
-)
-def test_unscaled_samples_are_refused(
-    image: torch.Tensor, target: torch.Tensor, message: str, train: Train
-) -> None:
-    loader = torch.utils.data.DataLoader([Sample(image, target)] * 2)
-    with pytest.raises(ValueError, match=message):
-        train(small_system(), loader)
-
-
 def test_mask_keeps_its_place_when_scaled() -> None:
     class Bright(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
