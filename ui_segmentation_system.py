@@ -69,7 +69,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -224,7 +224,6 @@ from torch.utils.data import (
     SequentialSampler,
     default_collate,
 )
-from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 
@@ -1955,6 +1954,7 @@ if __name__ == "__main__" and sys.argv[1] != "train":
     TorchCheckpointIO = object
 else:
     import pytorch_lightning as pl
+    from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
     from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 LOSSES = {"bce": bce_loss, "bce_dice": bce_dice_loss}
@@ -1973,123 +1973,93 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
-class _EachOnce(DistributedSampler):
-    """Each sample once; torch's sampler repeats some, so that all have as many."""
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))
-
-    def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))
-
-
+@dataclass(eq=False)
 class UISegmentationData(pl.LightningDataModule):
     """The pairs of a folder as batches, for training and for validation.
 
     image_size: (height, width), or one number for both, that all are scaled to.
-    overfit_num: train on that many samples of the first pair, and validate on the same
-    pair, which says nothing about new pictures. Otherwise `val_share` of the pairs,
-    drawn by `seed`, is kept for validation; `scenes` says which scene an image (by file
-    name) shows, and no scene is then on both sides. augment: a paired transform for the
-    scaled training pictures. cache: keep the scaled pictures, H * W * 4 bytes a pair;
-    worker processes keep them for an epoch. patterns, allow_missing, read_target: see
-    `find_pairs`, `PairDataset`; `load_classes` as read_target gives class ids,
-    `load_masks` overlapping masks. (notebooks 05, 06)
+    overfit_num: train on that many samples of the first pair, and validate on it.
+    Otherwise `val_share` of the pairs, drawn by `seed`, is kept for validation;
+    `scenes` says which scene an image (by file name) shows, and no scene is then on
+    both sides. augment: a paired transform for scaled training pictures. cache: keep
+    the scaled pictures, H * W * 4 bytes a pair; worker processes keep them for an
+    epoch. patterns, allow_missing: see `find_pairs`. read_target: `load_classes` gives
+    class ids, `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
-    def __init__(
-        self,
-        data_dir: Path | str,
-        batch_size: int = 4,
-        image_size: int | tuple[int, int] = (256, 256),
-        overfit_num: int = 0,
-        *,
-        val_share: float = 0.2,
-        scenes: Mapping[str, str] | None = None,
-        augment: PairTransform | None = None,
-        patterns: Patterns | None = None,
-        allow_missing: bool = False,
-        read_target: ReadTarget = load_mask,
-        num_workers: int = 0,
-        cache: bool = True,
-        seed: int = 0,
-    ) -> None:
+    data_dir: Path | str
+    batch_size: int = 4
+    image_size: int | tuple[int, int] = (256, 256)
+    overfit_num: int = 0
+    _: KW_ONLY
+    val_share: float = 0.2
+    scenes: Mapping[str, str] | None = None
+    augment: PairTransform | None = None
+    patterns: Patterns | None = None
+    allow_missing: bool = False
+    read_target: ReadTarget = load_mask
+    num_workers: int = 0
+    cache: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        _check_number("batch_size", batch_size, 1)
-        _check_number("overfit_num", overfit_num)
-        _check_number("num_workers", num_workers)
-        _check_number("val_share", val_share, 0.001, 0.999, whole=False)
-        self.data_dir, self.scenes = Path(data_dir), scenes
-        self.batch_size, self.num_workers = int(batch_size), int(num_workers)
-        self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
-        self.patterns, self.allow_missing = patterns, allow_missing
-        self.image_size = _check_size("image_size", image_size)
-        resize, to_tensor = ImageTargetResize(self.image_size), ImageTargetToTensor()
-        self.transform = ImageTargetCompose([resize, to_tensor])
-        augmented = [to_tensor] if augment is None else [augment, to_tensor]
-        self.transforms = ImageTargetCompose(augmented), to_tensor
-        self.options = {"read_target": read_target, "prepare": resize, "cache": cache}
+        _check_number("batch_size", self.batch_size, 1)
+        _check_number("overfit_num", self.overfit_num)
+        _check_number("num_workers", self.num_workers)
+        _check_number("val_share", self.val_share, 0.001, 0.999, whole=False)
+        self.batch_size, self.num_workers = int(self.batch_size), int(self.num_workers)
+        self.image_size = _check_size("image_size", self.image_size)
+        steps = [ImageTargetResize(self.image_size), ImageTargetToTensor()]
+        self.transform = ImageTargetCompose(steps)
 
     def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
-        """List the pairs to train and to validate on.
-
-        Raises ValueError if a process would not get one whole batch.
-        """
-        pairs = find_pairs(
-            self.data_dir, self.patterns, allow_missing=self.allow_missing
-        )
+        """List the pairs to train on, a batch for each process, and to validate on."""
+        folder, missing = Path(self.data_dir), self.allow_missing
+        pairs = find_pairs(folder, self.patterns, allow_missing=missing)
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
-            names = [image.relative_to(self.data_dir).as_posix() for image, _ in pairs]
-            groups = names
+            names = [image.relative_to(folder).as_posix() for image, _ in pairs]
+            scenes = names
             if self.scenes is not None:
-                groups = [_scene_of(name, self.scenes) for name in names]
-            if None in groups:
-                what = names[groups.index(None)]
+                scenes = [_scene_of(name, self.scenes) for name in names]
+            if None in scenes:
+                what = names[scenes.index(None)]
                 raise ValueError(f"{what}: no scene; expected one for every image")
-            train, val = (
-                [pairs[i] for i in part]
-                for part in group_split(groups, self.val_share, self.seed)
-            )
+            parts = group_split(scenes, self.val_share, self.seed)
+            train, val = ([pairs[i] for i in part] for part in parts)
         if len(train) < self.batch_size * num_processes:
             each = f" for each of {num_processes} processes" * (num_processes > 1)
             raise ValueError(
                 f"batch_size {self.batch_size}: there are only {len(train)} training "
-                f"samples, so not one whole batch{each}; expected a smaller batch or "
-                "more data"
+                f"samples; expected one whole batch{each}"
             )
         return train, val
 
     def setup(self, stage: str | None = None) -> None:
         """Open the two parts; runs in every process."""
-        self.train_set, self.val_set = (
-            PairDataset(pairs, transform, **self.options)
-            for pairs, transform in zip(
-                self.split(self.trainer.world_size if self.trainer else 1),
-                self.transforms,
-                strict=True,
-            )
-        )
+        train, val = self.split(self.trainer.world_size if self.trainer else 1)
+        resize, to_tensor = self.transform.transforms
+        steps = [to_tensor] if self.augment is None else [self.augment, to_tensor]
+        options = {"read_target": self.read_target, "cache": self.cache}
+        options["prepare"] = resize
+        self.train_set = PairDataset(train, ImageTargetCompose(steps), **options)
+        self.val_set = PairDataset(val, to_tensor, **options)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
-        return DataLoader(
-            self.train_set,
-            self.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=self.num_workers,  # new ones each epoch, so a resume repeats
-        )
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers}
+        return DataLoader(self.train_set, shuffle=True, drop_last=True, **options)
 
     def val_dataloader(self) -> DataLoader:
         """All of the validation set, in order, each sample in one process."""
-        sampler, processes = None, self.trainer.world_size if self.trainer else 1
-        if 1 < processes <= len(self.val_set):
-            sampler = _EachOnce(self.val_set, processes, self.trainer.global_rank)
-        return DataLoader(
-            self.val_set, self.batch_size, sampler=sampler, num_workers=self.num_workers
-        )
+        data, world, rank = self.val_set, 1, 0
+        if self.trainer and self.trainer.world_size <= len(data):  # else all in each
+            world, rank = self.trainer.world_size, self.trainer.global_rank
+        once = UnrepeatedDistributedSampler(data, world, rank, shuffle=False)
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers}
+        return DataLoader(data, sampler=once, **options)
 
 
 class UISegmentationSystem(pl.LightningModule):
@@ -2097,19 +2067,18 @@ class UISegmentationSystem(pl.LightningModule):
 
     learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
     after 30 % of the steps and ends at a thousandth. image_size: (height, width) to
-    predict at; by default that of the `UISegmentationData` it is trained with, and
-    without such data each picture's own. unet: settings of `UNet`. network: any module
-    from (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with them as
-    "out", in place of a UNet.
+    predict at; without it that of the `UISegmentationData` trained with, else each
+    picture's own. unet: settings of `UNet`. network: any module in its place, from
+    (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with them as "out".
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
-    overlap, (K, H, W). "multiclass": class ids (H, W), each pixel of one class. The
-    network then needs num_out_channels=K. loss: "bce" or "bce_dice", and pos_weight,
-    are for masks; classes have cross entropy, with class_weights. Logs train_loss,
-    val_loss, over all pixels that count, and val_iou: of all pixels and masks together,
-    or the mean over classes; with more than one class also val_iou_NAME of each, by
-    class_names. class_values: what each is in a file, an id or a colour, for `predict`.
-    `settings` is what a checkpoint keeps to make the system again. (notebooks 05, 10)
+    overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
+    num_out_channels=K. loss, "bce" or "bce_dice", and pos_weight are for masks; classes
+    have cross entropy, with class_weights. Logs train_loss and val_loss, of an epoch,
+    and val_iou: of all pixels and masks together, or the mean over classes; with more
+    than one class also val_iou_NAME of each, by class_names. class_values: what each is
+    in a file, an id or a colour, for `predict`. `settings` is what a checkpoint keeps
+    to make the system again. (notebooks 05, 10)
     """
 
     def __init__(
@@ -2128,14 +2097,17 @@ class UISegmentationSystem(pl.LightningModule):
         network: nn.Module | None = None,
         **unet: Any,
     ) -> None:
+        settings = {**locals(), **unet}  # before there are other names
+        for name in ("self", "__class__", "unet"):
+            del settings[name]
         super().__init__()
         _check_choice("task", task, TASKS)
         _check_choice("loss", loss, LOSSES)
+        _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
+        exclusive = task == "multiclass"  # each pixel is of one class
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
-        _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
-        exclusive = task == "multiclass"
         of_masks = loss != "bce" or pos_weight is not None
         if of_masks if exclusive else class_weights is not None:
             raise ValueError(
@@ -2145,32 +2117,22 @@ class UISegmentationSystem(pl.LightningModule):
             )
         if len(class_names) not in (0, num_out_channels):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
-        weights = None if class_weights is None else [float(w) for w in class_weights]
-        self.settings: dict[str, Any] = {
-            "learning_rate": learning_rate,
-            "max_features": max_features,
-            "task": task,
-            "loss": loss,
-            "pos_weight": pos_weight,
-            "class_weights": weights,
-            "class_names": list(class_names),
-            "class_values": list(class_values),
-            "image_size": image_size,
-            "num_out_channels": num_out_channels,
-            "network": network and type(network).__qualname__,
-            **unet,
-        }
+        if not isinstance(network, nn.Module | None):
+            raise ValueError(f"network {network!r}: expected a torch.nn.Module")
+        self.task, self.exclusive = task, exclusive
+        self.num_out_channels = num_out_channels
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
+        # What a checkpoint keeps: plain values, also of arrays and tensors.
+        settings["network"] = network and type(network).__qualname__
+        values = json.dumps(settings, default=lambda value: value.tolist())
+        self.settings = json.loads(values)
+        if image_size is not None:
+            self.settings["image_size"] = _check_size("image_size", image_size)
         # Weights that the loss refuses are refused here, on one pixel.
         logits = torch.zeros(1, num_out_channels, 1, 1)
-        self.loss(logits, logits[:, 0].long() if exclusive else logits)
-
-    @property
-    def task(self) -> str:
-        """What targets are: "binary", "multilabel" or "multiclass"."""
-        return self.settings["task"]
+        self.loss(logits, logits.argmax(dim=1) if exclusive else logits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = dict(self.settings)
@@ -2179,7 +2141,7 @@ class UISegmentationSystem(pl.LightningModule):
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
         logits = self.network(image)
         logits = logits["out"] if isinstance(logits, dict) else logits
-        expected = (len(image), self.settings["num_out_channels"], *image.shape[-2:])
+        expected = (len(image), self.num_out_channels, *image.shape[-2:])
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
             raise ValueError(f"the network gave {what}: expected logits {expected}")
@@ -2187,54 +2149,41 @@ class UISegmentationSystem(pl.LightningModule):
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
-        if self.task == "multiclass":
+        if self.exclusive:
             return cross_entropy_loss(logits, targets, self.settings["class_weights"])
         loss = LOSSES[self.settings["loss"]]
         return loss(logits, targets, self.settings["pos_weight"])
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (B, K, H, W) into probabilities, 0..1."""
-        exclusive = self.task == "multiclass"
-        return logits.softmax(dim=1) if exclusive else logits.sigmoid()
+        return logits.softmax(dim=1) if self.exclusive else logits.sigmoid()
 
     def count(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Count what `score_of` needs; the counts of batches can be added.
 
         A confusion matrix (K, K), or intersection and union of each mask, (2, K).
         """
-        if self.task == "multiclass":
+        if self.exclusive:
             return confusion_matrix(logits.argmax(dim=1), targets, logits.shape[1])
         pairs = zip((logits > 0).unbind(1), targets.unbind(1), strict=True)
         return torch.stack([iou_counts(*pair) for pair in pairs], dim=1)
 
     def score_of(self, counts: torch.Tensor) -> torch.Tensor:
-        """Give val_iou of counts: of all masks together, or the mean over classes."""
-        exclusive = self.task == "multiclass"
-        return mean_iou(counts) if exclusive else iou_of(counts.sum(dim=1))
-
-    def score(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Measure how right logits are, 0..1, as val_iou does."""
-        return self.score_of(self.count(logits, targets))
+        """Give val_iou, 0..1: of all masks together, or the mean over classes."""
+        return mean_iou(counts) if self.exclusive else iou_of(counts.sum(dim=1))
 
     def on_fit_start(self) -> None:
         """Predict, unless told otherwise, at the size that is trained at."""
-        data = self.trainer.datamodule
         if self.settings["image_size"] is None:
+            data = self.trainer.datamodule
             self.settings["image_size"] = getattr(data, "image_size", None)
-        self.on_train_epoch_start()
-
-    def on_train_epoch_start(self) -> None:
-        """Draw other augmentations in each further process."""
-        if self.global_rank:
-            epoch = self.trainer.current_epoch
-            torch.manual_seed(hash((torch.initial_seed(), epoch, self.global_rank)))
+        if self.global_rank:  # other augmentations in each further process
+            seed = hash((torch.initial_seed(), self.global_rank)) % 2**32
+            for start in (random.seed, np.random.seed, torch.manual_seed):
+                start(seed)
 
     def on_train_start(self) -> None:
-        """Check what there is to learn, and start at the data's shares of the classes.
-
-        A schedule that was made for other steps cannot be stretched: OneCycle ends at
-        its last step.
-        """
+        """Check what there is to learn, and start at its shares of the classes."""
         steps = int(self.trainer.estimated_stepping_batches)
         planned = getattr(self.lr_schedulers(), "total_steps", steps)
         if planned != steps:
@@ -2243,52 +2192,44 @@ class UISegmentationSystem(pl.LightningModule):
                 f"{steps}; expected the same max_epochs, data, batch size and devices; "
                 "for more training, start a new run from its weights"
             )
-        if self.trainer.ckpt_path is not None or self.trainer.global_step:
+        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        if self.trainer.ckpt_path is not None or dataset is None:
             return
-        samples = iter(self.trainer.train_dataloader.dataset)
+        # A stream, which has no length, may be endless.
+        total = len(dataset) if hasattr(dataset, "__len__") else 100
+        samples = itertools.islice(iter(dataset), total)
         seen = list(itertools.islice(samples, 100))
-        classes, exclusive = (
-            self.settings["num_out_channels"],
-            self.task == "multiclass",
-        )
-        for image, target in seen:
-            fits = isinstance(image, torch.Tensor) and isinstance(target, torch.Tensor)
-            if fits and exclusive:
-                fits = target.ndim == 2 and target.dtype == torch.int64
-            elif fits:
-                fits = target.ndim == 3 and len(target) == classes
-            if not fits or image.max() > 16:
-                shown = [
-                    f"{getattr(one, 'dtype', type(one).__name__)} "
-                    f"{[*getattr(one, 'shape', ())]}"
-                    for one in (image, target)
-                ]
-                ids, masks = "class ids, int64 (H, W)", f"masks ({classes}, H, W)"
+        for sample in seen:
+            tensors = all(isinstance(part, torch.Tensor) for part in sample)
+            if not tensors or sample[0].max() > 16:
+                shown = [getattr(part, "shape", type(part)) for part in sample]
                 raise ValueError(
-                    f"training sample of {' and '.join(shown)}: expected an image "
-                    f"(3, H, W) in 0..1 and for task {self.task!r} "
-                    f"{ids if exclusive else masks}, as ImageTargetToTensor makes them"
+                    f"training sample of {shown}: expected tensors, the image (3, H, "
+                    "W) in 0..1; see ImageTargetToTensor"
                 )
+            logits = torch.zeros(1, self.num_out_channels, *sample[1].shape[-2:])
+            self.loss(logits, sample[1][None])  # refuses targets of another task
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
             raise ValueError(
-                "no training target has a pixel of 1, or a class but 0; masks of 0/255 "
-                "must be divided by 255, as load_mask and ImageTargetToTensor do"
+                "no training target has a pixel of 1, or a class but 0: expected "
+                "something to learn; divide masks of 0/255 by 255"
             )
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
-            shares = (
-                shares_of_classes(targets, classes)
-                if exclusive
-                else [foreground_share(masks) for masks in zip(*targets, strict=True)]
-            )
-            self.network.set_prior(shares, exclusive=exclusive)
+            if self.exclusive:
+                shares = shares_of_classes(targets, self.num_out_channels)
+            else:
+                shares = list(map(foreground_share, zip(*targets, strict=True)))
+            # Each process has augmented other targets; all start at the first's shares.
+            shares = self.trainer.strategy.broadcast(shares)
+            self.network.set_prior(shares, exclusive=self.exclusive)
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
         loss = self.loss(self(image), target)
-        self.log("train_loss", loss)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -2298,6 +2239,8 @@ class UISegmentationSystem(pl.LightningModule):
         image, target = batch
         logits = self(image)
         known = (target != IGNORE_INDEX).sum()
+        if weights := self.settings["class_weights"]:  # by which the loss is a mean
+            known = sum(w * (target == i).sum() for i, w in enumerate(weights))
         self._loss_sum += torch.stack([self.loss(logits, target) * known, known])
         self._counts += self.count(logits, target)
 
@@ -2305,41 +2248,33 @@ class UISegmentationSystem(pl.LightningModule):
         # Of several processes there is one dimension more.
         counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
         loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
-        self.log("val_loss", loss / known.clamp(min=1))
+        self.log("val_loss", loss / torch.where(known > 0, known, 1))
         self.log("val_iou", self.score_of(counts))
-        if (classes := self.settings["num_out_channels"]) > 1:
-            of_class = class_iou if self.task == "multiclass" else iou_of
-            names = self.settings["class_names"] or range(classes)
+        if self.num_out_channels > 1:
+            of_class = class_iou if self.exclusive else iou_of
+            names = self.settings["class_names"] or range(self.num_out_channels)
             for name, iou in zip(names, of_class(counts), strict=True):
                 self.log(f"val_iou_{name}", iou)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
         steps = self.trainer.estimated_stepping_batches
-        rate = self.settings["learning_rate"]
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
                 "give the Trainer max_epochs or max_steps"
             )
+        rate = self.settings["learning_rate"]
         optimizer = torch.optim.Adam(self.parameters(), rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rate, total_steps=int(steps), div_factor=10, final_div_factor=100
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, **trainers: Any) -> None:
         """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
-        value = 1.0 if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
+        value, kind = trainers["gradient_clip_val"], trainers["gradient_clip_algorithm"]
+        self.clip_gradients(optimizer, 1.0 if value is None else value, kind or "norm")
 
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find the interface in a PIL picture of any size: bool (H, W) of that size.
@@ -2358,11 +2293,10 @@ class UISegmentationSystem(pl.LightningModule):
         threshold: as in `predict_mask`, or one for each class. (notebook 10)
         """
         thresholds = torch.as_tensor(threshold).view(-1, 1, 1)
-        classes = self.settings["num_out_channels"]
-        if len(thresholds) not in (1, classes) or (thresholds - 0.5).abs().max() > 0.5:
-            raise ValueError(
-                f"threshold {threshold}: expected one or {classes}, 0 to 1"
-            )
+        inside, classes = (thresholds - 0.5).abs().max() <= 0.5, self.num_out_channels
+        if not inside or len(thresholds) not in (1, classes):
+            expected = f"expected a probability, or {classes}, 0 to 1"
+            raise ValueError(f"threshold {threshold}: {expected}")
         return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
@@ -2384,11 +2318,10 @@ class UISegmentationSystem(pl.LightningModule):
             _refuse(method, what, "a PIL picture", "files are read by load_image")
         image = _to_rgb(ImageOps.exif_transpose(image), "picture")
         size = (image.height, image.width)
-        if self.settings["image_size"]:
-            inside = _check_size("image_size", self.settings["image_size"])
+        if inside := self.settings["image_size"]:
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        weight = next(self.parameters(), torch.zeros(1))
+        weight = next(self.parameters(), torch.zeros(()))
         with _evaluating(self):
             logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
         if logits.shape[-2:] != size:
@@ -2403,12 +2336,11 @@ class StepProgress(pl.Callback):
     notebook's output can be compared; with it, to stderr, with the time left.
     """
 
-    UNTIMED = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
-
     def __init__(self, timed: bool = False) -> None:
         self.timed, self.bar = timed, tqdm(disable=True)
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        untimed = "{desc}: {percentage:3.0f}%|{bar:30}| {n_fmt}/{total_fmt} steps"
         self.bar = tqdm(
             desc="training",
             total=int(trainer.estimated_stepping_batches),
@@ -2416,7 +2348,7 @@ class StepProgress(pl.Callback):
             unit="step",
             file=sys.stderr if self.timed else sys.stdout,
             ncols=78,
-            bar_format=None if self.timed else self.UNTIMED,
+            bar_format=None if self.timed else untimed,
             disable=not trainer.is_global_zero,
         )
 
@@ -2445,33 +2377,27 @@ class Watch(pl.Callback):
         self.ious: list[float] = []
         self.probabilities: list[torch.Tensor] = []
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         if not self.steps:
-            self.on_train_batch_end(trainer, module, None)
+            self.on_train_batch_end(trainer, module)
 
     @torch.inference_mode()
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        if outputs is not None and trainer.global_step % self.every_n_steps:
+    def on_train_batch_end(self, trainer: Any, module: Any, *given: Any) -> None:
+        if given and trainer.global_step % self.every_n_steps:
             return
         image, target = (one[None] for one in self.sample)
         logits = module(image.to(module.device)).cpu()
-        loss = module.loss(logits, target) if outputs is None else outputs["loss"]
+        loss = given[0]["loss"] if given else module.loss(logits, target)
         self.steps.append(trainer.global_step)
         self.losses.append(float(loss))
-        self.ious.append(float(module.score(logits, target)))
+        self.ious.append(float(module.score_of(module.count(logits, target))))
         self.probabilities.append(module.probabilities(logits)[0].squeeze(0))
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
     """A Trainer plugin: checkpoints whole or not at all, and plain values only."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, *_: Any, **__: Any
-    ) -> None:
+    def save_checkpoint(self, checkpoint: Any, path: str | Path, **_: Any) -> None:
         """Write beside and move into place. Raises OSError if that fails."""
         path = Path(path)
         try:
@@ -2479,11 +2405,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
             with _atomic_write(path) as part:
                 torch.save(checkpoint, part)
         except (RuntimeError, OSError) as error:  # of a full disk torch makes both
-            raise OSError(
-                f"{path}: could not be written, disk full? {error}"
-            ) from error
+            what = f"{path}: could not be written, disk full? {error}"
+            raise OSError(what) from error
 
-    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, **_: Any) -> dict[str, Any]:
         """Read what `read_checkpoint` reads."""
         return read_checkpoint(path)
 
@@ -2495,10 +2420,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
     short, of another kind, or carries more than plain values.
     """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "there is no such file"
-        raise FileNotFoundError(f"{path}: {what}; expected a checkpoint")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a checkpoint")
     what = "holds something else"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -2537,7 +2460,7 @@ class RunFolder(pl.Callback):
     """Keeps a run in a folder, so that nothing is lost when it is killed.
 
     After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
-    target of some validation samples; where masks overlap, the last is in front),
+    target of four validation samples; where masks overlap, the last is in front),
     best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
     go on from). At the end: curves.png. Each is written beside and moved into place;
     SafeCheckpointIO does that for checkpoints. patience: stop after that many epochs
@@ -2546,12 +2469,9 @@ class RunFolder(pl.Callback):
     FileExistsError rather than write over another run. (notebook 06)
     """
 
-    def __init__(
-        self, folder: Path | str, num_pictures: int = 4, *, patience: int = 0
-    ) -> None:
+    def __init__(self, folder: Path | str, *, patience: int = 0) -> None:
         _check_number("patience", patience)
         self.folder, self.patience = Path(folder), patience
-        self.num_pictures = num_pictures
         self.rows: list[dict[str, float]] = []
 
     @property
@@ -2579,30 +2499,29 @@ class RunFolder(pl.Callback):
                 f"fit(..., ckpt_path={str(last)!r})"
             )
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "epochs").mkdir(parents=True, exist_ok=True)
         self._stop_without_gain(trainer)
 
+    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
+        if self.patience and self.rows:
+            waited = self.rows[-1]["epoch"] - self.best["epoch"]
+            trainer.should_stop = waited >= self.patience
+
     def on_train_epoch_start(self, *_: Any) -> None:
-        self._losses: list[torch.Tensor] = []
         self._scores: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_batch_end(self, _: Any, __: Any, outputs: Any, *___: Any) -> None:
-        self._losses.append(outputs["loss"].detach())
-
     def on_validation_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics.items()
         self._scores = {name: float(value) for name, value in metrics if "val_" in name}
 
-    def on_train_epoch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "train_loss": float(torch.stack(self._losses).mean()),
+            "train_loss": float(trainer.callback_metrics["train_loss"]),
             **self._scores,
             "learning_rate": self._rate,
         }
@@ -2614,74 +2533,55 @@ class RunFolder(pl.Callback):
                 )
         self.rows.append(row)
         if trainer.is_global_zero:
-            with self._new("log.csv") as part, part.open("w", newline="") as file:
+            log, picture = self.folder / "log.csv", f"epochs/{len(self.rows):03}.png"
+            with _atomic_write(log) as part, part.open("w", newline="") as file:
                 writer = csv.DictWriter(file, max(self.rows, key=len), restval="")
                 writer.writeheader()
                 for row in self.rows:
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-            with self._new(f"epochs/{len(self.rows):03}.png") as part:
-                self._draw_samples(trainer, module).save(part, format="PNG")
+            with _atomic_write(self.folder / picture) as part:
+                self._draw(trainer.val_dataloaders.dataset, module).save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
         self._stop_without_gain(trainer)
 
-    def _new(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        return _atomic_write(path)
-
-    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
-        if self.patience and self.rows:
-            waited = self.rows[-1]["epoch"] - self.best["epoch"]
-            trainer.should_stop = waited >= self.patience
-
     @torch.inference_mode()
-    def _draw_samples(
-        self, trainer: pl.Trainer, module: pl.LightningModule
-    ) -> Image.Image:
-        """Draw some validation samples, evenly spaced, a row each."""
-        dataset = trainer.val_dataloaders.dataset
-        count = min(self.num_pictures, len(dataset))
+    def _draw(self, dataset: Dataset[Sample], module: Any) -> Image.Image:
+        """Draw four samples or fewer, evenly spaced, a row each."""
         rows = []
-        for index in range(0, len(dataset), max(len(dataset) // count, 1))[:count]:
+        for index in range(0, len(dataset), max(len(dataset) // 4, 1))[:4]:
             image, target = dataset[index]
             logits = module(image[None].to(module.device)).cpu()
-            probabilities = module.probabilities(logits)[0].amax(dim=0)
+            highest = module.probabilities(logits)[0].amax(dim=0)
             shown = [logits[0].argmax(dim=0), target]
-            if module.task != "multiclass":
-                shown = [_front_mask(masks) for masks in (logits[0] > 0, target)]
-            parts = [to_array(part) for part in (image, probabilities, *shown)]
+            if module.task == "binary":
+                shown = [logits[0] > 0, target == 1]
+            elif module.task == "multilabel":
+                numbers = torch.arange(1, len(target) + 1).view(-1, 1, 1)
+                masks = [(logits[0] > 0) * numbers, (target == 1) * numbers]
+                shown = [mask.amax(dim=0) for mask in masks]
+                shown[1][(target == IGNORE_INDEX).all(dim=0)] = IGNORE_INDEX
+            parts = [to_array(part) for part in (image, highest, *shown)]
             rows.append(np.hstack(parts))
         return Image.fromarray(np.vstack(rows))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or not self.rows:
+        if not trainer.is_global_zero:
             return
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 3), layout="constrained")
         losses, scores = figure.subplots(1, 2)
-        for name, axis in (
-            ("train_loss", losses),
-            ("val_loss", losses),
-            ("val_iou", scores),
-        ):
-            rows = [(row["epoch"], row[name]) for row in self.rows if name in row]
-            axis.plot(*zip(*rows, strict=True), ".-", label=name)
+        axes = {"train_loss": losses, "val_loss": losses, "val_iou": scores}
+        for name, axis in axes.items():
+            rows = [row for row in self.rows if name in row]
+            epochs, values = ([row[key] for row in rows] for key in ("epoch", name))
+            axis.plot(epochs, values, ".-", label=name)
             axis.set_xlabel("epoch")
             axis.legend()
-        with self._new("curves.png") as part:
+        with _atomic_write(self.folder / "curves.png") as part:
             figure.savefig(part, format="png")
-
-
-def _front_mask(masks: torch.Tensor) -> torch.Tensor:
-    """Show masks (K, H, W): one as bool, of several the last in front, as an id."""
-    if len(masks) == 1:
-        return masks[0] == 1
-    numbers = torch.arange(1, len(masks) + 1).view(-1, 1, 1)
-    ids = ((masks == 1) * numbers).amax(dim=0)
-    return torch.where((masks == IGNORE_INDEX).all(dim=0), IGNORE_INDEX, ids)
 
 
 def train_augmentation() -> ImageTargetCompose:
