@@ -2795,9 +2795,8 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
     """Images of Pascal VOC with one object of a wanted class, and its class index.
 
     Gives (image, index) for each image with exactly one object whose class is in
-    `class_mapping`. Objects of other classes do not count: a dog beside a person is
-    one dog where only "dog" is mapped; two dogs, or a dog and a cat with both mapped,
-    are left out. Objects marked difficult count, parts of objects do not.
+    `class_mapping`; objects of other classes do not count, nor parts of objects, those
+    marked difficult do.
 
     root: the folder with VOCdevkit/VOC2012, as torchvision lays it out, or VOCdevkit
     itself. image_set: a list in ImageSets/Main, as "train", "val" or "trainval".
@@ -2838,11 +2837,10 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
             mapping = {name: self.classes.index(new) for name, new in mapping.items()}
         self.transform = transform
         root, name = Path(root), f"VOC{year}"
-        # Where torchvision looks for it below a root; the last is for 2011 alone.
-        places = [root / "VOCdevkit", root, root / "TrainVal" / "VOCdevkit"]
-        folder = next((p / name for p in places if (p / name).is_dir()), None)
-        if folder is None:
-            found = sorted({p.name for place in places for p in place.glob("VOC[12]*")})
+        devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
+        folder = devkit / name
+        if not folder.is_dir():
+            found = sorted(path.name for path in devkit.glob("VOC[12]*"))
             holds = ", ".join(found) or "nothing of the kind"
             expected = f"expected VOCdevkit/{name} or {name} in it"
             raise FileNotFoundError(f"{root}: no {name}, but {holds}; {expected}")
@@ -3995,18 +3993,17 @@ def predict_tiled(
     """Predict a picture of any size by overlapping windows: probabilities (K, H, W).
 
     image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time. out:
-    float32 (K, H, W), an array or a memory map, to write into. What makes probabilities
-    is the model's `probabilities`, else a sigmoid for one class and a softmax for more.
+    float32 (K, H, W), an array or a memory map, to write into. The model's own
+    `probabilities` makes them of logits, else a sigmoid for one class, or a softmax.
 
     weights: how windows share pixels. "smooth": less towards their borders; "constant":
     equally; "centre": each pixel from the window that it is deepest in, as the whole
     picture gives it where half the overlap covers the `receptive_field`'s reach (UNet:
-    61) and windows begin where pooling does. Less overlap shows, as a window's border
-    looks like the end of the picture: the reference network is off by 0.01 on average
-    in tiles of 256 that overlap by 64, up to 0.07 in 128 by 32, 0.02 in 128 by 64 with
-    "centre". Layers that normalise each image do so over the whole picture, measured
-    first in twice the time of the rest. Warns of layers that look at a whole tile.
-    (notebook 11)
+    61) and windows begin where pooling does. With less, windows' borders look like the
+    picture's: the reference network is off by 0.01 on average in tiles of 256 that
+    overlap by 64, but by up to 0.07 in 128 by 32 (128 by 64, "centre": 0.02). Layers
+    that normalise each image do so over the whole picture, which is measured first in
+    twice the time of the rest. Warns of layers that look at a whole tile. (notebook 11)
     """
     source, sides = _Source("image", image), _check_size("tile_size", tile_size)
     _check_number("overlap", overlap, 0, min(sides) - 1)
@@ -4028,16 +4025,16 @@ def predict_tiled(
 
     def read(kind: str) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
         """Read a row's windows in batches: y, each x, uint8 (B, h, w, 3), weights."""
-        beside, (end, right) = across[kind], source.size
-        height, width = down[kind].shape[1], beside.shape[1]
-        margin = 0, columns[-1] + width - right
+        height, width = down[kind].shape[1], across[kind].shape[1]
         for y, shares in zip(rows, down[kind], strict=True):
-            strip = source.read(y, 0, min(y + height, end), right)
-            strip = np.pad(strip, ((0, height - len(strip)), margin, (0, 0)), "edge")
+            strip = source.read(y, 0, min(y + height, source.size[0]), source.size[1])
+            below, right = height - len(strip), columns[-1] + width - source.size[1]
+            strip = np.pad(strip, ((0, below), (0, right), (0, 0)), "edge")
             for first in range(0, len(columns), batch_size):
                 some = slice(first, first + batch_size)
                 pixels = np.stack([strip[:, x : x + width] for x in columns[some]])
-                yield y, columns[some], pixels, shares[:, None] * beside[some, None]
+                beside = across[kind][some, None]
+                yield y, columns[some], pixels, shares[:, None] * beside
                 bar.update(len(pixels))
 
     def predict(pixels: np.ndarray) -> torch.Tensor:
