@@ -485,7 +485,7 @@ def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
         _refuse_values(mask, "it has colours")
     greys = np.array(picture)
     levels = np.unique(greys[~ignored])
-    if levels.tolist() in ([], [0], [0, 1]):
+    if levels.tolist() in ([], [0]) or (levels.tolist() == [0, 1] and not mask.lossy):
         return greys == 1
     greys[ignored] = levels[0]
     if levels[-1] > 255:  # 16 bits
@@ -503,8 +503,9 @@ def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
         off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
         fits = between <= ALONG * min(outlines)
         fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
-    else:  # one level fills the picture
+    else:  # one level fills the picture; areas of several are of class ids
         fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
+        fits = fits and len(np.unique(greys[_is_flat(greys)])) <= 1
     if not fits:
         _refuse_values(mask, "not a mask of two levels")
     return greys >= threshold

@@ -145,6 +145,13 @@ def test_what_says_no_class_is_refused(case: int, tmp_path: Path) -> None:
     assert named or "two levels" not in str(told.value)
 
 
+@pytest.mark.parametrize("ids", [(0, 1, 2, 3, 4), (0, 4), (0, 1), (255, 251)])
+def test_class_ids_in_a_lossy_file_are_no_background(tmp_path: Path, ids: Any) -> None:
+    path = saved(tmp_path, levels(*ids), "jpg")
+    with pytest.raises(ValueError, match=r"1_classes\.jpg: not a mask of two levels"):
+        ui.load_mask(path)
+
+
 def test_committed_class_maps_are_read_as_they_are() -> None:
     for path in sorted(CLASS_MAPS.iterdir()):
         found = ui.load_classes(path, 9)
