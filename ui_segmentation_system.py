@@ -320,23 +320,22 @@ def _open_picture(path: Path | str) -> Image.Image:
         raise FileNotFoundError(f"{path}: {what}; expected a picture file")
     with path.open("rb") as file:
         # From an open file: of a name, Pillow maps a grey TIFF and forgets to turn it.
-        start = file.read(64)
+        start, advice = file.read(64), "save it again, as PNG"
         try:
             picture = Image.open(file)
             raw, pages = str(picture.tile[:1]), getattr(picture, "n_frames", 1)
             picture.load()
         except Exception as error:  # of a damaged file, Pillow makes anything
-            what, advice = f"damaged or cut short ({error})", "save it again, as PNG"
+            what = f"damaged or cut short ({error})"
             if isinstance(error, Image.DecompressionBombError):
-                what = f"too large ({error})"
-                advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
+                what, advice = f"{error}", "see notebook 11, or raise MAX_IMAGE_PIXELS"
             elif isinstance(error, UnidentifiedImageError):
-                known = (kind for mark, kind in FOREIGN.items() if mark in start)
-                what = next(known, f"not a picture (it begins with {start[:12]!r})")
+                known = [kind for mark, kind in FOREIGN.items() if mark in start]
+                what = (
+                    "".join(known) or f"not a picture (it begins with {start[:12]!r})"
+                )
             what = what if start else "the file is empty"
             _refuse(path, what, "a whole picture", advice)
-    if picture.mode in ("I", "F"):
-        _refuse(path, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
     if pages > 1 and picture.format != "MPO":  # which holds previews
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
     picture.info |= {"raw": raw, "turn": 1}
@@ -382,6 +381,11 @@ class _Mask(NamedTuple):
 def _open_mask(path: Path | str) -> _Mask:
     picture = _open_picture(path)
     raw = picture.info["raw"]
+    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
+    signed = 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1))
+    if deep or signed or picture.mode in ("I", "F"):
+        what = "32 bits, 16 a channel, of which Pillow reads 8, or values below 0"
+        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
@@ -390,10 +394,6 @@ def _open_mask(path: Path | str) -> _Mask:
     opaque = np.ones((picture.height, picture.width), bool)
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
-    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
-    if deep or 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
-        what = "16 bits a channel, of which Pillow reads 8, or values below 0"
-        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -402,9 +402,11 @@ def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
     """Convert to RGB, or to L if there are no colours but those that JPEG makes."""
     if picture.mode == "L" or picture.mode.startswith("I;16"):
         return picture
-    picture = picture.convert("RGB")
-    red, *others = picture.split()
-    gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
+    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
+    red, green, blue = map(picture.getchannel, "RGB")
+    gaps = [
+        ImageChops.difference(red, other).getextrema()[1] for other in (green, blue)
+    ]
     return picture.convert("L") if max(gaps) <= DRIFT * lossy else picture
 
 
@@ -413,11 +415,12 @@ def _count_values(
 ) -> dict[MaskValue, int]:
     """Count the pixels of each id or colour of a mask; nothing for over 256 colours."""
     if picture.mode.startswith("I;16"):
-        counts = enumerate(np.bincount(np.ravel(picture)).tolist())
-    else:
-        picture = picture.convert("RGB") if by_colour else picture
-        counts = ((value, count) for count, value in picture.getcolors(256) or ())
-    return {value: count for value, count in sorted(counts) if count}
+        values, counts = np.unique(picture, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    if by_colour and picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    counts = {value: count for count, value in picture.getcolors(256) or ()}
+    return dict(sorted(counts.items()))
 
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
@@ -455,52 +458,49 @@ def load_mask(
     """
     _check_number("threshold", threshold, 1, 255)
     mask = _open_mask(path)
-    plain = mask.picture.mode == "L" and not any(mask.picture.histogram()[1:255])
-    if plain and mask.opaque.all() and not np.size(foreground) + np.size(ignore):
-        return mask.picture  # 0 and 255 already
-    groups = _find_values(mask, foreground, ignore)
+    picture, named = mask.picture, np.size(foreground) + np.size(ignore)
+    plain = picture.mode == "L" and not any(picture.histogram()[1:255])
+    if plain and mask.opaque.all() and not named:
+        return picture  # 0 and 255 already
+    found = _find_values(mask, foreground, ignore)
+    marked, ignored = found == 0, found == 1
+    del found  # for memory
     if not np.size(foreground):
-        bright = _cut(mask, threshold, groups == 1)
-        groups[bright & (groups != 1)] = 0
-    return Image.fromarray(np.array([255, IGNORE_GREY, 0], np.uint8)[groups])
-
-
-def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
-    """Tell foreground from background in a mask of two levels; bool (H, W)."""
-    picture = mask.picture
-    if picture.mode in ("P", "RGB"):
-        picture = picture.convert("RGB")
-        picture.paste(0, mask=Image.fromarray(ignored))
-        picture = _plainest(picture, mask.lossy)
-    if not mask.opaque.all():
-        _refuse_values(mask, "it has transparent parts")
-    if picture.mode == "RGB":
-        _refuse_values(mask, "it has colours")
-    greys = np.array(picture)
-    levels = np.unique(greys[~ignored])
-    if levels.tolist() in ([], [0], [0, 1]):
-        return greys == 1
-    greys[ignored] = levels[0]
-    if levels[-1] > 255:  # 16 bits
-        greys, levels = greys / 257, levels / 257
-    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
-    if not mask.lossy and len(levels) <= NEAR:
-        fits = bright and len(levels) <= 1 + dark
-    elif dark and bright:
-        # The greys between the two are along the outline, and none fills areas.
-        outlines = [
-            sum(np.count_nonzero(np.diff(near, axis=axis)) for axis in (0, 1))
-            for near in (greys <= NEAR, greys >= 255 - NEAR)
-        ]
-        between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
-        off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
-        fits = between <= ALONG * min(outlines)
-        fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
-    else:  # one level fills the picture
-        fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
-    if not fits:
-        _refuse_values(mask, "not a mask of two levels")
-    return greys >= threshold
+        if picture.mode in ("P", "RGB"):  # without the colours that are ignored
+            picture = picture.convert("RGB")
+            picture.paste(0, mask=Image.fromarray(ignored))
+            picture = _plainest(picture, mask.lossy)
+        if not mask.opaque.all() or picture.mode == "RGB":
+            what = "colours" if mask.opaque.all() else "transparent parts"
+            _refuse_values(mask, f"it has {what}")
+        greys = np.array(picture)
+        levels = np.unique(greys[~ignored])
+        greys[ignored] = min(levels, default=0)
+        if greys.max() > 255:  # 16 bits
+            greys, levels = greys / np.float32(257), levels / 257
+        dark, bright = greys <= NEAR, greys >= 255 - NEAR
+        if levels.tolist() in ([], [0], [0, 1]):
+            fits, threshold = True, 1
+        elif len(levels) <= NEAR and not mask.lossy:
+            fits = bright.any() and len(levels) <= 1 + dark.any()
+        elif dark.any() and bright.any():
+            # The greys between are along the outlines, and none fills an area.
+            outline = min(
+                sum(np.count_nonzero(np.diff(one, axis=axis)) for axis in (0, 1))
+                for one in (dark, bright)
+            )
+            off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
+            fits = np.count_nonzero(~(dark | bright)) <= ALONG * outline
+            fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
+        else:  # one level fills the picture
+            fits = levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT
+            fits = fits and mask.lossy
+        if not fits:
+            _refuse_values(mask, "not a mask of two levels")
+        marked = (greys >= threshold) & ~ignored
+    shown = marked * np.uint8(255)
+    shown[ignored] = IGNORE_GREY
+    return Image.fromarray(shown)
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
@@ -513,21 +513,15 @@ def _is_flat(values: np.ndarray) -> np.ndarray:
     return flat
 
 
-# Ids stand for themselves; colours are packed into numbers from here on.
-COLOUR = 1 << 24
-
-
-def _pack(colours: np.ndarray) -> np.ndarray:
-    """Pack red, green and blue, (..., 3), into one number each, int32."""
-    codes = np.ones(colours.shape[:-1], np.int32)
-    for channel in range(3):
-        codes <<= 8
-        codes |= colours[..., channel]
-    return codes
+def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Cut a picture into rows: arrays of a huge one would fill the memory."""
+    for top in range(0, picture.height, 256):
+        rows = slice(top, min(top + 256, picture.height))
+        yield rows, picture.crop((0, rows.start, picture.width, rows.stop))
 
 
 def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
-    """Check a list of ids or colours; gives numbers, int (N,)."""
+    """Check a list of ids or colours; gives numbers as `_codes` does, int (N,)."""
     try:
         array = np.array(values)
     except ValueError:  # of several lengths
@@ -541,7 +535,44 @@ def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
             f"{name} {values!r}: expected a list of ids up to 65535, or of colours "
             "(red, green, blue) up to 255"
         )
-    return _pack(array) if colours else array
+    return array @ [1, 1 << 8, 1 << 16] - (1 << 24) if colours else array
+
+
+def _codes(
+    mask: _Mask, named: Sequence[int] = ()
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield what a mask holds, in strips: rows, int32 (rows, W).
+
+    Ids stand for themselves. A colour, if such are named, is the number that its bytes
+    red, green, blue, 255 make: below 0.
+    """
+    picture, by_colour = mask.picture, min(named, default=0) < 0
+    if by_colour and any((code + (1 << 24)) % 0x010101 for code in named):
+        # A colour that is no grey: then greys that nobody named are no background.
+        plain = _plainest(picture, mask.lossy)
+        greys = {} if plain.mode == "RGB" else _count_values(plain)
+        if {grey * 0x010101 - (1 << 24) for grey in greys} - {-(1 << 24), *named}:
+            _refuse_values(mask, "it has no colours, but colours were named")
+    elif not by_colour and picture.mode == "RGB":
+        what = "but ids were named" if len(named) else "and no palette was given"
+        _refuse_values(mask, f"it has colours, {what}")
+    elif not by_colour and mask.scaled and 255 not in named and picture.getextrema()[1]:
+        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
+        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
+    elif not by_colour and picture.mode == "P":
+        used = np.flatnonzero(picture.histogram())
+        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
+        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+        if not np.ptp(colours, axis=1).any() and other.any():
+            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
+            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
+            _refuse(mask.path, what, "ids that are certain", advice)
+    for rows, strip in _strips(picture):
+        if by_colour:
+            strip = strip.convert("RGB").convert("RGBX")
+            yield rows, np.asarray(strip).view("<i4")[..., 0]
+        else:
+            yield rows, np.asarray(strip).astype(np.int32)
 
 
 def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
@@ -551,66 +582,47 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     found = np.full(mask.opaque.shape, -1, np.int16)
     if not len(named):
         return found
-    by_colour = named.min() >= COLOUR
-    if len(np.unique(named)) < len(named) or by_colour != (named.max() >= COLOUR):
+    by_colour = named.max() < 0
+    if len(np.unique(named)) < len(named) or by_colour != (named.min() < 0):
         raise ValueError(f"{groups}: expected ids or colours, not both, each once")
-    codes = _codes(mask, named)
-    codes = _snap(mask, codes, named) if mask.lossy else codes
-    for number, values in enumerate(wanted):
-        found[np.isin(codes, values)] = number
-    if by_colour or mask.picture.mode != "P":
-        found[~mask.opaque] = -1
-    return found
-
-
-def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
-    """Give what a mask holds, int32 (H, W): ids, or colours where such are named."""
-    picture = mask.picture
-    if max(named, default=0) >= COLOUR:
-        codes = _pack(np.asarray(picture.convert("RGB")))
-        tinted = any((code - COLOUR) % 0x010101 for code in named)
-        plain = tinted and _plainest(picture, mask.lossy).mode != "RGB"
-        if plain and not np.isin(codes, [COLOUR, *named]).all():
-            _refuse_values(mask, "it has no colours, but colours were named")
-        return codes
-    if picture.mode == "RGB":
-        what = "but ids were named" if len(named) else "and no palette was given"
-        _refuse_values(mask, f"it has colours, {what}")
-    codes = np.asarray(picture).astype(np.int32)
-    if mask.scaled and 255 not in named and codes.any():
-        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
-        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
-    if picture.mode == "P":
-        used = np.flatnonzero(picture.histogram())
-        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
-        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
-        if not np.ptp(colours, axis=1).any() and other.any():
-            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
-            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
-            _refuse(mask.path, what, "ids that are certain", advice)
-    return codes
-
-
-def _snap(mask: _Mask, codes: np.ndarray, named: np.ndarray) -> np.ndarray:
-    """Take values of a lossy file for the nearest that is named or fills an area."""
 
     def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
         channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
         return np.max([np.abs(np.subtract.outer(*pair)) for pair in channels], axis=0)
 
-    found, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
-    levels = np.unique([0, *named, *found[counts > 5 * SPECK * codes.size]])
-    by_colour = named[0] >= COLOUR
-    if not by_colour and np.diff(levels).min() <= DRIFT:
-        what = f"a lossy file, in which ids as near as those of {levels.tolist()} blur"
-        advice = "save the mask again from its source as PNG"
-        _refuse(mask.path, what, "ids farther apart", advice)
-    areas = found[counts > SPECK * codes.size]
-    drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
-    others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
-    anchors = np.concatenate([named, others])
-    distinct, where = np.unique(codes, return_inverse=True)
-    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(codes.shape)
+    anchors = None
+    if mask.lossy:
+        flat: Counter[int] = Counter()
+        for _, codes in _codes(mask, named):
+            flat.update(codes[_is_flat(codes)].tolist())
+        group_of = {
+            one: n for n, values in enumerate(wanted) for one in values.tolist()
+        }
+        large = {one for one, count in flat.items() if count > 5 * SPECK * found.size}
+        for one, other in itertools.pairwise(sorted({0, *group_of, *large})):
+            near = not by_colour and other - one <= DRIFT
+            if near and group_of.get(one) != group_of.get(other):
+                what = f"a lossy file, in which ids as near as {one} and {other} blur"
+                advice = "save the mask again from its source as PNG"
+                _refuse(mask.path, what, "ids farther apart", advice)
+        if by_colour or (np.diff(np.sort(named)) > DRIFT).all():
+            # A value counts as the nearest that is named or fills an area.
+            areas = np.array(
+                [o for o, n in flat.items() if n > SPECK * found.size], int
+            )
+            drift = 3 * DRIFT if by_colour else DRIFT  # colours are at a coarser scale
+            others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
+            anchors = np.concatenate([named, others])
+    for rows, codes in _codes(mask, named):
+        if anchors is not None:
+            distinct, where = np.unique(codes, return_inverse=True)
+            nearest = anchors[gaps(distinct, anchors).argmin(axis=1)]
+            codes = nearest[where].reshape(codes.shape)
+        for number, values in enumerate(wanted):
+            found[rows][np.isin(codes, values)] = number
+    if by_colour or mask.picture.mode != "P":
+        found[~mask.opaque] = -1
+    return found
 
 
 def colors_to_classes(
@@ -630,9 +642,8 @@ def colors_to_classes(
     pixels = np.array(mask.convert("RGB") if isinstance(mask, Image.Image) else mask)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"mask of shape {pixels.shape}: expected (H, W, 3)")
-    colours, where = (
-        torch.from_numpy(pixels).reshape(-1, 3).unique(dim=0, return_inverse=True)
-    )
+    flat = torch.from_numpy(pixels).reshape(-1, 3)
+    colours, where = flat.unique(dim=0, return_inverse=True)
     nearest, ids = torch.cdist(colours.float(), _palette_table(palette).float()).min(1)
     ids[nearest > max_distance] = ignore_index
     return ids[where].reshape(pixels.shape[:2])
@@ -642,7 +653,7 @@ def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     """Check a palette: uint8 (K, 3)."""
     codes = _as_codes("palette", palette)
     once = len(np.unique(codes)) == len(codes)
-    if not 1 <= len(codes) < 256 or codes.min() < COLOUR or not once:
+    if not 1 <= len(codes) < 256 or codes.max() >= 0 or not once:
         raise ValueError(f"palette {palette}: expected another colour for each class")
     return torch.from_numpy(np.array(palette, np.uint8))
 
@@ -2736,7 +2747,7 @@ def load_classes(
         elif mask.lossy:
             _refuse_values(mask, "ids in a lossy file")
         else:
-            ids = _codes(mask)
+            ids = np.concatenate([codes for _, codes in _codes(mask)])
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
     if by_colour and (ids < 0).all():
         _refuse_values(mask, "no pixel has a colour that was named")
