@@ -393,7 +393,9 @@ def _open_mask(path: Path | str) -> _Mask:
     scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
     opaque = np.ones((picture.height, picture.width), bool)
     if picture.has_transparency_data:
-        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+        alpha = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        opaque = np.asarray(alpha.getchannel("A")) >= 128
+        del alpha
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -403,11 +405,12 @@ def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
     if picture.mode == "L" or picture.mode.startswith("I;16"):
         return picture
     picture = picture if picture.mode == "RGB" else picture.convert("RGB")
-    red, green, blue = map(picture.getchannel, "RGB")
-    gaps = [
-        ImageChops.difference(red, other).getextrema()[1] for other in (green, blue)
-    ]
-    return picture.convert("L") if max(gaps) <= DRIFT * lossy else picture
+    for _, strip in _strips(picture):
+        red, *others = strip.split()
+        gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
+        if max(gaps) > DRIFT * lossy:
+            return picture
+    return picture.convert("L")
 
 
 def _count_values(
@@ -477,7 +480,7 @@ def load_mask(
         levels = np.unique(greys[~ignored])
         greys[ignored] = min(levels, default=0)
         if greys.max() > 255:  # 16 bits
-            greys, levels = greys / np.float32(257), levels / 257
+            greys, levels = (greys // 257).astype(np.uint8), levels // 257
         dark, bright = greys <= NEAR, greys >= 255 - NEAR
         if levels.tolist() in ([], [0], [0, 1]):
             fits, threshold = True, 1
@@ -2747,7 +2750,9 @@ def load_classes(
         elif mask.lossy:
             _refuse_values(mask, "ids in a lossy file")
         else:
-            ids = np.concatenate([codes for _, codes in _codes(mask)])
+            ids = np.empty(mask.opaque.shape, np.int32)
+            for rows, codes in _codes(mask):
+                ids[rows] = codes
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
     if by_colour and (ids < 0).all():
         _refuse_values(mask, "no pixel has a colour that was named")
