@@ -808,24 +808,22 @@ class PairFiles:
         sides = (self.inputs, self.targets), (self.targets, self.inputs)
         for role, (found, others) in enumerate(sides):
             for key, files in found.items():
-                name = files[0][1]
+                values, (name, *more) = zip(*files, strict=True)
                 if key not in others and (role or not allow_missing):
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
                     wanted = self.patterns[1 - role].format_map(known)
-                    stem = wanted.removesuffix(".*")
-                    place = bisect.bisect_left(names, stem)
-                    there = "".join(names[place : place + 1])
                     mend = "add it, or take this one away"
                     if not role:
                         mend += ", or say that nothing is there (allow_missing)"
+                    stem = wanted.removesuffix(".*")
+                    place = bisect.bisect_left(names, stem)
+                    there = "".join(names[place : place + 1])
                     if there != name and re.match(re.escape(stem) + r"[\W_]", there):
-                        mend = (
-                            f"{there} is no picture (polygons are to be drawn first, "
-                        )
-                        mend += "notebook 12), or one of several, to name with {object}"
+                        mend = f"{there} is no picture (draw polygons, notebook 12), "
+                        mend += "or one of several, to name with {object}"
                     faults.append((name, f"no file is named {wanted}", mend))
-                if len({value for value, _ in files}) < len(files):
-                    what = f"the same key as {', '.join(name for _, name in files[1:])}"
+                if len({*values}) < len(files):
+                    what = f"the same key as {', '.join(more)}"
                     mend = "keep one, or name {object} or {class} in the pattern"
                     faults.append((name, what, mend))
         return faults
@@ -899,18 +897,16 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
     if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
         plain = "\n".join(re.sub(field_name, "x", pattern) for pattern in patterns)
-        extra = fields.keys() - keys.keys()
-        fits = bool(keys) and len(fields) == len(keys) + len(extra)
-        fits = fits and extra in (set(), {"object"}, {"class"})
-        odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain)
-        fits = fits and not odd and patterns[0] != patterns[1]
+        extra = "".join(fields.keys() - keys.keys())
+        odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain) or patterns[0] == patterns[1]
+        fits = keys and keys.keys() <= fields.keys() and not odd
+        fits = fits and extra in ("", "object", "class")
     if not fits:
         raise ValueError(
             f"patterns {patterns!r}: expected two paths below the folder with the same "
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    extra = "".join(extra)
     sides: tuple[dict, dict] = ({}, {})
     rest = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
     # What both match goes to the one with more letters.
@@ -933,43 +929,71 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
 
 
 def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
-    """Make patterns from the names: what an image and its mask share are fields."""
-    tokens = {
-        name: re.findall(r"\d+|[^\W\d_]+|.", name.rpartition(".")[0])
-        for name in names
-        if Path(name).suffix.lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}
-    }
-    hint = re.compile("mask|label|target|truth|gt|ann|seg", re.IGNORECASE)
-    hints = {name: len(hint.findall(name)) for name in tokens}
+    """Make patterns of the names and try them: what image and mask share are fields."""
+    hint = "mask|label|target|truth|manual|annot|\\dst|\\dnd|(?<![a-z])(?:gt|ann|seg)"
+    # The words of a name, with the numbers in them and parted from them.
+    words: dict[str, list[list[str]]] = {}
+    hints, kind_of = {}, {}
+    for name in names:
+        stem, _, kind = name.rpartition(".")
+        if f".{kind}".lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}:
+            words[name] = [
+                re.findall(word, stem) for word in (r"[^\W_]+|.", r"\d+|[^\W\d_]+|.")
+            ]
+            hints[name] = len(re.findall(hint, stem, re.IGNORECASE))
+            kind_of[Path(stem).name] = kind
     fewest = min(hints.values(), default=0)
-    images = [name for name, count in hints.items() if count == fewest]
-    masks = [name for name, count in hints.items() if count > fewest]
-    best: tuple[int, Patterns | None] = (0, None)
+    masks = [name for name in hints if hints[name] > fewest]
+    for name in () if masks else hints:  # x.png, x_a.gif: the longer name is the mask's
+        stem, _, kind = Path(name).name.rpartition(".")
+        starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
+        if any(kind_of.get(start, kind) != kind for start in starts):
+            masks.append(name)
+    images = [*dict.fromkeys(hints.keys() - {*masks})]
 
     def likeness(mask: str, image: str) -> float:
-        shared = {*tokens[mask]} & {*tokens[image]}
-        return sum(map(len, shared)) - len(tokens[image]) / 99
+        mine, others = ({*words[one][0], *words[one][1]} for one in (mask, image))
+        return sum(map(len, mine & others)) - len(words[image][1]) / 99
 
-    for mask in masks[:: len(masks) // 4 + 1]:
-        image = max(images, key=partial(likeness, mask))
-        both = tokens[image], tokens[mask]
-        texts, ends, numbers = ["", ""], [0, 0], iter(["", *range(2, 99)])
+    def as_field(part: re.Match[str]) -> str:
+        number = len(fields) + 1 if fields else ""
+        return fields.setdefault(part[0], f"{{key{number}}}")
+
+    some = masks[:: len(masks) // 4 + 1]
+    few = {mask: max(images, key=partial(likeness, mask)) for mask in some}
+    best: tuple[int, Patterns | None] = (0, None)
+    for (mask, image), level in itertools.product(few.items(), (0, 1)):
+        both = words[image][level], words[mask][level]
+        texts, ends, fields = ["", ""], [0, 0], {}
         blocks = difflib.SequenceMatcher(None, *both, autojunk=False)
         for *starts, size in blocks.get_matching_blocks():
             shared = "".join(both[0][starts[0] : starts[0] + size])
-            for part in re.findall(r"[^\W_](?:[^/]*[^\W_])?", shared):
-                shared = shared.replace(part, f"{{key{next(numbers)}}}", 1)
+            if shared and not re.search(r"[^\W_]", shared):
+                continue  # a mere sign
+            shared = re.sub(r"[^\W_](?:[^/]*[^\W_])?", as_field, shared)
             for side, start in enumerate(starts):
-                texts[side] += "".join(both[side][ends[side] : start]) + shared
+                own = "".join(both[side][ends[side] : start])
+                for part, one in fields.items():
+                    own = re.sub(rf"(?<![^\W_]){re.escape(part)}(?![^\W_])", one, own)
+                texts[side] += own + shared
                 ends[side] = start + size
-        texts[1] = re.sub(r"\d+$", "{object}", texts[1])
-        patterns = f"{texts[0]}.*", f"{texts[1]}.*"
-        with contextlib.suppress(ValueError):  # nothing is shared
-            files = _sort_files(folder, list(tokens), patterns)
-            found = len(files.inputs.keys() & files.targets.keys())
-            used = sum(map(len, files.targets.values()))
-            if used == len(masks) and found > best[0]:
-                best = found, patterns
+        # The last word of a mask's name, or all of the rest, may be that of an object.
+        tails = [texts[1]]
+        for end in (r"()[^\W_]+$", r"([/}][\W_]*)[^/{}]+$"):
+            tails.append(re.sub(end, r"\1{object}", texts[1]))
+        kinds = (".*", ".*"), (Path(image).suffix, Path(mask).suffix)
+        for tail, (one, other) in itertools.product(tails, kinds):
+            patterns = texts[0] + one, tail + other
+            with contextlib.suppress(ValueError):  # nothing is shared
+                tried = _sort_files(folder, [*few, *{*few.values()}], patterns)
+                if sum(map(len, tried.targets.values())) < len(few):
+                    continue
+                tried = _sort_files(folder, [*hints], patterns)
+                found = len(tried.inputs.keys() & tried.targets.keys())
+                whole = sum(map(len, tried.targets.values())) == len(masks)
+                whole &= not tried.extra or len(tried.inputs) == len(images)
+                if whole and found > best[0]:
+                    best = found, patterns
     return best[1]
 
 
@@ -988,7 +1012,8 @@ def group_split(
     samples; the first that is drawn goes if none fits. Gives sorted indices. Raises
     ValueError for fewer than two groups. (notebook 06)
     """
-    _check_share("val_share", val_share)
+    if not 0 < val_share < 1:
+        raise ValueError(f"val_share {val_share}: expected more than 0, less than 1")
     names = sorted(set(groups))
     if len(names) < 2:
         raise ValueError(
@@ -1008,11 +1033,6 @@ def group_split(
     for index, group in enumerate(groups):
         parts[group in chosen].append(index)
     return parts
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name} {value}: expected more than 0, less than 1")
 
 
 class PairDataset(Dataset[Sample]):

@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -175,7 +176,12 @@ UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
     ("image_2/um_9.png gt_image_2/um_road_8.png", ROADS, {}, "um_9.png um_road_9.png"),
     ("", None, {}, "{key}_input.* images/{key}.* --patterns"),
     ("1_input 1_target_0 1_target_1", None, {}, "try {key}_target_{object}.*"),
-    ("1_input 1_target_a 1_target_b", None, {}, "1_input.png {object} 1_target_a.png"),
+    (
+        "1_input 1_target_a 2_input 2_target",
+        None,
+        {},
+        "1_input.png {object} 1_target_a",
+    ),
     # Labels that are no pictures.
     ("1.jpg 2.jpg 1.json 2.json", None, {}, "2 .jpg 2 .json polygons"),
     ("a.jpg b.jpg instances.json", None, {}, "2 .jpg 1 .json polygons"),
@@ -198,44 +204,64 @@ def test_what_is_no_pair_is_named(case: int, tmp_path: Path) -> None:
 
 
 PROPOSED = [
-    "images/001_image images/002_image masks/001_mask masks/002_mask",
-    "image/1 image/2 label/1 label/2",
-    "imgs/1 imgs/2 Labels/1 Labels/2",
-    "train/1.jpg train/2.jpg train_mask/1 train_mask/2",
-    "train/1.jpg train/2.jpg train_masks/1_mask.gif train_masks/2_mask.gif",
-    "images/training/1 images/training/2 gt/training/1 gt/training/2",
-    "images/training/1 images/validation/2 gt/training/1 gt/validation/2",
-    "train/images/1 val/images/2 train/masks/1 val/masks/2",
-    "1 2 1_mask 2_mask",
-    "img_1 img_2 mask_1 mask_2",
-    "img1 img2 mask1 mask2",
-    "images/img1 images/img2 masks/mask1 masks/mask2",
-    "a/img b/img a/label b/label",
-    "images/1.jpg images/2.jpg masks/1.jpg.png masks/2.jpg.png",
-    "1_input 2_input masks/1_target masks/2_target",
-    "ISIC_1.jpg ISIC_2.jpg ISIC_1_segmentation ISIC_2_segmentation",
-    "raw/a_1 raw/a_2 seg/a_1_L seg/a_2_L",
-    "im/train/x/x_1_leftImg8bit im/train/x/x_2_leftImg8bit "
-    "gt/train/x/x_1_gt_labelIds gt/train/x/x_2_gt_labelIds",
+    # image>mask, or the masks of objects with a + between
+    "images/001_image>masks/001_mask images/002_image>masks/002_mask",
+    "image/1>label/1 image/2>label/2",
+    "imgs/1>Labels/1 imgs/2>Labels/2",
+    "train/1.jpg>train_mask/1 train/2.jpg>train_mask/2",
+    "train/1.jpg>train_masks/1_mask.gif train/2.jpg>train_masks/2_mask.gif",
+    "images/training/1>gt/training/1 images/training/2>gt/training/2",
+    "images/training/1>gt/training/1 images/validation/2>gt/validation/2",
+    "train/images/1>train/masks/1 val/images/2>val/masks/2",
+    "1>1_mask 2>2_mask",
+    "img_1>mask_1 img_2>mask_2",
+    "img1>mask1 img2>mask2",
+    "images/img1>masks/mask1 images/img2>masks/mask2",
+    "a/img>a/label b/img>b/label",
+    "images/1.jpg>masks/1.jpg.png images/2.jpg>masks/2.jpg.png",
+    "1_input>masks/1_target 2_input>masks/2_target",
+    "ISIC_1.jpg>ISIC_1_segmentation ISIC_2.jpg>ISIC_2_segmentation",
+    "raw/a_1>seg/a_1_L raw/a_2>seg/a_2_L",
+    "im/train/x/x_1_leftImg8bit>gt/train/x/x_1_gt_labelIds "
+    "im/train/x/x_2_leftImg8bit>gt/train/x/x_2_gt_labelIds",
+    "images/length_1>masks/length_1_m images/length_2>masks/length_2_m",
+    "train/1>trainannot/1 train/2>trainannot/2",
+    # Several masks of an image; what tells them apart need not be a number.
+    "1_input>1_target_0+1_target_1 2_input>2_target_0+2_target_1",
+    "1_input>1_target_a+1_target_b 2_input>2_target_a",
+    "1.jpg>1_cat_0+1_dog_0+1_dog_1 2.jpg>2_dog_0",
+    "a/img>a/mask_1+a/mask_2 b/img>b/mask_1",
+    "images/1.jpg>masks/1/x+masks/1/y images/2.jpg>masks/2/z",
+    "a/images/a>a/masks/x+a/masks/y b/images/b>b/masks/z",
+    "s/7f3a/images/7f3a>s/7f3a/masks/01c4+s/7f3a/masks/e7f3 "
+    "s/c0de/images/c0de>s/c0de/masks/a7f3",
+    "im_1/images/im_1>im_1/masks/ob_1+im_1/masks/ob_5 im_2/images/im_2>im_2/masks/ob_1",
+    # No word says mask: the longer name, of another kind, is the mask's.
+    "a.jpg>a_vessels b.jpg>b_vessels",
+    "a>a_1stHO.gif b>b_1stHO.gif",
+    "Image_01L.jpg>Image_01L_1stHO Image_01R.jpg>Image_01R_1stHO",
+    "a>a_manual1.gif b>b_manual1.gif",
+    "a_2>a_2_manual1 a>a_manual1",
+    "t/images/21_t.tif>t/1st_manual/21_m1.gif t/images/22_t.tif>t/1st_manual/22_m1.gif",
 ]
 
 
 @pytest.mark.parametrize("names", PROPOSED)
 def test_proposed_patterns_pair_everything(names: str, tmp_path: Path) -> None:
-    files = [name if "." in name else f"{name}.png" for name in names.split()]
-    put(tmp_path, *files)
+    expected = []
+    for pair in names.split():
+        image, *masks = (
+            name if "." in name else f"{name}.png" for name in re.split("[>+]", pair)
+        )
+        put(tmp_path, image, *masks)
+        expected.append((image, tuple(masks) if "+" in names else masks[0]))
     with pytest.raises(ValueError, match="--patterns") as told:
         ui.find_pairs(tmp_path)
     one, other = (
         str(told.value).split('try patterns=("')[1].split('")')[0].split('", "')
     )
-    expected = list(
-        zip(files[: len(files) // 2], files[len(files) // 2 :], strict=True)
-    )
-    if files[1] == "1_mask.png":
-        expected = list(zip(files[::2], files[1::2], strict=True))
     assert f'--patterns "{one}" "{other}"' in str(told.value)
-    assert listed(tmp_path, (one, other)) == expected
+    assert sorted(listed(tmp_path, (one, other))) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +270,8 @@ def test_proposed_patterns_pair_everything(names: str, tmp_path: Path) -> None:
         "a b/c",
         "x{a}",
         "1 2 3",
+        "dog dog_small cat cat_small",
+        "train/images/1 train/images/2 train/masks/a train/masks/b",
         # Images with images, masks with masks: nothing says which is which.
         "gt_image_2/um_1 gt_image_2/umm_1 gt_image_2/um_2 gt_image_2/umm_2",
     ],
