@@ -428,14 +428,13 @@ def _count_values(
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts = _count_values(mask.picture)
-    shown = [
-        f"{value} ({count / mask.opaque.size:.2%})" for value, count in counts.items()
-    ]
-    more = f", ... {len(counts)} in all" if len(counts) > 8 else ""
+    counts, size = _count_values(mask.picture), mask.opaque.size
+    shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
+    found = ", ".join(shown[:8]) or "over 256 colours"
+    found += f", ... {len(shown)} in all" if len(shown) > 8 else ""
     _refuse(
         mask.path,
-        f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
+        f"{what}: {found}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
         "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
@@ -931,15 +930,12 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
 def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
     """Make patterns of the names and try them: what image and mask share are fields."""
     hint = "mask|label|target|truth|manual|annot|\\dst|\\dnd|(?<![a-z])(?:gt|ann|seg)"
-    # The words of a name, with the numbers in them and parted from them.
-    words: dict[str, list[list[str]]] = {}
-    hints, kind_of = {}, {}
+    word, part = r"[^\W_]+|.", r"\d+|[^\W\d_]+|."  # the second parts off numbers
+    words, hints, kind_of = {}, {}, {}
     for name in names:
         stem, _, kind = name.rpartition(".")
         if f".{kind}".lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}:
-            words[name] = [
-                re.findall(word, stem) for word in (r"[^\W_]+|.", r"\d+|[^\W\d_]+|.")
-            ]
+            words[name] = re.findall(word, stem), re.findall(part, stem)
             hints[name] = len(re.findall(hint, stem, re.IGNORECASE))
             kind_of[Path(stem).name] = kind
     fewest = min(hints.values(), default=0)
@@ -949,7 +945,7 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
         if any(kind_of.get(start, kind) != kind for start in starts):
             masks.append(name)
-    images = [*dict.fromkeys(hints.keys() - {*masks})]
+    images = sorted(hints.keys() - {*masks})
 
     def likeness(mask: str, image: str) -> float:
         mine, others = ({*words[one][0], *words[one][1]} for one in (mask, image))
@@ -978,12 +974,10 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
                 texts[side] += own + shared
                 ends[side] = start + size
         # The last word of a mask's name, or all of the rest, may be that of an object.
-        tails = [texts[1]]
-        for end in (r"()[^\W_]+$", r"([/}][\W_]*)[^/{}]+$"):
-            tails.append(re.sub(end, r"\1{object}", texts[1]))
-        kinds = (".*", ".*"), (Path(image).suffix, Path(mask).suffix)
-        for tail, (one, other) in itertools.product(tails, kinds):
-            patterns = texts[0] + one, tail + other
+        several = [r"()[^\W_]+$", r"([/}][\W_]*)[^/{}]+$"]
+        tails = [re.sub(end, r"\1{object}", texts[1]) for end in several]
+        for tail in (texts[1], *tails):
+            patterns = f"{texts[0]}.*", f"{tail}.*"
             with contextlib.suppress(ValueError):  # nothing is shared
                 tried = _sort_files(folder, [*few, *{*few.values()}], patterns)
                 if sum(map(len, tried.targets.values())) < len(few):
@@ -1028,11 +1022,9 @@ def group_split(
         if sizes[name] <= room:
             chosen.add(name)
             room -= sizes[name]
-    chosen = chosen or set(order[:1])
-    parts: tuple[list[int], list[int]] = ([], [])
-    for index, group in enumerate(groups):
-        parts[group in chosen].append(index)
-    return parts
+    chosen = chosen or {order[0]}
+    val = [index for index, group in enumerate(groups) if group in chosen]
+    return sorted({*range(len(groups))} - {*val}), val
 
 
 class PairDataset(Dataset[Sample]):
@@ -3058,29 +3050,23 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    digests: tuple[int, int]  # of image and target
-    thumbnails: tuple[np.ndarray, np.ndarray]  # of both, 0..1
+    sums: list[int]  # check sums of all pixels, of image and target
+    thumbnails: list[np.ndarray]  # what is seen of them from afar, 0..1
     brightest: int  # of the image, 0..255
     pixels: np.ndarray  # of the target with each value, int (256,)
     is_map: bool  # of class ids; else a mask of 0, 255 and 128 for ignored
-
-    @property
-    def foreground(self) -> int:
-        return int(self.pixels[255])
 
     @property
     def known(self) -> int:
         return int(self.pixels.sum() - self.pixels[IGNORE_GREY])
 
 
-def _fingerprint(picture: Image.Image) -> tuple[int, np.ndarray]:
-    """Give a check sum of all pixels, and what is seen from afar, float32 in 0..1."""
-    digest = zlib.crc32(str(picture.size).encode())
-    for top in range(0, picture.height, 256):  # strips, for bytes are a copy
-        strip = (0, top, picture.width, min(top + 256, picture.height))
-        digest = zlib.crc32(picture.crop(strip).tobytes(), digest)
-    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return digest, np.ravel(small.convert("L")).astype(np.float32) / 255
+class _Values(NamedTuple):
+    """What the doctor remembers of a file of a mask."""
+
+    counts: Mapping[MaskValue, int]  # its pixels of each id or colour
+    palette: list[int] | None  # colours of the indices, where these count
+    lossy: bool
 
 
 def check_pairs(
@@ -3107,27 +3093,33 @@ def check_pairs(
     problems = [Problem(*fault) for fault in files.faults(allow_missing)]
     pairs = [pair for pair in files.pairs() if pair[1] is not None or allow_missing]
     dataset = PairDataset(pairs, read_target=read_target)
-
-    def listed(*groups: Any) -> list[MaskValue]:
-        values = [value for group in groups if group is not None for value in group]
-        return [tuple(value) if np.ndim(value) else value for value in values]
-
     options = getattr(read_target, "keywords", {})
-    groups = [*(options.get("classes") or ()), options.get("palette")]
-    meant = listed(*groups, options.get("foreground"))
-    named = meant + listed(options.get("ignore"))
+    counting = *(options.get("classes") or ()), options.get("palette")
+    counting = *counting, options.get("foreground")
+    meant, named = (
+        [tuple(v) if np.ndim(v) else v for values in groups for v in values or ()]
+        for groups in (counting, (*counting, options.get("ignore")))
+    )
     by_colour = any(isinstance(value, tuple) for value in named)
+
+    def look(picture: Image.Image) -> tuple[int, np.ndarray]:
+        check_sum = zlib.crc32(str(picture.size).encode())
+        for _, strip in _strips(picture):  # bytes are a copy
+            check_sum = zlib.crc32(strip.tobytes(), check_sum)
+        small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        return check_sum, np.ravel(small.convert("L")).astype(np.float32) / 255
+
     facts: list[_Facts] = []
-    # Of each mask its values, the colours of its indices, whether it is lossy.
-    held: dict[str, tuple[dict[MaskValue, int], list[int] | None, bool]] = {}
-    names_of_pairs: list[list[str]] = []
+    held: dict[str, _Values] = {}
+    present: set[MaskValue] = set()  # of those named
+    all_names: list[list[str]] = []
     bar = tqdm(pairs, "check", unit="pair", disable=not progress)
     for path, target in bar:
         several = target.values() if isinstance(target, dict) else target or ()
         several = [target] if isinstance(target, Path) else [*filter(None, several)]
         paths = [path, *several]
         names = [one.relative_to(data_dir).as_posix() for one in paths]
-        names_of_pairs.append(names)
+        all_names.append(names)
         name = names[0]
         try:
             if path.stat().st_size > 1e7:  # long enough to say so
@@ -3135,29 +3127,56 @@ def check_pairs(
             picture = _open_picture(path)
             turns, image = [picture.info["turn"]], _to_rgb(picture, path)
             size, brightest = image.size, max(high for _, high in image.getextrema())
-            of_image = _fingerprint(image)
+            seen = [look(image)]
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
                 mask = _open_mask(one)
                 turns.append(mask.picture.info["turn"])
-                counts = Counter()
+                counts: Counter[MaskValue] = Counter()
                 for value, count in _count_values(mask.picture, by_colour).items():
                     near = isinstance(value, int) and not NEAR < value < 255 - NEAR
                     # Rings around outlines are no values of their own.
                     shown = 255 * (value > 127) if mask.lossy and near else value
                     counts[shown] += count
+                present.update(() if mask.lossy else counts)
+                if named and (mask.lossy or not counts):
+                    found = _find_values(mask, *([value] for value in named))
+                    present.update(named[n] for n in {*found[_is_flat(found)]} - {-1})
+                    del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
-                held[name] = counts, palette, mask.lossy
+                held[name] = _Values(counts, palette, mask.lossy)
                 del mask
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
-            problems += _compare_pair(names, turns, size, mask)
-            if size == mask.size:
-                both = zip(of_image, _fingerprint(mask), strict=True)
-                pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
-                ends = names[0], names[-1]
-                facts.append(_Facts(*ends, *both, brightest, pixels, is_map))
+            turned = len({*turns}) > 1
+            if size != mask.size:
+                what = f"{mask.size} (W, H), but {names[0]} is {size}"
+                mend = "cut or turn the mask as the picture was, or scale it without "
+                mend += "smoothing"
+                if turned and size == mask.size[::-1]:
+                    mend = f"EXIF turns one of them (tags {turns}): turn both, or save "
+                    mend += "untagged"
+                problems.append(Problem(names[1], what, mend))
+                continue
+            if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
+                # Elsewhere the sizes tell that the mask was drawn on the upright one.
+                what = f"EXIF turns it unlike {names[1]}"
+                mend = "look whether the mask fits; save both without the tag"
+                problems.append(Problem(names[0], what, mend, "warning"))
+            pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
+            classes = np.flatnonzero(pixels[:IGNORE_INDEX])
+            what = f"all is class {classes[0]}" if is_map and len(classes) == 1 else ""
+            if not is_map and not pixels[255]:
+                what = "all black: nothing is foreground"
+            elif not is_map and not pixels[0]:
+                what = "all white: everything is foreground"
+            if what and several:
+                mend = "look whether that is meant"
+                problems.append(Problem(names[1], what, mend, "warning"))
+            sums, thumbnails = zip(*seen, look(mask), strict=True)
+            ends = names[0], names[-1]
+            facts.append(_Facts(*ends, sums, thumbnails, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
@@ -3166,95 +3185,73 @@ def check_pairs(
             what, _, mend = text.partition("; ")
             problems.append(Problem(name, what, mend or "look into the file"))
     faulty = {problem.file for problem in problems if problem.severity == "error"}
-    num_whole = sum(faulty.isdisjoint(names) for names in names_of_pairs)
-    inexact = len(named) > 32 or options.get("max_distance")  # a range of greys
-    problems += _value_problems(held, [] if inexact else named, meant)
+    num_whole = sum(faulty.isdisjoint(names) for names in all_names)
+    if options.get("max_distance"):  # colours nearby are meant as well
+        meant, named = [], []
     two_levels = getattr(read_target, "func", read_target) is load_mask
-    ones = [name for name, one in held.items() if {*one[0]} == {0, 1}]
-    bright = [name for name, one in held.items() if {255} <= {*one[0]} <= {0, 255}]
-    if two_levels and not named and ones and bright:
-        what = f"holds 0 and 1, but {bright[0]} 255: foreground there, or not judged?"
-        mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
-        problems.append(Problem(ones[0], what, mend))
-    num_classes = 0 if meant else options.get("num_classes") or 1
+    problems += _value_problems(held, named, meant, present, two_levels)
+    num_classes = (
+        0 if meant else options.get("num_classes") or len(options.get("palette") or [0])
+    )
     problems += _folder_problems(files, facts, scenes, num_classes)
     masks = [fact for fact in facts if not fact.is_map and fact.known]
-    shares = [fact.foreground / fact.known for fact in masks]
+    shares = [fact.pixels[255] / fact.known for fact in masks]
     known = sum(fact.known for fact in masks)
     maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
     ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
     total, in_files = Counter(), Counter()
-    for counts, _, _ in held.values():
-        total.update(counts)
-        in_files.update(counts.keys())
+    for values in held.values():
+        total.update(values.counts)
+        in_files.update(values.counts.keys())
     order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
         {value: (total[value] / total.total(), in_files[value]) for value in order},
-        sum(fact.foreground for fact in masks) / known if masks else None,
+        sum(int(fact.pixels[255]) for fact in masks) / known if masks else None,
         min(shares, default=None),
         max(shares, default=None),
         tuple((ids / ids.sum()).tolist()) if len(ids) else None,
     )
 
 
-def _compare_pair(
-    names: Sequence[str], turns: Sequence[int], size: tuple[int, int], mask: Image.Image
-) -> Iterator[Problem]:
-    """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
-    turned = len(set(turns)) > 1
-    if size != mask.size:
-        what = f"{mask.size} (W, H), but {names[0]} is {size}"
-        mend = "cut or turn the mask as the picture was, or scale it without smoothing"
-        if turned and size == mask.size[::-1]:
-            mend = f"EXIF turns one of them (tags {turns}): turn both, or save untagged"
-        yield Problem(names[1], what, mend)
-    elif turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
-        # Elsewhere the sizes tell that the mask was drawn on the upright picture.
-        mend = "look whether the mask fits; save both without the tag"
-        yield Problem(names[0], f"EXIF turns it unlike {names[1]}", mend, "warning")
-    values = {value for value, count in enumerate(mask.histogram()) if count}
-    what = ""
-    if mask.mode == "P":
-        classes = values - {IGNORE_INDEX}
-        what = f"all is class {classes.pop()}" if len(classes) == 1 else ""
-    elif 255 not in values:
-        what = "all black: nothing is foreground"
-    elif 0 not in values:
-        what = "all white: everything is foreground"
-    if what and len(names) > 1:
-        yield Problem(names[1], what, "look whether that is meant", "warning")
-
-
 def _value_problems(
-    held: Mapping[str, tuple], named: Sequence[MaskValue], meant: Sequence[MaskValue]
+    held: Mapping[str, _Values],
+    named: Sequence[MaskValue],
+    meant: Sequence[MaskValue],
+    present: set[MaskValue],
+    two_levels: bool,
 ) -> Iterator[Problem]:
     """Find values of the folder that nobody named, that are nowhere, that clash.
 
     named: values that an option of reading names; meant: those of them that count.
     """
-    found, exact = Counter(), Counter()
-    for counts, _, is_lossy in held.values():
-        found.update(counts.keys())
-        exact.update([] if is_lossy else counts.keys())
-    lossy = sum(is_lossy for _, _, is_lossy in held.values())
+    targets, many = f"{len(held)} targets", len(named) > 32  # a range of greys
+    found = Counter(value for one in held.values() for value in one.counts)
+    exact = Counter(v for one in held.values() if not one.lossy for v in one.counts)
+    lossy = sum(one.lossy for one in held.values())
     if lossy:
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    missing = [str(value) for value in named if value not in found]
-    if missing and all(counts for counts, _, _ in held.values()):
-        what = f"none holds {', '.join(missing[:8])}"
+    missing = [str(value) for value in named if value not in present]
+    if held and missing and (not many or len(missing) == len(named)):
         there = ", ".join(str(value) for value, _ in found.most_common(12))
-        yield Problem(f"{len(held)} targets", what, f"name what is there: {there}")
+        mend = f"name what is there: {there or 'over 256 colours'}"
+        yield Problem(targets, f"none holds {', '.join(missing[:8])}", mend)
     rest = [value for value in exact if value not in named]
-    if named and meant and {*rest} - {0, (0, 0, 0)}:
+    if meant and not many and {*rest} - {0, (0, 0, 0)}:
         listed = ", ".join(f"{value} (in {exact[value]})" for value in rest[:8])
         mend = "right if they are background, or ignored; else name them too"
         what = f"hold values that were not named: {listed}"
-        yield Problem(f"{len(held)} targets", what, mend, "warning")
+        yield Problem(targets, what, mend, "warning")
+    ones = [name for name, one in held.items() if {*one.counts} == {0, 1}]
+    bright = [name for name, one in held.items() if {255} <= {*one.counts} <= {0, 255}]
+    if two_levels and not named and ones and bright:
+        what = f"holds 0 and 1, but {bright[0]} 255: foreground there, or not judged?"
+        mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
+        yield Problem(ones[0], what, mend)
     first: dict[int, tuple[str, list[int]]] = {}
     for name, (counts, palette, _) in held.items():
         for index in counts if palette else ():
@@ -3290,16 +3287,21 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-        twin = first.setdefault(fact.digests[0], fact)
-        if twin.digests[1] != fact.digests[1]:
+        twin = first.setdefault(fact.sums[0], fact)
+        if twin.sums[1] != fact.sums[1]:
             what = f"the same picture as {twin.image}, with another mask"
             yield Problem(fact.image, what, "keep the pair that is right")
         elif twin is not fact:
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
-    yield from itertools.islice(_near_duplicates([*first.values()], scenes or {}), 99)
-    masks = [f for f in facts if not f.is_map and 0 < f.foreground < f.known]
-    shares = [fact.foreground / fact.known for fact in masks]
+    if first:
+        yield from itertools.islice(
+            _near_duplicates([*first.values()], scenes or {}), 99
+        )
+    masks = [
+        fact for fact in facts if not fact.is_map and 0 < fact.pixels[255] < fact.known
+    ]
+    shares = [fact.pixels[255] / fact.known for fact in masks]
     targets = f"{len(masks)} targets"
     if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
         mend = "look whether white is what you want to find; foreground=[0] swaps them"
@@ -3312,7 +3314,7 @@ def _folder_problems(
             if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
                 what = "looks inverted: its background is where others have foreground"
                 yield Problem(fact.target, what, "swap its black and white", "warning")
-    share = sum(f.foreground for f in masks) / max(1, sum(f.known for f in masks))
+    share = sum(int(f.pixels[255]) for f in masks) / max(1, sum(f.known for f in masks))
     if masks and not 0.01 <= share <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
         mend = "look whether they were read rightly; weigh the rare class (pos_weight)"
@@ -3321,13 +3323,14 @@ def _folder_problems(
     total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
     highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
     absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
-    if maps and total[0] + total[IGNORE_INDEX] == total.sum() and total[IGNORE_INDEX]:
+    targets = f"{len(maps)} targets"
+    if total[IGNORE_INDEX] and total[0] + total[IGNORE_INDEX] == total.sum():
         what = "hold nothing but 0 and 255, and 255 is ignored"
-        yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
+        yield Problem(targets, what, "load_mask reads two levels")
     elif maps and num_classes and absent:
         what = f"have no pixel of class {', '.join(map(str, absent))}"
         mend = "look whether the ids are right; what is not there is not learnt"
-        yield Problem(f"{len(maps)} targets", what, mend, "warning")
+        yield Problem(targets, what, mend, "warning")
 
 
 def _near_duplicates(
@@ -3337,8 +3340,6 @@ def _near_duplicates(
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
-    if len(facts) < 2:
-        return
     own = np.array([fact.thumbnails[0] for fact in facts])
     own -= own.mean(axis=1, keepdims=True)
     if len(facts) >= MANY_MASKS:

@@ -259,6 +259,26 @@ HELD: list[tuple[list, Callable, list[str], list[str], dict]] = [
         *([levels(0, 90), (levels(0, 90), "jpg")], masks(foreground=[90, 200])),
         *(["targets.*200"], ["1 targets.*JPEG"], {0: 2, 90: 2}),
     ),
+    # Also where files are lossy, of many colours, or a range was named.
+    ([(ROAD, "jpg")], masks(foreground=[MAGENTA]), [], ["JPEG"], {}),
+    (
+        [(ROAD, "jpg")],
+        masks(foreground=[MAGENTA, GREEN]),
+        [r"none.*0, 200"],
+        ["JPEG"],
+        {},
+    ),
+    ([(levels(0, 20, 90), "jpg")], masks(foreground=[20]), [], ["JPEG"], {}),
+    ([(TWO, "jpg"), TWO], masks(foreground=[128]), ["none.* 128"], ["JPEG"] * 4, {}),
+    (
+        [draw_image(0, (96, 64))],
+        masks(foreground=[RED]),
+        ["none.*255, 0, 0"],
+        ["black"],
+        {},
+    ),
+    ([levels(0, 11)], masks(foreground=range(128, 256)), ["none.* 128"], ["black"], {}),
+    ([TWO], masks(foreground=range(128, 256)), [], [], {0: 1, 255: 1}),
     # One empty mask of another mode, pictures without a mask.
     (
         [levels(0, 15), BLANK],
