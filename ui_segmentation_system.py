@@ -3094,12 +3094,12 @@ def check_pairs(
     pairs = [pair for pair in files.pairs() if pair[1] is not None or allow_missing]
     dataset = PairDataset(pairs, read_target=read_target)
     options = getattr(read_target, "keywords", {})
-    counting = *(options.get("classes") or ()), options.get("palette")
-    counting = *counting, options.get("foreground")
-    meant, named = (
-        [tuple(v) if np.ndim(v) else v for values in groups for v in values or ()]
-        for groups in (counting, (*counting, options.get("ignore")))
-    )
+    wanted = map(options.get, ("palette", "foreground", "ignore"))
+    groups = [
+        [] if g is None else g for g in (*(options.get("classes") or ()), *wanted)
+    ]
+    named = [tuple(v) if np.ndim(v) else v for group in groups for v in group]
+    meant = named[: len(named) - len(groups[-1])]  # that count
     by_colour = any(isinstance(value, tuple) for value in named)
 
     def look(picture: Image.Image) -> tuple[int, np.ndarray]:
@@ -3152,11 +3152,10 @@ def check_pairs(
             turned = len({*turns}) > 1
             if size != mask.size:
                 what = f"{mask.size} (W, H), but {names[0]} is {size}"
-                mend = "cut or turn the mask as the picture was, or scale it without "
-                mend += "smoothing"
+                mend = "cut or turn the mask as the picture was, or "
+                mend += "scale it without smoothing"
                 if turned and size == mask.size[::-1]:
-                    mend = f"EXIF turns one of them (tags {turns}): turn both, or save "
-                    mend += "untagged"
+                    mend = f"EXIF turns one of them (tags {turns}): save both without"
                 problems.append(Problem(names[1], what, mend))
                 continue
             if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
@@ -3190,13 +3189,12 @@ def check_pairs(
         meant, named = [], []
     two_levels = getattr(read_target, "func", read_target) is load_mask
     problems += _value_problems(held, named, meant, present, two_levels)
-    num_classes = (
-        0 if meant else options.get("num_classes") or len(options.get("palette") or [0])
-    )
+    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
+    num_classes = 0 if meant else num_classes  # which were looked up
     problems += _folder_problems(files, facts, scenes, num_classes)
     masks = [fact for fact in facts if not fact.is_map and fact.known]
-    shares = [fact.pixels[255] / fact.known for fact in masks]
-    known = sum(fact.known for fact in masks)
+    counts = [(int(fact.pixels[255]), fact.known) for fact in masks]
+    shares = [foreground / known for foreground, known in counts]
     maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
     ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
     total, in_files = Counter(), Counter()
@@ -3209,7 +3207,7 @@ def check_pairs(
         num_whole,
         tuple(problems),
         {value: (total[value] / total.total(), in_files[value]) for value in order},
-        sum(int(fact.pixels[255]) for fact in masks) / known if masks else None,
+        sum(one for one, _ in counts) / sum(n for _, n in counts) if counts else None,
         min(shares, default=None),
         max(shares, default=None),
         tuple((ids / ids.sum()).tolist()) if len(ids) else None,

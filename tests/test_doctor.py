@@ -465,20 +465,33 @@ def test_progress_is_shown_if_asked_for(
     assert "8/8" in err
 
 
-def peak_growth(folder: Path) -> int:
+def peak_growth(folder: Path, read: Callable) -> int:
     """Examine a folder; by how many bytes that raises what the process ever held."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert ui.check_pairs(folder).num_pairs == 1
+    report = ui.check_pairs(folder, read_target=read)
+    assert report.num_pairs == 1
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
+COLOURED = BLACK, MAGENTA, RED
+HUGE: list[tuple[tuple, Callable, int]] = [
+    # values, how they are read, bytes a pixel that this may cost at most
+    ((0, 255, 0), masks(), 8),
+    (COLOURED, masks(foreground=[MAGENTA], ignore=[BLACK]), 12),
+    (COLOURED, maps(classes=[[BLACK], [MAGENTA, RED]]), 15),
+    ((0, 5, 9), masks(foreground=[5], ignore=[9]), 9),
+]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
-def test_memory_for_one_big_pair(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("values", "read", "most"), HUGE)
+def test_memory_for_one_big_pair(
+    values: tuple, read: Callable, most: int, tmp_path: Path
+) -> None:
     y, x = np.mgrid[:3000, :3000].astype(np.uint16)
     image = np.stack([x >> 4, y >> 4, x + y >> 5], axis=-1).astype(np.uint8)
-    mask = (((x // 50 + y // 70) % 7 == 0) * 255).astype(np.uint8)
-    folder = folder_of(
-        tmp_path, Image.fromarray(mask), images=lambda _: Image.fromarray(image)
-    )
+    Image.fromarray(image).save(tmp_path / "1_input.bmp")
+    mask = np.array(values, np.uint8)[(x // 50 + y // 70) % 7 % 3]
+    Image.fromarray(mask).save(tmp_path / "1_target.bmp")
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(peak_growth, [folder]) < 12 * mask.size
+        assert pool.apply(peak_growth, [tmp_path, read]) < most * x.size
