@@ -478,10 +478,11 @@ def load_mask(
         greys = np.array(picture)
         levels = np.unique(greys[~ignored])
         greys[ignored] = min(levels, default=0)
+        zero_one = levels.tolist() in ([], [0], [0, 1])
         if greys.max() > 255:  # 16 bits
             greys, levels = (greys // 257).astype(np.uint8), levels // 257
         dark, bright = greys <= NEAR, greys >= 255 - NEAR
-        if levels.tolist() in ([], [0], [0, 1]):
+        if zero_one:
             fits, threshold = True, 1
         elif len(levels) <= NEAR and not mask.lossy:
             fits = bright.any() and len(levels) <= 1 + dark.any()
