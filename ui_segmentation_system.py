@@ -321,23 +321,22 @@ def _open_picture(path: Path | str) -> Image.Image:
         raise FileNotFoundError(f"{path}: {what}; expected a picture file")
     with path.open("rb") as file:
         # From an open file: of a name, Pillow maps a grey TIFF and forgets to turn it.
-        start = file.read(64)
+        start, advice = file.read(64), "save it again, as PNG"
         try:
             picture = Image.open(file)
             raw, pages = str(picture.tile[:1]), getattr(picture, "n_frames", 1)
             picture.load()
         except Exception as error:  # of a damaged file, Pillow makes anything
-            what, advice = f"damaged or cut short ({error})", "save it again, as PNG"
+            what = f"damaged or cut short ({error})"
             if isinstance(error, Image.DecompressionBombError):
-                what = f"too large ({error})"
-                advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
+                what, advice = f"{error}", "see notebook 11, or raise MAX_IMAGE_PIXELS"
             elif isinstance(error, UnidentifiedImageError):
-                known = (kind for mark, kind in FOREIGN.items() if mark in start)
-                what = next(known, f"not a picture (it begins with {start[:12]!r})")
+                known = [kind for mark, kind in FOREIGN.items() if mark in start]
+                what = (
+                    "".join(known) or f"not a picture (it begins with {start[:12]!r})"
+                )
             what = what if start else "the file is empty"
             _refuse(path, what, "a whole picture", advice)
-    if picture.mode in ("I", "F"):
-        _refuse(path, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
     if pages > 1 and picture.format != "MPO":  # which holds previews
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
     picture.info |= {"raw": raw, "turn": 1}
@@ -384,6 +383,11 @@ class _Mask(NamedTuple):
 def _open_mask(path: Path | str) -> _Mask:
     picture = _open_picture(path)
     raw = picture.info["raw"]
+    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
+    signed = 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1))
+    if deep or signed or picture.mode in ("I", "F"):
+        what = "32 bits, 16 a channel, of which Pillow reads 8, or values below 0"
+        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
@@ -391,11 +395,9 @@ def _open_mask(path: Path | str) -> _Mask:
     scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
     opaque = np.ones((picture.height, picture.width), bool)
     if picture.has_transparency_data:
-        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
-    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
-    if deep or 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
-        what = "16 bits a channel, of which Pillow reads 8, or values below 0"
-        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
+        alpha = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        opaque = np.asarray(alpha.getchannel("A")) >= 128
+        del alpha
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -404,10 +406,13 @@ def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
     """Convert to RGB, or to L if there are no colours but those that JPEG makes."""
     if picture.mode == "L" or picture.mode.startswith("I;16"):
         return picture
-    picture = picture.convert("RGB")
-    red, *others = picture.split()
-    gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
-    return picture.convert("L") if max(gaps) <= DRIFT * lossy else picture
+    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
+    for _, strip in _strips(picture):
+        red, *others = strip.split()
+        gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
+        if max(gaps) > DRIFT * lossy:
+            return picture
+    return picture.convert("L")
 
 
 def _count_values(
@@ -415,21 +420,20 @@ def _count_values(
 ) -> dict[MaskValue, int]:
     """Count the pixels of each id or colour of a mask; nothing for over 256 colours."""
     if picture.mode.startswith("I;16"):
-        counts = enumerate(np.bincount(np.ravel(picture)).tolist())
-    else:
-        picture = picture.convert("RGB") if by_colour else picture
-        counts = ((value, count) for count, value in picture.getcolors(256) or ())
-    return {value: count for value, count in sorted(counts) if count}
+        values, counts = np.unique(picture, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    if by_colour and picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    counts = {value: count for count, value in picture.getcolors(256) or ()}
+    return dict(sorted(counts.items()))
 
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts = _count_values(mask.picture)
-    shown = [
-        f"{value} ({count / mask.opaque.size:.2%})" for value, count in counts.items()
-    ]
-    more = f", ... {len(counts)} in all" if len(counts) > 8 else ""
-    what += f": {', '.join(shown[:8]) or 'over 256 colours'}{more}"
+    counts, size = _count_values(mask.picture), mask.opaque.size
+    shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
+    what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
+    what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
     expected = "two levels, or options that say what the values mean"
     advice = (
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
@@ -463,53 +467,52 @@ def load_mask(
     """
     _check_number("threshold", threshold, 1, 255)
     mask = _open_mask(path)
-    plain = mask.picture.mode == "L" and not any(mask.picture.histogram()[1:255])
-    if plain and mask.opaque.all() and not np.size(foreground) + np.size(ignore):
-        return mask.picture  # 0 and 255 already
-    groups = _find_values(mask, foreground, ignore)
+    picture, named = mask.picture, np.size(foreground) + np.size(ignore)
+    plain = picture.mode == "L" and not any(picture.histogram()[1:255])
+    if plain and mask.opaque.all() and not named:
+        return picture  # 0 and 255 already
+    found = _find_values(mask, foreground, ignore)
+    marked, ignored = found == 0, found == 1
+    del found  # for memory
     if not np.size(foreground):
-        bright = _cut(mask, threshold, groups == 1)
-        groups[bright & (groups != 1)] = 0
-    return Image.fromarray(np.array([255, IGNORE_GREY, 0], np.uint8)[groups])
-
-
-def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
-    """Tell foreground from background in a mask of two levels; bool (H, W)."""
-    picture = mask.picture
-    if picture.mode in ("P", "RGB"):
-        picture = picture.convert("RGB")
-        picture.paste(0, mask=Image.fromarray(ignored))
-        picture = _plainest(picture, mask.lossy)
-    if not mask.opaque.all():
-        _refuse_values(mask, "it has transparent parts")
-    if picture.mode == "RGB":
-        _refuse_values(mask, "it has colours")
-    greys = np.array(picture)
-    levels = np.unique(greys[~ignored])
-    if levels.tolist() in ([], [0]) or (levels.tolist() == [0, 1] and not mask.lossy):
-        return greys == 1
-    greys[ignored] = levels[0]
-    if levels[-1] > 255:  # 16 bits
-        greys, levels = greys / 257, levels / 257
-    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
-    if not mask.lossy and len(levels) <= NEAR:
-        fits = bright and len(levels) <= 1 + dark
-    elif dark and bright:
-        # The greys between the two are along the outline, and none fills areas.
-        outlines = [
-            sum(np.count_nonzero(np.diff(near, axis=axis)) for axis in (0, 1))
-            for near in (greys <= NEAR, greys >= 255 - NEAR)
-        ]
-        between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
-        off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
-        fits = between <= ALONG * min(outlines)
-        fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
-    else:  # one level fills the picture; areas of several are of class ids
-        fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
-        fits = fits and len(np.unique(greys[_is_flat(greys)])) <= 1
-    if not fits:
-        _refuse_values(mask, "not a mask of two levels")
-    return greys >= threshold
+        if picture.mode in ("P", "RGB"):  # without the colours that are ignored
+            picture = picture.convert("RGB")
+            picture.paste(0, mask=Image.fromarray(ignored))
+            picture = _plainest(picture, mask.lossy)
+        if not mask.opaque.all() or picture.mode == "RGB":
+            what = "colours" if mask.opaque.all() else "transparent parts"
+            _refuse_values(mask, f"it has {what}")
+        greys = np.array(picture)
+        levels = np.unique(greys[~ignored])
+        greys[ignored] = min(levels, default=0)
+        zero_one = levels.tolist() in ([], [0]) or (
+            levels.tolist() == [0, 1] and not mask.lossy
+        )
+        if greys.max() > 255:  # 16 bits
+            greys, levels = (greys // 257).astype(np.uint8), levels // 257
+        dark, bright = greys <= NEAR, greys >= 255 - NEAR
+        if zero_one:
+            fits, threshold = True, 1
+        elif len(levels) <= NEAR and not mask.lossy:
+            fits = bright.any() and len(levels) <= 1 + dark.any()
+        elif dark.any() and bright.any():
+            # The greys between are along the outlines, and none fills an area.
+            outline = min(
+                sum(np.count_nonzero(np.diff(one, axis=axis)) for axis in (0, 1))
+                for one in (dark, bright)
+            )
+            off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
+            fits = np.count_nonzero(~(dark | bright)) <= ALONG * outline
+            fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
+        else:  # one level fills the picture; areas of several are of class ids
+            fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
+            fits = fits and len(np.unique(greys[_is_flat(greys)])) <= 1
+        if not fits:
+            _refuse_values(mask, "not a mask of two levels")
+        marked = (greys >= threshold) & ~ignored
+    shown = marked * np.uint8(255)
+    shown[ignored] = IGNORE_GREY
+    return Image.fromarray(shown)
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
@@ -522,21 +525,15 @@ def _is_flat(values: np.ndarray) -> np.ndarray:
     return flat
 
 
-# Ids stand for themselves; colours are packed into numbers from here on.
-COLOUR = 1 << 24
-
-
-def _pack(colours: np.ndarray) -> np.ndarray:
-    """Pack red, green and blue, (..., 3), into one number each, int32."""
-    codes = np.ones(colours.shape[:-1], np.int32)
-    for channel in range(3):
-        codes <<= 8
-        codes |= colours[..., channel]
-    return codes
+def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Cut a picture into rows: arrays of a huge one would fill the memory."""
+    for top in range(0, picture.height, 256):
+        rows = slice(top, min(top + 256, picture.height))
+        yield rows, picture.crop((0, rows.start, picture.width, rows.stop))
 
 
 def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
-    """Check a list of ids or colours; gives numbers, int (N,)."""
+    """Check a list of ids or colours; gives numbers as `_codes` does, int (N,)."""
     try:
         array = np.array(values)
     except ValueError:  # of several lengths
@@ -550,7 +547,44 @@ def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
             f"{name} {values!r}: expected a list of ids up to 65535, or of colours "
             "(red, green, blue) up to 255"
         )
-    return _pack(array) if colours else array
+    return array @ [1, 1 << 8, 1 << 16] - (1 << 24) if colours else array
+
+
+def _codes(
+    mask: _Mask, named: Sequence[int] = ()
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield what a mask holds, in strips: rows, int32 (rows, W).
+
+    Ids stand for themselves. A colour, if such are named, is the number that its bytes
+    red, green, blue, 255 make: below 0.
+    """
+    picture, by_colour = mask.picture, min(named, default=0) < 0
+    if by_colour and any((code + (1 << 24)) % 0x010101 for code in named):
+        # A colour that is no grey: then greys that nobody named are no background.
+        plain = _plainest(picture, mask.lossy)
+        greys = {} if plain.mode == "RGB" else _count_values(plain)
+        if {grey * 0x010101 - (1 << 24) for grey in greys} - {-(1 << 24), *named}:
+            _refuse_values(mask, "it has no colours, but colours were named")
+    elif not by_colour and picture.mode == "RGB":
+        what = "but ids were named" if len(named) else "and no palette was given"
+        _refuse_values(mask, f"it has colours, {what}")
+    elif not by_colour and mask.scaled and 255 not in named and picture.getextrema()[1]:
+        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
+        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
+    elif not by_colour and picture.mode == "P":
+        used = np.flatnonzero(picture.histogram())
+        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
+        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+        if not np.ptp(colours, axis=1).any() and other.any():
+            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
+            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
+            _refuse(mask.path, what, "ids that are certain", advice)
+    for rows, strip in _strips(picture):
+        if by_colour:
+            strip = strip.convert("RGB").convert("RGBX")
+            yield rows, np.asarray(strip).view("<i4")[..., 0]
+        else:
+            yield rows, np.asarray(strip).astype(np.int32)
 
 
 def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
@@ -560,66 +594,47 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     found = np.full(mask.opaque.shape, -1, np.int16)
     if not len(named):
         return found
-    by_colour = named.min() >= COLOUR
-    if len(np.unique(named)) < len(named) or by_colour != (named.max() >= COLOUR):
+    by_colour = named.max() < 0
+    if len(np.unique(named)) < len(named) or by_colour != (named.min() < 0):
         raise ValueError(f"{groups}: expected ids or colours, not both, each once")
-    codes = _codes(mask, named)
-    codes = _snap(mask, codes, named) if mask.lossy else codes
-    for number, values in enumerate(wanted):
-        found[np.isin(codes, values)] = number
-    if by_colour or mask.picture.mode != "P":
-        found[~mask.opaque] = -1
-    return found
-
-
-def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
-    """Give what a mask holds, int32 (H, W): ids, or colours where such are named."""
-    picture = mask.picture
-    if max(named, default=0) >= COLOUR:
-        codes = _pack(np.asarray(picture.convert("RGB")))
-        tinted = any((code - COLOUR) % 0x010101 for code in named)
-        plain = tinted and _plainest(picture, mask.lossy).mode != "RGB"
-        if plain and not np.isin(codes, [COLOUR, *named]).all():
-            _refuse_values(mask, "it has no colours, but colours were named")
-        return codes
-    if picture.mode == "RGB":
-        what = "but ids were named" if len(named) else "and no palette was given"
-        _refuse_values(mask, f"it has colours, {what}")
-    codes = np.asarray(picture).astype(np.int32)
-    if mask.scaled and 255 not in named and codes.any():
-        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
-        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
-    if picture.mode == "P":
-        used = np.flatnonzero(picture.histogram())
-        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
-        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
-        if not np.ptp(colours, axis=1).any() and other.any():
-            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
-            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
-            _refuse(mask.path, what, "ids that are certain", advice)
-    return codes
-
-
-def _snap(mask: _Mask, codes: np.ndarray, named: np.ndarray) -> np.ndarray:
-    """Take values of a lossy file for the nearest that is named or fills an area."""
 
     def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
         channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
         return np.max([np.abs(np.subtract.outer(*pair)) for pair in channels], axis=0)
 
-    found, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
-    levels = np.unique([0, *named, *found[counts > 5 * SPECK * codes.size]])
-    by_colour = named[0] >= COLOUR
-    if not by_colour and np.diff(levels).min() <= DRIFT:
-        what = f"a lossy file, in which ids as near as those of {levels.tolist()} blur"
-        advice = "save the mask again from its source as PNG"
-        _refuse(mask.path, what, "ids farther apart", advice)
-    areas = found[counts > SPECK * codes.size]
-    drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
-    others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
-    anchors = np.concatenate([named, others])
-    distinct, where = np.unique(codes, return_inverse=True)
-    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(codes.shape)
+    anchors = None
+    if mask.lossy:
+        flat: Counter[int] = Counter()
+        for _, codes in _codes(mask, named):
+            flat.update(codes[_is_flat(codes)].tolist())
+        group_of = {
+            one: n for n, values in enumerate(wanted) for one in values.tolist()
+        }
+        large = {one for one, count in flat.items() if count > 5 * SPECK * found.size}
+        for one, other in itertools.pairwise(sorted({0, *group_of, *large})):
+            near = not by_colour and other - one <= DRIFT
+            if near and group_of.get(one) != group_of.get(other):
+                what = f"a lossy file, in which ids as near as {one} and {other} blur"
+                advice = "save the mask again from its source as PNG"
+                _refuse(mask.path, what, "ids farther apart", advice)
+        if by_colour or (np.diff(np.sort(named)) > DRIFT).all():
+            # A value counts as the nearest that is named or fills an area.
+            areas = np.array(
+                [o for o, n in flat.items() if n > SPECK * found.size], int
+            )
+            drift = 3 * DRIFT if by_colour else DRIFT  # colours are at a coarser scale
+            others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
+            anchors = np.concatenate([named, others])
+    for rows, codes in _codes(mask, named):
+        if anchors is not None:
+            distinct, where = np.unique(codes, return_inverse=True)
+            nearest = anchors[gaps(distinct, anchors).argmin(axis=1)]
+            codes = nearest[where].reshape(codes.shape)
+        for number, values in enumerate(wanted):
+            found[rows][np.isin(codes, values)] = number
+    if by_colour or mask.picture.mode != "P":
+        found[~mask.opaque] = -1
+    return found
 
 
 def colors_to_classes(
@@ -639,9 +654,8 @@ def colors_to_classes(
     pixels = np.array(mask.convert("RGB") if isinstance(mask, Image.Image) else mask)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"mask of shape {pixels.shape}: expected (H, W, 3)")
-    colours, where = (
-        torch.from_numpy(pixels).reshape(-1, 3).unique(dim=0, return_inverse=True)
-    )
+    flat = torch.from_numpy(pixels).reshape(-1, 3)
+    colours, where = flat.unique(dim=0, return_inverse=True)
     nearest, ids = torch.cdist(colours.float(), _palette_table(palette).float()).min(1)
     ids[nearest > max_distance] = ignore_index
     return ids[where].reshape(pixels.shape[:2])
@@ -651,7 +665,7 @@ def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     """Check a palette: uint8 (K, 3)."""
     codes = _as_codes("palette", palette)
     once = len(np.unique(codes)) == len(codes)
-    if not 1 <= len(codes) < 256 or codes.min() < COLOUR or not once:
+    if not 1 <= len(codes) < 256 or codes.max() >= 0 or not once:
         raise ValueError(f"palette {palette}: expected another colour for each class")
     return torch.from_numpy(np.array(palette, np.uint8))
 
@@ -804,24 +818,22 @@ class PairFiles:
         sides = (self.inputs, self.targets), (self.targets, self.inputs)
         for role, (found, others) in enumerate(sides):
             for key, files in found.items():
-                name = files[0][1]
+                values, (name, *more) = zip(*files, strict=True)
                 if key not in others and (role or not allow_missing):
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
                     wanted = self.patterns[1 - role].format_map(known)
-                    stem = wanted.removesuffix(".*")
-                    place = bisect.bisect_left(names, stem)
-                    there = "".join(names[place : place + 1])
                     mend = "add it, or take this one away"
                     if not role:
                         mend += ", or say that nothing is there (allow_missing)"
+                    stem = wanted.removesuffix(".*")
+                    place = bisect.bisect_left(names, stem)
+                    there = "".join(names[place : place + 1])
                     if there != name and re.match(re.escape(stem) + r"[\W_]", there):
-                        mend = (
-                            f"{there} is no picture (polygons are to be drawn first, "
-                        )
-                        mend += "notebook 12), or one of several, to name with {object}"
+                        mend = f"{there} is no picture (draw polygons, notebook 12), "
+                        mend += "or one of several, to name with {object}"
                     faults.append((name, f"no file is named {wanted}", mend))
-                if len({value for value, _ in files}) < len(files):
-                    what = f"the same key as {', '.join(name for _, name in files[1:])}"
+                if len({*values}) < len(files):
+                    what = f"the same key as {', '.join(more)}"
                     mend = "keep one, or name {object} or {class} in the pattern"
                     faults.append((name, what, mend))
         return faults
@@ -895,18 +907,16 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
     if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
         plain = "\n".join(re.sub(field_name, "x", pattern) for pattern in patterns)
-        extra = fields.keys() - keys.keys()
-        fits = bool(keys) and len(fields) == len(keys) + len(extra)
-        fits = fits and extra in (set(), {"object"}, {"class"})
-        odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain)
-        fits = fits and not odd and patterns[0] != patterns[1]
+        extra = "".join(fields.keys() - keys.keys())
+        odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain) or patterns[0] == patterns[1]
+        fits = keys and keys.keys() <= fields.keys() and not odd
+        fits = fits and extra in ("", "object", "class")
     if not fits:
         raise ValueError(
             f"patterns {patterns!r}: expected two paths below the folder with the same "
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    extra = "".join(extra)
     sides: tuple[dict, dict] = ({}, {})
     rest = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
     # What both match goes to the one with more letters.
@@ -929,43 +939,66 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
 
 
 def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
-    """Make patterns from the names: what an image and its mask share are fields."""
-    tokens = {
-        name: re.findall(r"\d+|[^\W\d_]+|.", name.rpartition(".")[0])
-        for name in names
-        if Path(name).suffix.lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}
-    }
-    hint = re.compile("mask|label|target|truth|gt|ann|seg", re.IGNORECASE)
-    hints = {name: len(hint.findall(name)) for name in tokens}
+    """Make patterns of the names and try them: what image and mask share are fields."""
+    hint = "mask|label|target|truth|manual|annot|\\dst|\\dnd|(?<![a-z])(?:gt|ann|seg)"
+    word, part = r"[^\W_]+|.", r"\d+|[^\W\d_]+|."  # the second parts off numbers
+    words, hints, kind_of = {}, {}, {}
+    for name in names:
+        stem, _, kind = name.rpartition(".")
+        if f".{kind}".lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}:
+            words[name] = re.findall(word, stem), re.findall(part, stem)
+            hints[name] = len(re.findall(hint, stem, re.IGNORECASE))
+            kind_of[Path(stem).name] = kind
     fewest = min(hints.values(), default=0)
-    images = [name for name, count in hints.items() if count == fewest]
-    masks = [name for name, count in hints.items() if count > fewest]
-    best: tuple[int, Patterns | None] = (0, None)
+    masks = [name for name in hints if hints[name] > fewest]
+    for name in () if masks else hints:  # x.png, x_a.gif: the longer name is the mask's
+        stem, _, kind = Path(name).name.rpartition(".")
+        starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
+        if any(kind_of.get(start, kind) != kind for start in starts):
+            masks.append(name)
+    images = sorted(hints.keys() - {*masks})
 
     def likeness(mask: str, image: str) -> float:
-        shared = {*tokens[mask]} & {*tokens[image]}
-        return sum(map(len, shared)) - len(tokens[image]) / 99
+        mine, others = ({*words[one][0], *words[one][1]} for one in (mask, image))
+        return sum(map(len, mine & others)) - len(words[image][1]) / 99
 
-    for mask in masks[:: len(masks) // 4 + 1]:
-        image = max(images, key=partial(likeness, mask))
-        both = tokens[image], tokens[mask]
-        texts, ends, numbers = ["", ""], [0, 0], iter(["", *range(2, 99)])
+    def as_field(part: re.Match[str]) -> str:
+        number = len(fields) + 1 if fields else ""
+        return fields.setdefault(part[0], f"{{key{number}}}")
+
+    some = masks[:: len(masks) // 4 + 1]
+    few = {mask: max(images, key=partial(likeness, mask)) for mask in some}
+    best: tuple[int, Patterns | None] = (0, None)
+    for (mask, image), level in itertools.product(few.items(), (0, 1)):
+        both = words[image][level], words[mask][level]
+        texts, ends, fields = ["", ""], [0, 0], {}
         blocks = difflib.SequenceMatcher(None, *both, autojunk=False)
         for *starts, size in blocks.get_matching_blocks():
             shared = "".join(both[0][starts[0] : starts[0] + size])
-            for part in re.findall(r"[^\W_](?:[^/]*[^\W_])?", shared):
-                shared = shared.replace(part, f"{{key{next(numbers)}}}", 1)
+            if shared and not re.search(r"[^\W_]", shared):
+                continue  # a mere sign
+            shared = re.sub(r"[^\W_](?:[^/]*[^\W_])?", as_field, shared)
             for side, start in enumerate(starts):
-                texts[side] += "".join(both[side][ends[side] : start]) + shared
+                own = "".join(both[side][ends[side] : start])
+                for part, one in fields.items():
+                    own = re.sub(rf"(?<![^\W_]){re.escape(part)}(?![^\W_])", one, own)
+                texts[side] += own + shared
                 ends[side] = start + size
-        texts[1] = re.sub(r"\d+$", "{object}", texts[1])
-        patterns = f"{texts[0]}.*", f"{texts[1]}.*"
-        with contextlib.suppress(ValueError):  # nothing is shared
-            files = _sort_files(folder, list(tokens), patterns)
-            found = len(files.inputs.keys() & files.targets.keys())
-            used = sum(map(len, files.targets.values()))
-            if used == len(masks) and found > best[0]:
-                best = found, patterns
+        # The last word of a mask's name, or all of the rest, may be that of an object.
+        several = [r"()[^\W_]+$", r"([/}][\W_]*)[^/{}]+$"]
+        tails = [re.sub(end, r"\1{object}", texts[1]) for end in several]
+        for tail in (texts[1], *tails):
+            patterns = f"{texts[0]}.*", f"{tail}.*"
+            with contextlib.suppress(ValueError):  # nothing is shared
+                tried = _sort_files(folder, [*few, *{*few.values()}], patterns)
+                if sum(map(len, tried.targets.values())) < len(few):
+                    continue
+                tried = _sort_files(folder, [*hints], patterns)
+                found = len(tried.inputs.keys() & tried.targets.keys())
+                whole = sum(map(len, tried.targets.values())) == len(masks)
+                whole &= not tried.extra or len(tried.inputs) == len(images)
+                if whole and found > best[0]:
+                    best = found, patterns
     return best[1]
 
 
@@ -984,7 +1017,8 @@ def group_split(
     samples; the first that is drawn goes if none fits. Gives sorted indices. Raises
     ValueError for fewer than two groups. (notebook 06)
     """
-    _check_share("val_share", val_share)
+    if not 0 < val_share < 1:
+        raise ValueError(f"val_share {val_share}: expected more than 0, less than 1")
     names = sorted(set(groups))
     if len(names) < 2:
         raise ValueError(
@@ -999,16 +1033,9 @@ def group_split(
         if sizes[name] <= room:
             chosen.add(name)
             room -= sizes[name]
-    chosen = chosen or set(order[:1])
-    parts: tuple[list[int], list[int]] = ([], [])
-    for index, group in enumerate(groups):
-        parts[group in chosen].append(index)
-    return parts
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name} {value}: expected more than 0, less than 1")
+    chosen = chosen or {order[0]}
+    val = [index for index, group in enumerate(groups) if group in chosen]
+    return sorted({*range(len(groups))} - {*val}), val
 
 
 class PairDataset(Dataset[Sample]):
@@ -2648,7 +2675,9 @@ def load_classes(
         elif mask.lossy:
             _refuse_values(mask, "ids in a lossy file")
         else:
-            ids = _codes(mask)
+            ids = np.empty(mask.opaque.shape, np.int32)
+            for rows, codes in _codes(mask):
+                ids[rows] = codes
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
     if by_colour and (ids < 0).all():  # perhaps it is a mask of two levels
         _refuse_values(
@@ -2931,29 +2960,23 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    digests: tuple[int, int]  # of image and target
-    thumbnails: tuple[np.ndarray, np.ndarray]  # of both, 0..1
+    sums: list[int]  # check sums of all pixels, of image and target
+    thumbnails: list[np.ndarray]  # what is seen of them from afar, 0..1
     brightest: int  # of the image, 0..255
     pixels: np.ndarray  # of the target with each value, int (256,)
     is_map: bool  # of class ids; else a mask of 0, 255 and 128 for ignored
-
-    @property
-    def foreground(self) -> int:
-        return int(self.pixels[255])
 
     @property
     def known(self) -> int:
         return int(self.pixels.sum() - self.pixels[IGNORE_GREY])
 
 
-def _fingerprint(picture: Image.Image) -> tuple[int, np.ndarray]:
-    """Give a check sum of all pixels, and what is seen from afar, float32 in 0..1."""
-    digest = zlib.crc32(str(picture.size).encode())
-    for top in range(0, picture.height, 256):  # strips, for bytes are a copy
-        strip = (0, top, picture.width, min(top + 256, picture.height))
-        digest = zlib.crc32(picture.crop(strip).tobytes(), digest)
-    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return digest, np.ravel(small.convert("L")).astype(np.float32) / 255
+class _Values(NamedTuple):
+    """What the doctor remembers of a file of a mask."""
+
+    counts: Mapping[MaskValue, int]  # its pixels of each id or colour
+    palette: list[int] | None  # colours of the indices, where these count
+    lossy: bool
 
 
 def check_pairs(
@@ -2980,27 +3003,33 @@ def check_pairs(
     problems = [Problem(*fault) for fault in files.faults(allow_missing)]
     pairs = [pair for pair in files.pairs() if pair[1] is not None or allow_missing]
     dataset = PairDataset(pairs, read_target=read_target)
-
-    def listed(*groups: Any) -> list[MaskValue]:
-        values = [value for group in groups if group is not None for value in group]
-        return [tuple(value) if np.ndim(value) else value for value in values]
-
     options = getattr(read_target, "keywords", {})
-    groups = [*(options.get("classes") or ()), options.get("palette")]
-    meant = listed(*groups, options.get("foreground"))
-    named = meant + listed(options.get("ignore"))
+    wanted = map(options.get, ("palette", "foreground", "ignore"))
+    groups = [
+        [] if g is None else g for g in (*(options.get("classes") or ()), *wanted)
+    ]
+    named = [tuple(v) if np.ndim(v) else v for group in groups for v in group]
+    meant = named[: len(named) - len(groups[-1])]  # that count
     by_colour = any(isinstance(value, tuple) for value in named)
+
+    def look(picture: Image.Image) -> tuple[int, np.ndarray]:
+        check_sum = zlib.crc32(str(picture.size).encode())
+        for _, strip in _strips(picture):  # bytes are a copy
+            check_sum = zlib.crc32(strip.tobytes(), check_sum)
+        small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        return check_sum, np.ravel(small.convert("L")).astype(np.float32) / 255
+
     facts: list[_Facts] = []
-    # Of each mask its values, the colours of its indices, whether it is lossy.
-    held: dict[str, tuple[dict[MaskValue, int], list[int] | None, bool]] = {}
-    names_of_pairs: list[list[str]] = []
+    held: dict[str, _Values] = {}
+    present: set[MaskValue] = set()  # of those named
+    all_names: list[list[str]] = []
     bar = tqdm(pairs, "check", unit="pair", disable=not progress)
     for path, target in bar:
         several = target.values() if isinstance(target, dict) else target or ()
         several = [target] if isinstance(target, Path) else [*filter(None, several)]
         paths = [path, *several]
         names = [one.relative_to(data_dir).as_posix() for one in paths]
-        names_of_pairs.append(names)
+        all_names.append(names)
         name = names[0]
         try:
             if path.stat().st_size > 1e7:  # long enough to say so
@@ -3008,29 +3037,55 @@ def check_pairs(
             picture = _open_picture(path)
             turns, image = [picture.info["turn"]], _to_rgb(picture, path)
             size, brightest = image.size, max(high for _, high in image.getextrema())
-            of_image = _fingerprint(image)
+            seen = [look(image)]
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
                 mask = _open_mask(one)
                 turns.append(mask.picture.info["turn"])
-                counts = Counter()
+                counts: Counter[MaskValue] = Counter()
                 for value, count in _count_values(mask.picture, by_colour).items():
                     near = isinstance(value, int) and not NEAR < value < 255 - NEAR
                     # Rings around outlines are no values of their own.
                     shown = 255 * (value > 127) if mask.lossy and near else value
                     counts[shown] += count
+                present.update(() if mask.lossy else counts)
+                if named and (mask.lossy or not counts):
+                    found = _find_values(mask, *([value] for value in named))
+                    present.update(named[n] for n in {*found[_is_flat(found)]} - {-1})
+                    del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
-                held[name] = counts, palette, mask.lossy
+                held[name] = _Values(counts, palette, mask.lossy)
                 del mask
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
-            problems += _compare_pair(names, turns, size, mask)
-            if size == mask.size:
-                both = zip(of_image, _fingerprint(mask), strict=True)
-                pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
-                ends = names[0], names[-1]
-                facts.append(_Facts(*ends, *both, brightest, pixels, is_map))
+            turned = len({*turns}) > 1
+            if size != mask.size:
+                what = f"{mask.size} (W, H), but {names[0]} is {size}"
+                mend = "cut or turn the mask as the picture was, or "
+                mend += "scale it without smoothing"
+                if turned and size == mask.size[::-1]:
+                    mend = f"EXIF turns one of them (tags {turns}): save both without"
+                problems.append(Problem(names[1], what, mend))
+                continue
+            if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
+                # Elsewhere the sizes tell that the mask was drawn on the upright one.
+                what = f"EXIF turns it unlike {names[1]}"
+                mend = "look whether the mask fits; save both without the tag"
+                problems.append(Problem(names[0], what, mend, "warning"))
+            pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
+            classes = np.flatnonzero(pixels[:IGNORE_INDEX])
+            what = f"all is class {classes[0]}" if is_map and len(classes) == 1 else ""
+            if not is_map and not pixels[255]:
+                what = "all black: nothing is foreground"
+            elif not is_map and not pixels[0]:
+                what = "all white: everything is foreground"
+            if what and several:
+                mend = "look whether that is meant"
+                problems.append(Problem(names[1], what, mend, "warning"))
+            sums, thumbnails = zip(*seen, look(mask), strict=True)
+            ends = names[0], names[-1]
+            facts.append(_Facts(*ends, sums, thumbnails, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
@@ -3039,95 +3094,72 @@ def check_pairs(
             what, _, mend = text.partition("; ")
             problems.append(Problem(name, what, mend or "look into the file"))
     faulty = {problem.file for problem in problems if problem.severity == "error"}
-    num_whole = sum(faulty.isdisjoint(names) for names in names_of_pairs)
-    inexact = len(named) > 32 or options.get("max_distance")  # a range of greys
-    problems += _value_problems(held, [] if inexact else named, meant)
+    num_whole = sum(faulty.isdisjoint(names) for names in all_names)
+    if options.get("max_distance"):  # colours nearby are meant as well
+        meant, named = [], []
     two_levels = getattr(read_target, "func", read_target) is load_mask
-    ones = [name for name, one in held.items() if {*one[0]} == {0, 1}]
-    bright = [name for name, one in held.items() if {255} <= {*one[0]} <= {0, 255}]
-    if two_levels and not named and ones and bright:
-        what = f"holds 0 and 1, but {bright[0]} 255: foreground there, or not judged?"
-        mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
-        problems.append(Problem(ones[0], what, mend))
-    num_classes = 0 if meant else options.get("num_classes") or 1
+    problems += _value_problems(held, named, meant, present, two_levels)
+    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
+    num_classes = 0 if meant else num_classes  # which were looked up
     problems += _folder_problems(files, facts, scenes, num_classes)
     masks = [fact for fact in facts if not fact.is_map and fact.known]
-    shares = [fact.foreground / fact.known for fact in masks]
-    known = sum(fact.known for fact in masks)
+    counts = [(int(fact.pixels[255]), fact.known) for fact in masks]
+    shares = [foreground / known for foreground, known in counts]
     maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
     ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
     total, in_files = Counter(), Counter()
-    for counts, _, _ in held.values():
-        total.update(counts)
-        in_files.update(counts.keys())
+    for values in held.values():
+        total.update(values.counts)
+        in_files.update(values.counts.keys())
     order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
         {value: (total[value] / total.total(), in_files[value]) for value in order},
-        sum(fact.foreground for fact in masks) / known if masks else None,
+        sum(one for one, _ in counts) / sum(n for _, n in counts) if counts else None,
         min(shares, default=None),
         max(shares, default=None),
         tuple((ids / ids.sum()).tolist()) if len(ids) else None,
     )
 
 
-def _compare_pair(
-    names: Sequence[str], turns: Sequence[int], size: tuple[int, int], mask: Image.Image
-) -> Iterator[Problem]:
-    """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
-    turned = len(set(turns)) > 1
-    if size != mask.size:
-        what = f"{mask.size} (W, H), but {names[0]} is {size}"
-        mend = "cut or turn the mask as the picture was, or scale it without smoothing"
-        if turned and size == mask.size[::-1]:
-            mend = f"EXIF turns one of them (tags {turns}): turn both, or save untagged"
-        yield Problem(names[1], what, mend)
-    elif turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
-        # Elsewhere the sizes tell that the mask was drawn on the upright picture.
-        mend = "look whether the mask fits; save both without the tag"
-        yield Problem(names[0], f"EXIF turns it unlike {names[1]}", mend, "warning")
-    values = {value for value, count in enumerate(mask.histogram()) if count}
-    what = ""
-    if mask.mode == "P":
-        classes = values - {IGNORE_INDEX}
-        what = f"all is class {classes.pop()}" if len(classes) == 1 else ""
-    elif 255 not in values:
-        what = "all black: nothing is foreground"
-    elif 0 not in values:
-        what = "all white: everything is foreground"
-    if what and len(names) > 1:
-        yield Problem(names[1], what, "look whether that is meant", "warning")
-
-
 def _value_problems(
-    held: Mapping[str, tuple], named: Sequence[MaskValue], meant: Sequence[MaskValue]
+    held: Mapping[str, _Values],
+    named: Sequence[MaskValue],
+    meant: Sequence[MaskValue],
+    present: set[MaskValue],
+    two_levels: bool,
 ) -> Iterator[Problem]:
     """Find values of the folder that nobody named, that are nowhere, that clash.
 
     named: values that an option of reading names; meant: those of them that count.
     """
-    found, exact = Counter(), Counter()
-    for counts, _, is_lossy in held.values():
-        found.update(counts.keys())
-        exact.update([] if is_lossy else counts.keys())
-    lossy = sum(is_lossy for _, _, is_lossy in held.values())
+    targets, many = f"{len(held)} targets", len(named) > 32  # a range of greys
+    found = Counter(value for one in held.values() for value in one.counts)
+    exact = Counter(v for one in held.values() if not one.lossy for v in one.counts)
+    lossy = sum(one.lossy for one in held.values())
     if lossy:
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    missing = [str(value) for value in named if value not in found]
-    if missing and all(counts for counts, _, _ in held.values()):
-        what = f"none holds {', '.join(missing[:8])}"
+    missing = [str(value) for value in named if value not in present]
+    if held and missing and (not many or len(missing) == len(named)):
         there = ", ".join(str(value) for value, _ in found.most_common(12))
-        yield Problem(f"{len(held)} targets", what, f"name what is there: {there}")
+        mend = f"name what is there: {there or 'over 256 colours'}"
+        yield Problem(targets, f"none holds {', '.join(missing[:8])}", mend)
     rest = [value for value in exact if value not in named]
-    if named and meant and {*rest} - {0, (0, 0, 0)}:
+    if meant and not many and {*rest} - {0, (0, 0, 0)}:
         listed = ", ".join(f"{value} (in {exact[value]})" for value in rest[:8])
         mend = "right if they are background, or ignored; else name them too"
         what = f"hold values that were not named: {listed}"
-        yield Problem(f"{len(held)} targets", what, mend, "warning")
+        yield Problem(targets, what, mend, "warning")
+    ones = [name for name, one in held.items() if {*one.counts} == {0, 1}]
+    bright = [name for name, one in held.items() if {255} <= {*one.counts} <= {0, 255}]
+    if two_levels and not named and ones and bright:
+        what = f"holds 0 and 1, but {bright[0]} 255: foreground there, or not judged?"
+        mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
+        yield Problem(ones[0], what, mend)
     first: dict[int, tuple[str, list[int]]] = {}
     for name, (counts, palette, _) in held.items():
         for index in counts if palette else ():
@@ -3163,16 +3195,21 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-        twin = first.setdefault(fact.digests[0], fact)
-        if twin.digests[1] != fact.digests[1]:
+        twin = first.setdefault(fact.sums[0], fact)
+        if twin.sums[1] != fact.sums[1]:
             what = f"the same picture as {twin.image}, with another mask"
             yield Problem(fact.image, what, "keep the pair that is right")
         elif twin is not fact:
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
-    yield from itertools.islice(_near_duplicates([*first.values()], scenes or {}), 99)
-    masks = [f for f in facts if not f.is_map and 0 < f.foreground < f.known]
-    shares = [fact.foreground / fact.known for fact in masks]
+    if first:
+        yield from itertools.islice(
+            _near_duplicates([*first.values()], scenes or {}), 99
+        )
+    masks = [
+        fact for fact in facts if not fact.is_map and 0 < fact.pixels[255] < fact.known
+    ]
+    shares = [fact.pixels[255] / fact.known for fact in masks]
     targets = f"{len(masks)} targets"
     if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
         mend = "look whether white is what you want to find; foreground=[0] swaps them"
@@ -3185,7 +3222,7 @@ def _folder_problems(
             if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
                 what = "looks inverted: its background is where others have foreground"
                 yield Problem(fact.target, what, "swap its black and white", "warning")
-    share = sum(f.foreground for f in masks) / max(1, sum(f.known for f in masks))
+    share = sum(int(f.pixels[255]) for f in masks) / max(1, sum(f.known for f in masks))
     if masks and not 0.01 <= share <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
         mend = "look whether they were read rightly; weigh the rare class (pos_weight)"
@@ -3194,13 +3231,14 @@ def _folder_problems(
     total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
     highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
     absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
-    if maps and total[0] + total[IGNORE_INDEX] == total.sum() and total[IGNORE_INDEX]:
+    targets = f"{len(maps)} targets"
+    if total[IGNORE_INDEX] and total[0] + total[IGNORE_INDEX] == total.sum():
         what = "hold nothing but 0 and 255, and 255 is ignored"
-        yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
+        yield Problem(targets, what, "load_mask reads two levels")
     elif maps and num_classes and absent:
         what = f"have no pixel of class {', '.join(map(str, absent))}"
         mend = "look whether the ids are right; what is not there is not learnt"
-        yield Problem(f"{len(maps)} targets", what, mend, "warning")
+        yield Problem(targets, what, mend, "warning")
 
 
 def _near_duplicates(
@@ -3210,8 +3248,6 @@ def _near_duplicates(
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
-    if len(facts) < 2:
-        return
     own = np.array([fact.thumbnails[0] for fact in facts])
     own -= own.mean(axis=1, keepdims=True)
     if len(facts) >= MANY_MASKS:
