@@ -6,7 +6,6 @@ RAW holds the folders that the two captures wrote. Bright pictures come first, n
 of scene, map or view comes too often, and what does not qualify is counted.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from tools.command import new_folder, run
+from tools.command import Command, new_folder
 from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_classes
 from ui_segmentation_system import overlay
 
@@ -234,19 +233,18 @@ def build(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="build_set", description=__doc__)
-    add = parser.add_argument
-    add("raw", type=Path, help="folder of raw items of both games")
-    add("out", type=Path, help="folder to write, new or empty")
-    add("--flare", type=int, default=80, help="pictures of Flare")
-    add("--freedoom", type=int, default=40, help="and of Freedoom")
-    add("--dialogs", type=int, default=30, help="dialogues at most")
-    add("--per-kind", type=int, default=6, help="of any other scene")
-    add("--per-map", type=int, default=3, help="of one map of Flare")
-    add("--first", help="raw item that becomes pair 1")
-    add("--reject", nargs="+", default=[], help="raw items to leave")
-    add("--sheet", type=Path, help="PNG for sheets of 24 pairs, to look at each")
-    return run(parser, build, argv)
+    command = Command("build_set", __doc__)
+    command.add("raw", Path, "folder of raw items of both games")
+    command.add("out", Path, "folder to write, new or empty")
+    command.add("--flare", int, "pictures of Flare", 80)
+    command.add("--freedoom", int, "and of Freedoom", 40)
+    command.add("--dialogs", int, "dialogues at most", 30)
+    command.add("--per-kind", int, "of any other scene", 6)
+    command.add("--per-map", int, "of one map of Flare", 3)
+    command.add("--first", str, "raw item that becomes pair 1")
+    command.add("--reject", str, "raw items to leave", [], nargs="+")
+    command.add("--sheet", Path, "PNG for sheets of 24 pairs, to look at each")
+    return command.run(build, argv)
 
 
 if __name__ == "__main__":

@@ -6,21 +6,30 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
-def run(
-    parser: argparse.ArgumentParser,
-    function: Callable[..., int | None],
-    argv: Sequence[str] | None,
-) -> int:
-    """Call a function with the options of a command line; returns its exit status.
+class Command(argparse.ArgumentParser):
+    """The command line `python -m tools.NAME`, described by its module's text."""
 
-    A ValueError or OSError ends the program with one line and status 2.
-    """
-    try:
-        return function(**vars(parser.parse_args(argv))) or 0
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    def __init__(self, name: str, doc: str) -> None:
+        super().__init__(f"python -m tools.{name}", description=doc)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    def add(self, name: str, kind: type, text: str, default=None, **more: Any) -> None:
+        """Add an argument of a type, with its help, which tells the default."""
+        text = text if default in (None, []) else f"{text} ({default})"
+        self.add_argument(name, type=kind, help=text, default=default, **more)
+
+    def run(self, function: Callable, argv: Sequence[str] | None) -> int:
+        """Call a function with the options; returns the exit status that it gives.
+
+        A ValueError or OSError ends the program with one line and status 2.
+        """
+        try:
+            return function(**vars(self.parse_args(argv))) or 0
+        except (ValueError, OSError) as error:
+            self.exit(2, f"{self.prog}: {error}\n")
 
 
 def check_range(name: str, value: int, least: int, most: float = math.inf) -> None:

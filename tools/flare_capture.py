@@ -7,7 +7,6 @@ interface and a small script of its own, opens what the scene is about, and lets
 preloaded `flare_shim.c` take one frame apart. See tools/README.md for what to install.
 """
 
-import argparse
 import itertools
 import os
 import random
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.command import run
+from tools.command import Command
 from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 HERE = Path(__file__).parent
@@ -397,14 +396,13 @@ def capture_all(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="flare_capture", description=__doc__)
-    add = parser.add_argument
-    add("out", type=Path, help="folder for the raw items")
-    add("--count", type=int, default=150, help="number of scenes")
-    add("--seed", type=int, default=5, help="what all is drawn from")
-    add("--maps", nargs="+", help="just these maps of the campaign")
-    add("--only", type=int, nargs="+", help="just these numbers")
-    return run(parser, capture_all, argv)
+    command = Command("flare_capture", __doc__)
+    command.add("out", Path, "folder for the raw items")
+    command.add("--count", int, "number of scenes", 150)
+    command.add("--seed", int, "what all is drawn from", 5)
+    command.add("--maps", str, "just these maps of the campaign", nargs="+")
+    command.add("--only", int, "just these numbers", nargs="+")
+    return command.run(capture_all, argv)
 
 
 if __name__ == "__main__":

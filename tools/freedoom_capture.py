@@ -13,7 +13,6 @@ pure black and to pure white. That layers and world put together give the image 
 exactly, is checked for every item.
 """
 
-import argparse
 import contextlib
 import itertools
 import sys
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.command import check_range, run
+from tools.command import Command, check_range
 from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 MENU = CLASS_IDS["menu_text"]
@@ -423,14 +422,12 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    doc = __doc__.split("\n")[0]
-    parser = argparse.ArgumentParser(prog="freedoom_capture", description=doc)
-    add = parser.add_argument
-    add("out", type=Path, help="folder for the items")
-    add("--count", type=int, default=80, help="number of items (80)")
-    add("--seed", type=int, default=77, help="seed of the plan (77)")
-    add("--walks", type=int, default=5, help="walks per item, for the best view (5)")
-    return run(parser, capture, argv)
+    command = Command("freedoom_capture", __doc__)
+    command.add("out", Path, "folder for the items")
+    command.add("--count", int, "number of items", 80)
+    command.add("--seed", int, "seed of the plan", 77)
+    command.add("--walks", int, "walks per item, for the best view", 5)
+    return command.run(capture, argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A notebook that raises, warns, shows a path or address of this machine, or grows
 large is refused and stays as it was. Set OMP_NUM_THREADS to choose the threads.
 """
 
-import argparse
 import base64
 import io
 import json
@@ -25,7 +24,7 @@ from nbformat import NotebookNode
 from PIL import Image
 from tqdm import tqdm
 
-from tools.command import run
+from tools.command import Command
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -216,17 +215,15 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="refresh_notebooks", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
-    add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")
+    command = Command("refresh_notebooks", __doc__)
+    command.add("names", str, "beginnings of names, such as 01; all if none", nargs="*")
+    command.add("--folder", Path, "folder of the notebooks", FOLDER)
 
     def refresh_all(folder: Path, names: Sequence[str]) -> None:
         for path in find_notebooks(folder, names):
             print(refresh(path))
 
-    return run(parser, refresh_all, argv)
+    return command.run(refresh_all, argv)
 
 
 if __name__ == "__main__":

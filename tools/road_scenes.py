@@ -11,7 +11,6 @@ is found by following each pixel's ray to the plane of the road; things are poly
 All is painted larger than it is wanted, and then shrunk.
 """
 
-import argparse
 import itertools
 import math
 import sys
@@ -25,7 +24,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from tools.command import check_range, new_folder, run
+from tools.command import Command, check_range, new_folder
 from tools.drawing import layered_noise, value_noise
 
 LANES = {"um": 2, "umm": 4, "uu": 2}
@@ -457,13 +456,13 @@ def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="road_scenes", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, new or empty")
-    parser.add_argument("--count", type=int, default=60, help="number of scenes")
-    parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
-    parser.add_argument("--width", type=int, default=414, help="pixels, from 32 up")
-    parser.add_argument("--height", type=int, default=125, help="pixels, from 32 up")
-    return run(parser, write_scenes, argv)
+    command = Command("road_scenes", __doc__)
+    command.add("out", Path, "folder to write, new or empty")
+    command.add("--count", int, "number of scenes", 60)
+    command.add("--seed", int, "whole number from 0 up", 1)
+    command.add("--width", int, "pixels, from 32 up", 414)
+    command.add("--height", int, "pixels, from 32 up", 125)
+    return command.run(write_scenes, argv)
 
 
 if __name__ == "__main__":

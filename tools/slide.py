@@ -7,7 +7,6 @@ square roots are used, which every machine rounds alike.
     python -m tools.slide OUT --y 11000 --x 4200
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.command import check_range, new_folder, run
+from tools.command import Command, check_range, new_folder
 from tools.drawing import layered_noise, place_hash, value_noise
 
 SIZE = 23_000  # default height and width, pixels
@@ -184,16 +183,15 @@ def write_window(out: Path, y: int, x: int, height: int, width: int, seed: int) 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Cut a window of the slide to disk."""
-    parser = argparse.ArgumentParser(prog="slide", description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("out", type=Path, help="folder to write, new or empty")
-    add("--y", type=int, default=11_000, help="first row, pixels (11000)")
-    add("--x", type=int, default=4_200, help="first column, pixels (4200)")
-    add("--height", type=int, default=512, help="of the window, pixels (512)")
-    add("--width", type=int, default=512, help="of the window, pixels (512)")
-    add("--seed", type=int, default=1, help="a whole number: which slide (1)")
-    return run(parser, write_window, argv)
+    """Run the command line."""
+    command = Command("slide", __doc__)
+    command.add("out", Path, "folder to write, new or empty")
+    command.add("--y", int, "first row, pixels", 11_000)
+    command.add("--x", int, "first column, pixels", 4_200)
+    command.add("--height", int, "of the window, pixels", 512)
+    command.add("--width", int, "of the window, pixels", 512)
+    command.add("--seed", int, "a whole number: which slide", 1)
+    return command.run(write_window, argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ menus, bars, coins. Both are drawn by Pillow, from whole numbers and its own bit
 font, so that the same seed gives the same pixels on every machine.
 """
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from tools.command import check_range, new_folder, run
+from tools.command import Command, check_range, new_folder
 from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
 from tools.raw_item import CLASS_IDS, save_classes
 
@@ -329,14 +328,13 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="tile_game", description=__doc__)
-    add = parser.add_argument
-    add("out", type=Path, help="folder to write, new or empty")
-    add("--count", type=int, default=100, help="number of screens")
-    add("--seed", type=int, default=1, help="whole number from 0 up")
-    add("--width", type=int, default=256, help="pixels, from 128 up")
-    add("--height", type=int, default=224, help="pixels, from 112 up")
-    return run(parser, write_set, argv)
+    command = Command("tile_game", __doc__)
+    command.add("out", Path, "folder to write, new or empty")
+    command.add("--count", int, "number of screens", 100)
+    command.add("--seed", int, "whole number from 0 up", 1)
+    command.add("--width", int, "pixels, from 128 up", 256)
+    command.add("--height", int, "pixels, from 112 up", 224)
+    return command.run(write_set, argv)
 
 
 if __name__ == "__main__":

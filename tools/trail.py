@@ -6,14 +6,13 @@ The trail of a name is its definition and every other definition of the same fil
 it refers to, directly or through others.
 """
 
-import argparse
 import ast
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.command import run
+from tools.command import Command
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 DEFINITION = FUNCTION | ast.ClassDef
@@ -77,14 +76,14 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="trail", description=__doc__.split("\n")[0])
-    parser.add_argument("file", type=Path, help="Python file, such as the module")
-    parser.add_argument("names", nargs="*", help="defined at its top; all if none")
+    command = Command("trail", __doc__)
+    command.add("file", Path, "Python file, such as the module")
+    command.add("names", str, "defined at its top; all if none", nargs="*")
 
     def show(file: Path, names: Sequence[str]) -> None:
         print(describe(file.read_text(encoding="utf-8"), names))
 
-    return run(parser, show, argv)
+    return command.run(show, argv)
 
 
 if __name__ == "__main__":
