@@ -102,18 +102,13 @@ def test_bad_wishes_are_one_line(raw, tmp_path, capsys, words, message) -> None:
     assert not (tmp_path / "set").exists()
 
 
-def test_a_full_folder_is_replaced_only_on_demand(raw, tmp_path, capsys) -> None:
-    out = tmp_path / "set"
-    out.mkdir()
-    for name in ("mine.txt", "LICENSE.md"):
-        (out / name).write_text("keep me")
-    with pytest.raises(SystemExit):
-        build(raw, out)
-    assert "--replace" in capsys.readouterr().err
-    assert (out / "mine.txt").read_text() == "keep me"
-    assert build(raw, out, "--replace") == 0
-    assert (out / "LICENSE.md").read_text() == "keep me"
-    assert len(list(out.glob("*_input.png"))) == 6 and not (out / "mine.txt").exists()
+def test_a_full_folder_is_refused(raw: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/mine.txt").write_text("keep me")
+    with pytest.raises(SystemExit, match="2"):
+        build(raw, tmp_path / "set")
+    assert "expected a new or an empty folder" in capsys.readouterr().err
+    assert (tmp_path / "set/mine.txt").read_text() == "keep me"
 
 
 def test_sheet_shows_every_pair(raw: Path, tmp_path: Path) -> None:

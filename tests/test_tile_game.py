@@ -114,12 +114,12 @@ def test_the_command_writes_pairs_that_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--count", "0"], "count is 0, expected 1 to 99999"),
-        (["--count", "100000"], "count is 100000, expected 1 to 99999"),
-        (["--seed", "-2"], "seed is -199999, expected 0 or more"),
-        (["--width", "127"], "screen size is 127x224, expected at least 128x112"),
-        (["--height", "111"], "screen size is 256x111, expected at least 128x112"),
-        (["--width", "0", "--height", "-5"], "0x-5"),
+        (["--count", "0"], "count 0: expected 1 to 99999"),
+        (["--count", "100000"], "count 100000: expected 1 to 99999"),
+        (["--seed", "-2"], "seed -199999: expected 0 or more"),
+        (["--width", "127"], "width 127: expected 128 or more"),
+        (["--height", "111"], "height 111: expected 112 or more"),
+        (["--width", "0", "--height", "-5"], "width 0: expected 128"),
     ],
 )
 def test_a_bad_flag_gives_one_line(
