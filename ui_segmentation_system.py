@@ -1,7 +1,6 @@
 """Find the user interface in a screenshot: image segmentation in one file.
 
-The finished form of what the notebooks of the series build: masks, datasets, paired
-transforms, a UNet, losses, loaders, tiles, training. Copy the file and use it.
+What the notebooks of the series build, in its finished form. Copy the file and use it.
 
     print(check_pairs("my_folder"))            # 1_input.png, 1_target.png, ...: sound?
     data = UISegmentationData("my_folder", batch_size=4)
@@ -32,12 +31,11 @@ first, in 0, so that --help need not wait for torch.
     5. Losses and scores             12. Command line
     6. Showing
 
-Notable choices:
-- Transforms are thin layers over torchvision v2: one draw, masks never blended.
-- UNet (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) with one convolution
-  a block, Kaiming weights (https://arxiv.org/abs/1502.01852) and the head's bias at the
-  share of foreground (https://arxiv.org/abs/1708.02002, section 4.1).
-- OneCycle learning rates (https://arxiv.org/abs/1708.07120).
+Transforms are thin layers over torchvision v2: one draw, masks never blended. The UNet
+(https://arxiv.org/abs/1505.04597) has one convolution a block, Kaiming weights
+(https://arxiv.org/abs/1502.01852), and its head starts at the share of foreground
+(https://arxiv.org/abs/1708.02002, section 4.1). OneCycle learning rates
+(https://arxiv.org/abs/1708.07120).
 
 Version 0.2.0 of the series "ui-segmentation-system". Licence: MIT.
 """
@@ -85,23 +83,20 @@ from xml.etree import ElementTree
 # --------------------------------------------------------------------------------------
 
 
-def _setting(default: Any, text: str, *flags: str, **options: Any) -> Any:
-    metadata = {"help": text, "flags": flags, "options": options}
-    return field(default=default, metadata=metadata)
+def _setting(default: Any, text: str, *flags: str) -> Any:
+    return field(default=default, metadata={"help": text, "flags": flags})
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting of `train`, its default and its meaning; --help shows the same."""
 
-    dataset: str = _setting("", "folder of pairs; see check", "-d", metavar="FOLDER")
-    output_dir: str = _setting("runs", "folder of the runs", "-o", metavar="FOLDER")
+    dataset: str = _setting("", "folder of pairs; see check", "-d")
+    output_dir: str = _setting("runs", "folder of the runs", "-o")
     batch_size: int = _setting(4, "samples a step, in each process", "-b")
     learning_rate: float = _setting(3e-3, "peak of the OneCycle schedule", "-lr")
     max_epochs: int = _setting(30, "passes over the training pictures")
-    image_size: tuple[int, ...] = _setting(
-        (256, 256), "pixels to scale pictures to: height and width, or one number"
-    )
+    image_size: tuple[int, ...] = _setting((256, 256), "pixels: height width, or side")
     overfit_num: int = _setting(0, "if above 0, samples of the first pair alone")
     val_share: float = _setting(0.2, "share of the pairs to validate on, 0..1")
     augment: bool = _setting(True, "mirror training pictures and change their colours")
@@ -110,64 +105,34 @@ class Settings:
     pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
-    weights: str = _setting(
-        "", "checkpoint to start from, network and all", metavar="FILE"
-    )
+    weights: str = _setting("", "checkpoint to start from, network and all")
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
     num_workers: int = _setting(0, "processes that read pictures; 0: none of their own")
-    patterns: tuple[str, ...] = _setting(
-        (),
-        'names of image and target: "{key}_input.*" "{key}_target.*"; in the second, '
-        "{object} for several masks of one image, {class} for a mask of each class",
-    )
-    allow_missing: bool = _setting(False, "an image without a mask file shows nothing")
-    scenes: str = _setting(
-        "", "CSV of image,scene: no scene on both sides of the split"
-    )
-    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
-    foreground: tuple[str, ...] = _setting(
-        (), "what is foreground in a mask instead: ids 15 or 1-9, colours ff00ff"
-    )
-    classes: tuple[str, ...] = _setting(
-        (),
-        "what a class map holds, background first: 0-8, or one argument a class, "
-        "sky=0 car=1,2 or road=ff00ff",
-    )
-    ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
     accelerator: str = _setting("auto", "cpu, gpu, mps ... as in Lightning's Trainer")
     devices: str = _setting("auto", "how many of them, on each machine")
     num_nodes: int = _setting(1, "machines")
     strategy: str = _setting("auto", "how processes share the work, such as ddp")
     precision: str = _setting("32-true", "or 16-mixed, bf16-mixed")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return (self.image_size[0], self.image_size[-1])
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Make settings from names and values, as a run keeps them in settings.json.
-
-        Raises ValueError for an unknown name and for a value of another type.
-        """
-        defaults = {setting.name: setting.default for setting in fields(cls)}
-        if not isinstance(values, Mapping) or values.keys() - defaults.keys():
-            raise ValueError(f"settings {list(values)}: expected some of {[*defaults]}")
-        for name, value in values.items():
-            kind = type(defaults[name])
-            takes = {float: (float, int), tuple: (tuple, list)}.get(kind, kind)
-            if not isinstance(value, takes):
-                raise ValueError(f"setting {name} {value!r}: expected {kind.__name__}")
-        return cls(**{n: type(defaults[n])(value) for n, value in values.items()})
+    patterns: tuple[str, ...] = _setting(
+        (),
+        "names of images and targets: {key}_in.* {key}_out.*; in the second {object} "
+        "too for several masks of one image, {class} for a mask of each class",
+    )
+    allow_missing: bool = _setting(False, "an image without a mask file shows nothing")
+    scenes: str = _setting("", "CSV of image,scene: none is on both sides of a split")
+    threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
+    foreground: tuple[str, ...] = _setting(
+        (), "what is foreground: ids 15, 1-9, ff00ff"
+    )
+    classes: tuple[str, ...] = _setting(
+        (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
+    )
+    ignore: tuple[str, ...] = _setting((), "what nobody judged: ids or colours")
 
 
-# Settings of `check` too: how the files of a folder are found and read.
-READING = (
-    *("patterns", "allow_missing", "scenes", "threshold", "foreground", "classes"),
-    "ignore",
-)
+# Settings of `check` too, the last: how the files of a folder are found and read.
+READING = [setting.name for setting in fields(Settings)][-7:]
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -176,62 +141,49 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; settings that are not given are not in the result."""
-    parser = _Parser(
-        description="Train a network that marks what your masks mark, and use it."
-    )
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+    parser = Parser(description="Train a network that marks what your masks mark.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="examine a folder of images and masks")
     check.add_argument("folder", help="folder of pairs: 1_input.png, 1_target.png ...")
-    check.add_argument("--json", action="store_true", help="print it for programs")
-    check.add_argument("--strict", action="store_true", help="warnings count as well")
     train = commands.add_parser("train", help="train on a folder of images and masks")
-    train.add_argument(
-        "--resume", default="", metavar="RUN", help="go on with a run that was stopped"
-    )
-    every = [setting.name for setting in fields(Settings)]
-    for command, names in ((check, READING), (train, every)):
-        for setting in fields(Settings):
-            if setting.name not in names:
-                continue
-            default, kind = setting.default, type(setting.default)
-            options = {"type": kind}
-            if kind is bool:
-                options = {"action": argparse.BooleanOptionalAction}
-                default = "yes" if default else "no"
-            elif kind is tuple:
-                options = {"type": type([*default, ""][0]), "nargs": "+"}
-                default = " ".join(map(str, default))
-            default = "none" if default == "" else default
-            command.add_argument(
-                *setting.metadata["flags"],
-                f"--{setting.name.replace('_', '-')}",
-                default=argparse.SUPPRESS,
-                help=f"{setting.metadata['help']} (default: {default})",
-                **options | setting.metadata["options"],
-            )
     predict = commands.add_parser("predict", help="write masks for new pictures")
     predict.add_argument("pictures", nargs="+", help="files, folders or globs")
-    for *flags, text, options in (
-        ("-c", "--checkpoint", "a run's best.ckpt (default: the reference)", {}),
-        ("-o", "--output-dir", "folder of NAME_mask.png", {"default": "predictions"}),
-        ("--overlay", "write NAME_overlay.png as well", {"action": "store_true"}),
-        ("--overwrite", "replace files that are there", {"action": "store_true"}),
-        ("--threshold", "least probability, 0..1", {"type": float, "default": 0.5}),
-        ("--tiles", "keep the size of pictures", {"action": "store_true"}),
+    for command, *flags, default, text in (
+        (check, "--json", False, "print the report for programs"),
+        (check, "--strict", False, "warnings count as well"),
+        (train, "--resume", "", "run to go on with, such as runs/001"),
+        (predict, "-c", "--checkpoint", "", "a run's best.ckpt, else the project's"),
+        (predict, "-o", "--output-dir", "predictions", "folder for NAME_mask.png"),
+        (predict, "--overlay", False, "write NAME_overlay.png as well"),
+        (predict, "--overwrite", False, "replace files that are there"),
+        (predict, "--threshold", 0.5, "least probability, 0..1, else 0.5"),
+        (predict, "--tiles", False, "keep the size of pictures"),
     ):
-        predict.add_argument(*flags, help=text, **options)
+        kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        command.add_argument(*flags, default=default, help=text, **kind)
+    for setting in fields(Settings):
+        default, kind = setting.default, {"type": type(setting.default)}
+        if isinstance(default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+            default = "yes" if default else "no"
+        elif isinstance(default, tuple):
+            kind = {"type": type([*default, ""][0]), "nargs": "+"}
+            default = " ".join(map(str, default))
+        default = "none" if default == "" else default
+        text = f"{setting.metadata['help']} (default: {default})"
+        flags = *setting.metadata["flags"], f"--{setting.name.replace('_', '-')}"
+        for command in [train, check][: 1 + (setting.name in READING)]:
+            command.add_argument(*flags, default=argparse.SUPPRESS, help=text, **kind)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
-        command = {"check": check, "train": train, "predict": predict}[options.command]
+        command = commands.choices[options.command]
         advice = _nearest(unknown[0], re.findall(r"--[\w-]+", command.format_help()))
         if command is train and unknown[0][0] != "-":
             advice = "; the folder of pairs is given with -d"
@@ -239,8 +191,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+# The variable by which further processes of a training know the one that started them.
+STARTER = "UI_SEGMENTATION_STARTER"
+
+
+def _end_with(starter: int) -> None:
+    """End when the process has that started this one; else it would wait for ever."""
+    while os.getppid() == starter:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     _parse(sys.argv[1:])  # --help and mistakes end here; main reads it again
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several of a training
+        starter = int(os.environ.get(STARTER, os.getppid()))
+        threading.Thread(target=_end_with, args=[starter], daemon=True).start()
 
 import numpy as np
 import torch
@@ -289,28 +255,33 @@ NEAR = 48
 DRIFT = 4
 # What fills areas of less than this share of a lossy file is noise at outlines.
 SPECK = 0.002
-# Greys that are neither make up at most this share of a mask of two levels.
-BETWEEN = 0.25
-
-
-def _voc_colour(number: int) -> tuple[int, int, int]:
-    """Spread the bits of a class id over the three channels, as Pascal VOC does."""
-    red, green, blue = (
-        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
-        for channel in range(3)
-    )
-    return red, green, blue
-
+# For each pixel of an outline so many greys are neither: 0.7 at quality 10, but 1 from
+# the thinnest rim of a third grey on.
+ALONG = 0.85
 
 # Colours of classes 0, 1, 2, ...; class 0 is what is not looked for.
 PALETTE = (
     *((0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200)),
     *((245, 130, 48), (145, 30, 180), (240, 50, 230), (210, 245, 60)),
 )
-# Of 256 classes in Pascal VOC's masks; the last is the pale rim that is ignored.
-VOC_PALETTE = tuple(map(_voc_colour, range(256)))
+# Of 256 classes in Pascal VOC's masks, which spread the bits of the id over the three
+# channels; the last is the pale rim that is ignored.
+VOC_PALETTE = tuple(
+    tuple(
+        sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+        for channel in range(3)
+    )
+    for number in range(256)
+)
 # Ours as far as they go: 255 colours of classes, and VOC's pale one for ignored.
 CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
+# What files of other kinds that bear a picture's name hold near their beginning.
+FOREIGN = {
+    b"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
+    b"ftyphei": "HEIC, which Pillow cannot read",
+    b"II*\0": "a TIFF of bands, bits or compression that Pillow cannot read",
+    b"MM\0*": "a TIFF of bands, bits or compression that Pillow cannot read",
+}
 
 
 def _refuse(name: Path | str, arrived: str, expected: str, advice: str) -> NoReturn:
@@ -332,25 +303,16 @@ def _check_number(
 def _check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
     """Refuse a setting that is none of those known."""
     if value not in known:
-        names = ", ".join(map(str, known))
-        advice = _nearest(str(value), map(str, known))
-        raise ValueError(f"{name} {value!r}: expected one of {names}{advice}")
-
-
-# How files begin that are taken for pictures, and what they are.
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer (run git lfs pull), no picture"),
-    (b"II*\0", "a TIFF of bands, bits or compression that Pillow cannot read"),
-    (b"MM\0*", "a TIFF of bands, bits or compression that Pillow cannot read"),
-    (b"<", "HTML or XML, perhaps of a download that failed"),
-)
+        names = [str(one) for one in known]
+        expected = ", ".join(names) + _nearest(str(value), names)
+        raise ValueError(f"{name} {value!r}: expected one of {expected}")
 
 
 def _open_picture(path: Path | str) -> Image.Image:
     """Open and decode a file of one picture whole, and turn it upright.
 
-    `info` tells whether it is "lossy", and the "bits" of a PNG that Pillow scales: grey
-    of 2 or 4 bits up to 255, colours of 16 bits down to 8.
+    `info` gets the file's "raw" form, of which Pillow scales some values, and "turn",
+    the EXIF tag that was followed.
     """
     path = Path(path)
     if not path.is_file():
@@ -361,36 +323,25 @@ def _open_picture(path: Path | str) -> Image.Image:
         start = file.read(64)
         try:
             picture = Image.open(file)
-            pages = getattr(picture, "n_frames", 1)
+            raw, pages = str(picture.tile[:1]), getattr(picture, "n_frames", 1)
             picture.load()
-        except Image.DecompressionBombError as error:
-            advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
-            _refuse(path, f"too large ({error})", "fewer pixels", advice)
         except Exception as error:  # of a damaged file, Pillow makes anything
-            what = f"damaged or cut short ({error})"
-            if isinstance(error, UnidentifiedImageError):
-                known = (kind for head, kind in _OTHER_FILES if start.startswith(head))
+            what, advice = f"damaged or cut short ({error})", "save it again, as PNG"
+            if isinstance(error, Image.DecompressionBombError):
+                what = f"too large ({error})"
+                advice = "see notebook 11, or raise PIL.Image.MAX_IMAGE_PIXELS yourself"
+            elif isinstance(error, UnidentifiedImageError):
+                known = (kind for mark, kind in FOREIGN.items() if mark in start)
                 what = next(known, f"not a picture (it begins with {start[:12]!r})")
-                if start[4:8] == b"ftyp":
-                    what = f"{start[8:12].decode()} (HEIC), which Pillow cannot read"
             what = what if start else "the file is empty"
-            _refuse(path, what, "a whole picture", "save it again, as PNG")
-        lossy = picture.format in ("JPEG", "MPO") or "jpeg" in str(
-            picture.info.get("compression")
-        )
-        if picture.format == "WEBP":
-            file.seek(0)
-            lossy = b"VP8L" not in file.read()
+            _refuse(path, what, "a whole picture", advice)
     if picture.mode in ("I", "F"):
         _refuse(path, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
     if pages > 1 and picture.format != "MPO":  # which holds previews
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
-    picture.info["lossy"] = lossy
-    if start[12:16] == b"IHDR":
-        bits, kind = start[24], start[25]  # kind: 0 is grey, 3 a palette
-        if (kind == 0 and bits in (2, 4)) or (kind not in (0, 3) and bits == 16):
-            picture.info["bits"] = bits
+    picture.info |= {"raw": raw, "turn": 1}
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
+        picture.info["turn"] = picture.getexif().get(0x0112, 1)
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
@@ -418,54 +369,66 @@ def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _is_colourful(picture: Image.Image) -> bool:
-    """Tell whether the channels of a pixel differ, by more than JPEG makes them."""
-    if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16"):
-        return False
-    plain = picture if picture.mode == "RGB" else picture.convert("RGBA")
-    red, green, blue = plain.split()[:3]
-    brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    drift = DRIFT if picture.info["lossy"] else 0
-    return ImageChops.subtract(brightest, darkest).getextrema()[1] > drift
+class _Mask(NamedTuple):
+    """A mask as its file has it, before anybody says what the values mean."""
+
+    path: Path | str
+    picture: Image.Image  # of mode L, I;16 or P; RGB only if there are colours
+    opaque: np.ndarray  # which pixels can be seen, bool (H, W)
+    lossy: bool
+    scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
 
 
-def _opaque(picture: Image.Image) -> np.ndarray:
-    """Tell which pixels can be seen; bool (H, W)."""
-    if not picture.has_transparency_data:
-        return np.ones((picture.height, picture.width), bool)
-    return np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+def _open_mask(path: Path | str) -> _Mask:
+    picture = _open_picture(path)
+    raw = picture.info["raw"]
+    lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
+    lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
+    if picture.format == "WEBP":
+        lossy = b"VP8L" not in Path(path).read_bytes()
+    scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
+    opaque = np.ones((picture.height, picture.width), bool)
+    if picture.has_transparency_data:
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
+    deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
+    if deep or 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
+        what = "16 bits a channel, of which Pillow reads 8, or values below 0"
+        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
+    picture = picture if picture.mode == "P" else _plainest(picture, lossy)
+    return _Mask(path, picture, opaque, lossy, scaled)
 
 
-def _greys(picture: Image.Image) -> np.ndarray:
-    """Give the grey values of a picture without colours, of 8 or 16 bits; (H, W)."""
-    deep = picture.mode.startswith("I;16")
-    return np.asarray(picture if deep else picture.convert("L"))
+def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
+    """Convert to RGB, or to L if there are no colours but those that JPEG makes."""
+    if picture.mode == "L" or picture.mode.startswith("I;16"):
+        return picture
+    picture = picture.convert("RGB")
+    red, *others = picture.split()
+    gaps = [ImageChops.difference(red, other).getextrema()[1] for other in others]
+    return picture.convert("L") if max(gaps) <= DRIFT * lossy else picture
 
 
 def _count_values(
     picture: Image.Image, by_colour: bool = False
 ) -> dict[MaskValue, int]:
-    """Count the pixels of each id or colour; nothing for over 256 colours."""
+    """Count the pixels of each id or colour of a mask; nothing for over 256 colours."""
     if picture.mode.startswith("I;16"):
         counts = enumerate(np.bincount(np.ravel(picture)).tolist())
-    elif by_colour or (picture.mode != "P" and _is_colourful(picture)):
-        found = picture.convert("RGBA").convert("RGB").getcolors(256) or ()
-        counts = ((colour, count) for count, colour in found)
     else:
-        picture = picture if picture.mode == "P" else picture.convert("L")
-        counts = enumerate(picture.histogram())
+        picture = picture.convert("RGB") if by_colour else picture
+        counts = ((value, count) for count, value in picture.getcolors(256) or ())
     return {value: count for value, count in sorted(counts) if count}
 
 
-def _refuse_values(path: Path | str, picture: Image.Image, what: str) -> NoReturn:
+def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts = _count_values(picture)
-    total = picture.width * picture.height
-    shown = [f"{value} ({count / total:.2%})" for value, count in counts.items()]
+    counts = _count_values(mask.picture)
+    shown = [
+        f"{value} ({count / mask.opaque.size:.2%})" for value, count in counts.items()
+    ]
     more = f", ... {len(counts)} in all" if len(counts) > 8 else ""
     _refuse(
-        path,
+        mask.path,
         f"{what}: {', '.join(shown[:8]) or 'over 256 colours'}{more}",
         "two levels, or options that say what the values mean",
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
@@ -491,163 +454,163 @@ def load_mask(
     become 128. What is transparent is background. (notebook 01)
     """
     _check_number("threshold", threshold, 1, 255)
-    picture = _open_picture(path)
-    named = len(foreground) + len(ignore)
-    if picture.mode == "L" and not named and not any(picture.histogram()[1:255]):
-        return picture  # 0 and 255 already
-    mask = np.zeros((picture.height, picture.width), np.uint8)
-    for number, where in _find_values(path, picture, foreground, ignore):
-        mask[where] = (255, IGNORE_GREY)[number]
-    if not len(foreground):
-        ignored = mask == IGNORE_GREY
-        mask[_cut(path, picture, threshold, ignored) & ~ignored] = 255
-    return Image.fromarray(mask)
+    mask = _open_mask(path)
+    plain = mask.picture.mode == "L" and not any(mask.picture.histogram()[1:255])
+    if plain and mask.opaque.all() and not np.size(foreground) + np.size(ignore):
+        return mask.picture  # 0 and 255 already
+    groups = _find_values(mask, foreground, ignore)
+    if not np.size(foreground):
+        bright = _cut(mask, threshold, groups == 1)
+        groups[bright & (groups != 1)] = 0
+    return Image.fromarray(np.array([255, IGNORE_GREY, 0], np.uint8)[groups])
 
 
-def _cut(
-    path: Path | str, picture: Image.Image, threshold: int, ignored: np.ndarray
-) -> np.ndarray:
+def _cut(mask: _Mask, threshold: int, ignored: np.ndarray) -> np.ndarray:
     """Tell foreground from background in a mask of two levels; bool (H, W)."""
-    if not _opaque(picture).all():
-        _refuse_values(path, picture, "it has transparent parts")
-    if _is_colourful(picture) and not ignored.any():
-        _refuse_values(path, picture, "it has colours")
-    greys = _greys(picture)
-    levels = np.flatnonzero(np.bincount(greys[~ignored].ravel(), minlength=256))
-    if len(levels) == 0 or levels.tolist() in ([0], [0, 1]):
+    picture = mask.picture
+    if picture.mode in ("P", "RGB"):
+        picture = picture.convert("RGB")
+        picture.paste(0, mask=Image.fromarray(ignored))
+        picture = _plainest(picture, mask.lossy)
+    if not mask.opaque.all():
+        _refuse_values(mask, "it has transparent parts")
+    if picture.mode == "RGB":
+        _refuse_values(mask, "it has colours")
+    greys = np.array(picture)
+    levels = np.unique(greys[~ignored])
+    if levels.tolist() in ([], [0], [0, 1]):
         return greys == 1
-    scale = 257 if levels[-1] > 255 else 1  # of 16 bits
-    dark, bright = levels[0] <= NEAR * scale, levels[-1] >= (255 - NEAR) * scale
-    strict = not picture.info["lossy"] and len(levels) <= NEAR
-    greys, levels = greys // scale, levels // scale
-    if strict:
-        fits = bright and len(levels) <= 1 + dark and picture.info.get("bits") != 16
+    greys[ignored] = levels[0]
+    if levels[-1] > 255:  # 16 bits
+        greys, levels = greys / 257, levels / 257
+    dark, bright = levels[0] <= NEAR, levels[-1] >= 255 - NEAR
+    if not mask.lossy and len(levels) <= NEAR:
+        fits = bright and len(levels) <= 1 + dark
     elif dark and bright:
-        # The greys between the two are along the outline, so there are not more of them
-        # than it is long, and none of the others fills areas.
-        steps = [
-            np.count_nonzero(mask[:, 1:] != mask[:, :-1])
-            + np.count_nonzero(mask[1:] != mask[:-1])
-            for mask in (greys <= NEAR, greys >= 255 - NEAR)
+        # The greys between the two are along the outline, and none fills areas.
+        outlines = [
+            sum(np.count_nonzero(np.diff(near, axis=axis)) for axis in (0, 1))
+            for near in (greys <= NEAR, greys >= 255 - NEAR)
         ]
-        off = np.minimum(greys - levels[0], levels[-1] - greys)
-        areas = _is_flat(greys) & (off > DRIFT)
-        between = (greys > NEAR) & (greys < 255 - NEAR)
-        fits = between.sum() <= min(*steps, BETWEEN * greys.size)
-        fits = fits and areas.mean() <= SPECK
+        between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
+        off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
+        fits = between <= ALONG * min(outlines)
+        fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
     else:  # one level fills the picture
-        fits = levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT
+        fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
     if not fits:
-        _refuse_values(path, picture, "not a mask of two levels")
+        _refuse_values(mask, "not a mask of two levels")
     return greys >= threshold
 
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
     """Tell which pixels of (H, W) have eight neighbours of their own value."""
+    height, width = values.shape
     padded = np.pad(values, 1, mode="edge")
-    left, right = padded[:, :-1], padded[:, 1:]
-    across = (left == right)[:, :-1] & (left == right)[:, 1:]
-    down = (padded[:-1] == padded[1:])[:, 1:-1]
-    return across[:-2] & across[1:-1] & across[2:] & down[:-1] & down[1:]
+    flat = np.ones(values.shape, bool)
+    for y, x in np.ndindex(3, 3):
+        flat &= padded[y : y + height, x : x + width] == values
+    return flat
 
 
-def _find_values(
-    path: Path | str, picture: Image.Image, *groups: Sequence[MaskValue]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Find the pixels of groups of named values: the group's number, bool (H, W)."""
-    named: dict[MaskValue, int] = {}
-    for number, group in enumerate(groups):
-        fits = np.iterable(group) and not isinstance(group, str)
-        for value in group if fits else ():
-            colour = isinstance(value, tuple | list)
-            parts, most = (value, 255) if colour else ([value], 65535)
-            whole = all(isinstance(part, int | np.integer) for part in parts)
-            fits &= whole and len(parts) in (1, 3) and colour == (len(parts) == 3)
-            fits = fits and all(0 <= part <= most for part in parts)
-            fits = fits and (tuple(parts) if colour else value) not in named
-            if fits:
-                named[tuple(map(int, value)) if colour else int(value)] = number
-        if not fits or len({isinstance(value, tuple) for value in named}) > 1:
-            raise ValueError(
-                f"{group!r} as foreground, ignore or a class: expected a list of ids "
-                "up to 65535, or of colours (red, green, blue) up to 255, each once"
-            )
-    if not named:
-        return
-    by_colour, values = isinstance(next(iter(named)), tuple), list(named)
-    if picture.info.get("bits") and _greys(picture).any():
-        bits = f"{picture.info['bits']} bits, which Pillow scales to others"
-        _refuse(path, f"values of {bits}", "8 bits", "save it as 8 bits")
-    if by_colour and not _is_colourful(picture):
-        greys = {(grey, grey, grey) for grey in np.unique(_greys(picture)).tolist()}
-        if any(len(set(value)) > 1 for value in named) and greys - {*named, (0, 0, 0)}:
-            _refuse_values(path, picture, "it has no colours, but colours were named")
-    if not by_colour and picture.mode != "P" and _is_colourful(picture):
-        _refuse_values(path, picture, "it has colours, but ids were named")
-    if by_colour:
-        pixels = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.int32)
-        found = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-        values = [red << 16 | green << 8 | blue for red, green, blue in named]
-    else:
-        found = _ids(path, picture)
-        if picture.mode == "1" and 1 in named:  # white is 1, or 255
-            found = found // 255
-    if picture.info["lossy"]:
-        found = _nearest_values(path, found, np.array(values), by_colour)
-    opaque = _opaque(picture) if by_colour or picture.mode != "P" else True
-    for number, value in zip(named.values(), values, strict=True):
-        yield number, (found == value) & opaque
+# Ids stand for themselves; colours are packed into numbers from here on.
+COLOUR = 1 << 24
 
 
-def _ids(path: Path | str, picture: Image.Image) -> np.ndarray:
-    """Give class ids, int32 (H, W): palette indices, or grey values."""
-    if picture.mode != "P":
-        return _greys(picture).astype(np.int32)
-    colours = np.reshape(picture.getpalette("RGB"), (-1, 3))
-    used = np.flatnonzero(picture.histogram())
-    colours = colours[used]
-    other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
-    if not np.ptp(colours, axis=1).any() and other.any():
-        _refuse(
-            path,
-            f"a palette of the greys {colours[:8, 0].tolist()} at the indices "
-            f"{used[:8].tolist()}; either could be the ids",
-            "one meaning",
-            "name colours, as (5, 5, 5), or save it as a grey PNG",
+def _pack(colours: np.ndarray) -> np.ndarray:
+    """Pack red, green and blue, (..., 3), into one number each, int32."""
+    codes = np.ones(colours.shape[:-1], np.int32)
+    for channel in range(3):
+        codes <<= 8
+        codes |= colours[..., channel]
+    return codes
+
+
+def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
+    """Check a list of ids or colours; gives numbers, int (N,)."""
+    try:
+        array = np.array(values)
+    except ValueError:  # of several lengths
+        array = np.array(None)
+    if array.shape == (0,):
+        return array.astype(int)
+    colours = array.shape[1:] == (3,)
+    fits = array.dtype.kind in "iu" and array.ndim == 1 + colours
+    if not fits or array.min() < 0 or array.max() > (255 if colours else 65535):
+        raise ValueError(
+            f"{name} {values!r}: expected a list of ids up to 65535, or of colours "
+            "(red, green, blue) up to 255"
         )
-    return np.asarray(picture).astype(np.int32)
+    return _pack(array) if colours else array
 
 
-def _nearest_values(
-    path: Path | str, values: np.ndarray, named: np.ndarray, by_colour: bool
-) -> np.ndarray:
-    """Take each value of a lossy file for the nearest that is named or fills an area.
+def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
+    """Give the number of the group that names a pixel's value, or -1; int16 (H, W)."""
+    wanted = [_as_codes("foreground, ignore or class", group) for group in groups]
+    named = np.concatenate(wanted)
+    found = np.full(mask.opaque.shape, -1, np.int16)
+    if not len(named):
+        return found
+    by_colour = named.min() >= COLOUR
+    if len(np.unique(named)) < len(named) or by_colour != (named.max() >= COLOUR):
+        raise ValueError(f"{groups}: expected ids or colours, not both, each once")
+    codes = _codes(mask, named)
+    codes = _snap(mask, codes, named) if mask.lossy else codes
+    for number, values in enumerate(wanted):
+        found[np.isin(codes, values)] = number
+    if by_colour or mask.picture.mode != "P":
+        found[~mask.opaque] = -1
+    return found
 
-    values: ids or packed colours, int32 (H, W), and the same of `named`.
-    """
 
-    def gaps(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
-        parts = [(codes >> s & 255, others >> s & 255) for s in (0, 8, 16)]
-        pairs = parts if by_colour else [(codes, others)]
-        return np.abs([np.subtract.outer(*pair) for pair in pairs]).max(axis=0)
+def _codes(mask: _Mask, named: Sequence[int] = ()) -> np.ndarray:
+    """Give what a mask holds, int32 (H, W): ids, or colours where such are named."""
+    picture = mask.picture
+    if max(named, default=0) >= COLOUR:
+        codes = _pack(np.asarray(picture.convert("RGB")))
+        tinted = any((code - COLOUR) % 0x010101 for code in named)
+        plain = tinted and _plainest(picture, mask.lossy).mode != "RGB"
+        if plain and not np.isin(codes, [COLOUR, *named]).all():
+            _refuse_values(mask, "it has no colours, but colours were named")
+        return codes
+    if picture.mode == "RGB":
+        what = "but ids were named" if len(named) else "and no palette was given"
+        _refuse_values(mask, f"it has colours, {what}")
+    codes = np.asarray(picture).astype(np.int32)
+    if mask.scaled and 255 not in named and codes.any():
+        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
+        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
+    if picture.mode == "P":
+        used = np.flatnonzero(picture.histogram())
+        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
+        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+        if not np.ptp(colours, axis=1).any() and other.any():
+            what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
+            advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
+            _refuse(mask.path, what, "ids that are certain", advice)
+    return codes
 
-    found, counts = np.unique(values[_is_flat(values)], return_counts=True)
-    levels = np.unique([0, *named, *found[counts > 5 * SPECK * values.size]])
-    near = np.flatnonzero(np.diff(levels) <= DRIFT)
-    if not by_colour and len(near):
-        _refuse(
-            path,
-            f"a lossy file, where the ids {levels[near[0]]} and {levels[near[0] + 1]} "
-            "cannot be told apart",
-            "ids farther apart",
-            "save the mask again from its source as PNG",
-        )
-    areas = found[counts > SPECK * values.size]
+
+def _snap(mask: _Mask, codes: np.ndarray, named: np.ndarray) -> np.ndarray:
+    """Take values of a lossy file for the nearest that is named or fills an area."""
+
+    def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
+        return np.max([np.abs(np.subtract.outer(*pair)) for pair in channels], axis=0)
+
+    found, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
+    levels = np.unique([0, *named, *found[counts > 5 * SPECK * codes.size]])
+    by_colour = named[0] >= COLOUR
+    if not by_colour and np.diff(levels).min() <= DRIFT:
+        what = f"a lossy file, in which ids as near as those of {levels.tolist()} blur"
+        advice = "save the mask again from its source as PNG"
+        _refuse(mask.path, what, "ids farther apart", advice)
+    areas = found[counts > SPECK * codes.size]
     drift = 3 * DRIFT if by_colour else DRIFT  # colours are kept at a coarser scale
     others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
     anchors = np.concatenate([named, others])
-    distinct, where = np.unique(values, return_inverse=True)
-    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(values.shape)
+    distinct, where = np.unique(codes, return_inverse=True)
+    return anchors[gaps(distinct, anchors).argmin(axis=1)][where].reshape(codes.shape)
 
 
 def colors_to_classes(
@@ -677,18 +640,11 @@ def colors_to_classes(
 
 def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
     """Check a palette: uint8 (K, 3)."""
-    colours = torch.as_tensor(palette)
-    whole = not colours.is_floating_point() and not colours.is_complex()
-    fits = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) < 256 and whole
-    if fits:
-        once = len(torch.unique(colours, dim=0)) == len(colours)
-        fits = colours.min() >= 0 and colours.max() <= 255 and once
-    if not fits:
-        raise ValueError(
-            f"palette {palette}: expected another colour for each class, of red, green "
-            "and blue, whole numbers 0 to 255"
-        )
-    return colours.to(torch.uint8)
+    codes = _as_codes("palette", palette)
+    once = len(np.unique(codes)) == len(codes)
+    if not 1 <= len(codes) < 256 or codes.min() < COLOUR or not once:
+        raise ValueError(f"palette {palette}: expected another colour for each class")
+    return torch.from_numpy(np.array(palette, np.uint8))
 
 
 def classes_to_colors(
@@ -718,20 +674,19 @@ def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
 
 
 def _check_class_ids(
-    name: str, ids: torch.Tensor, num_classes: int, ignore_index: int | None = None
+    name: Path | str,
+    ids: torch.Tensor,
+    num_classes: int,
+    ignore_index: int | None = None,
 ) -> None:
     """Refuse ids that are none of the classes."""
     wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
     if wrong.any():
-        found = torch.unique(ids[wrong])[:8].tolist()
+        found = ", ".join(map(str, torch.unique(ids[wrong])[:8].tolist()))
+        what = f"class ids {found} in {int(wrong.sum())} of {wrong.numel()} pixels"
         or_ignored = "" if ignore_index is None else f", or {ignore_index} for ignored"
-        _refuse(
-            name,
-            f"class ids {', '.join(map(str, found))} in {int(wrong.sum())} of "
-            f"{wrong.numel()} pixels",
-            f"0 to {num_classes - 1}{or_ignored}",
-            "count all classes, background too, or name what is ignored",
-        )
+        advice = "count all classes, background too, or name what is ignored"
+        _refuse(name, what, f"0 to {num_classes - 1}{or_ignored}", advice)
 
 
 def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -742,9 +697,9 @@ def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
     masks = torch.as_tensor(masks)
     fits = masks.ndim == 3 and 1 <= len(masks) <= 63
     if not fits or not ((masks == 0) | (masks == 1)).all():
+        what = f"masks of shape {tuple(masks.shape)}, up to {masks.max()}"
         raise ValueError(
-            f"masks of shape {tuple(masks.shape)}, up to {masks.max()}: expected "
-            "(1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
+            f"{what}: expected (1..63, H, W) of 0 and 1; divide masks of 0/255 by 255"
         )
     bits = 2 ** torch.arange(len(masks)).view(-1, 1, 1)
     packed = (masks.long() * bits).sum(dim=0)
@@ -804,10 +759,10 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
 
 @dataclass
 class PairFiles:
-    """The files of a folder, and its pictures by key: the values of patterns' fields.
+    """The pictures of a folder, by the values of the fields of their patterns.
 
-    Each target stands under the value of `extra`, the field that only targets have:
-    "object" or "class", or "" for neither.
+    Each stands with the value of `extra`, the field that only targets have: "object" or
+    "class", or "" for neither.
     """
 
     folder: Path
@@ -815,54 +770,48 @@ class PairFiles:
     names: list[str]  # of all files below the folder, in natural order
     fields: list[str]
     extra: str
-    inputs: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)
-    targets: dict[tuple[str, ...], list[tuple[str, Path]]] = field(default_factory=dict)
-
-    def name(self, path: Path) -> str:
-        """Give a file's name as seen from the folder."""
-        return path.relative_to(self.folder).as_posix()
+    inputs: dict[tuple[str, ...], list[tuple[str, str]]]
+    targets: dict[tuple[str, ...], list[tuple[str, str]]]
 
     def pairs(self) -> list[Pair]:
         """Put together what belongs together, in natural order."""
         values = {value for found in self.targets.values() for value, _ in found}
         classes = dict.fromkeys(sorted(values, key=natural_key))
         pairs: list[Pair] = []
-        for key, (image, *_) in self.inputs.items():
-            found = self.targets.get(key, [])
-            target: Target = found[0][1] if found else None
+        for key, ((_, image), *_) in self.inputs.items():
+            found = {v: self.folder / name for v, name in self.targets.get(key, ())}
+            target: Target = next(iter(found.values()), None)
             if self.extra == "class":
-                target = classes | dict(found)
+                target = classes | found
             elif found and self.extra:
-                target = tuple(path for _, path in found)
-            pairs.append((image, target))
+                target = tuple(found.values())
+            pairs.append((self.folder / image, target))
         return pairs
 
     def faults(self, allow_missing: bool = False) -> list[tuple[str, str, str]]:
         """List what has no partner or too many: the file, what is wrong, what helps."""
         faults, names = [], sorted(self.names)
-        targets = {key: [p for _, p in found] for key, found in self.targets.items()}
-        for found, others, pattern in (
-            (self.inputs, targets, self.patterns[1]),
-            (targets, self.inputs, self.patterns[0]),
-        ):
-            for key, paths in found.items():
-                name, is_input = self.name(paths[0]), found is self.inputs
-                if key not in others and not (allow_missing and is_input):
+        sides = (self.inputs, self.targets), (self.targets, self.inputs)
+        for role, (found, others) in enumerate(sides):
+            for key, files in found.items():
+                name = files[0][1]
+                if key not in others and (role or not allow_missing):
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
-                    wanted = re.sub(r"\{(\w+)\}", lambda m, k=known: k[m[1]], pattern)
+                    wanted = self.patterns[1 - role].format_map(known)
                     stem = wanted.removesuffix(".*")
-                    near = names[bisect.bisect_left(names, stem) :][:1]
+                    place = bisect.bisect_left(names, stem)
+                    there = "".join(names[place : place + 1])
                     mend = "add it, or take this one away"
-                    if is_input:
+                    if not role:
                         mend += ", or say that nothing is there (allow_missing)"
-                    if near and near[0].startswith(stem):
+                    if there != name and re.match(re.escape(stem) + r"[\W_]", there):
                         mend = (
-                            f"there is {near[0]}: of no kind that is read, or one of "
+                            f"{there} is no picture (polygons are to be drawn first, "
                         )
-                        mend += "several masks, which {object} or {class} would name"
+                        mend += "notebook 12), or one of several, to name with {object}"
                     faults.append((name, f"no file is named {wanted}", mend))
-                if len(paths) > 1 and (is_input or not self.extra):
-                    what = f"the same key as {', '.join(map(self.name, paths[1:]))}"
+                if len({value for value, _ in files}) < len(files):
+                    what = f"the same key as {', '.join(name for _, name in files[1:])}"
                     mend = "keep one, or name {object} or {class} in the pattern"
                     faults.append((name, what, mend))
         return faults
@@ -909,50 +858,48 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
         names += [(below / name).as_posix() for name in found if name[0] != "."]
     names.sort(key=natural_key)
     layouts = LAYOUTS if patterns is None else [patterns]
-    sorted_files = [_sort_files(folder, names, layout) for layout in layouts]
-    for files in sorted_files:
+    tried = [_sort_files(folder, names, layout) for layout in layouts]
+    for files in tried:
         if files.inputs.keys() & files.targets.keys():
             return files
-    if sorted_files[0].inputs or sorted_files[0].targets:
-        return sorted_files[0]
-    expected = " or ".join(f'("{a}", "{b}")' for a, b in layouts)
+    proposal = _propose_patterns(folder, names)
+    some = tried[0].inputs or tried[0].targets
+    if some and (patterns is not None or proposal is None):
+        return tried[0]  # whose faults say more
     advice = "name them so, or say with patterns how they are named (--patterns)"
-    for one, other in _propose_patterns(names):
-        found = _sort_files(folder, names, (one, other))
-        if found.inputs.keys() & found.targets.keys():
-            advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
-            break
+    if proposal is not None:
+        one, other = proposal
+        advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
     kinds = Counter(Path(name).suffix.lower() for name in names)
-    holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
     if kinds.keys() & {".json", ".xml", ".txt"}:
-        advice += "; JSON, XML and text hold polygons or boxes, to be drawn as masks "
-        advice += "first (notebook 12)"
+        advice += "; JSON, XML and text hold polygons or boxes: draw them (notebook 12)"
+    holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
+    expected = " or ".join(f'("{one}", "{other}")' for one, other in layouts)
     _refuse(folder, f"no pairs in {holds or 'no files'}", expected, advice)
 
 
 def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles:
-    """Match the names of pictures with both patterns; the more literal goes first."""
+    """Match the names of pictures with both patterns."""
+    field_name = r"\{([A-Za-z_]\w*)\}"
     fits = isinstance(patterns, tuple | list) and len(patterns) == 2
     if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
-        field_name = r"\{([A-Za-z_]\w*)\}"
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
-        odd = any(
-            re.search(r"[{}]|^/|//|\.\./", re.sub(field_name, "", one))
-            for one in patterns
-        )
+        plain = "\n".join(re.sub(field_name, "x", pattern) for pattern in patterns)
         extra = fields.keys() - keys.keys()
-        fits = (
-            bool(keys) and keys.keys() <= fields.keys() and patterns[0] != patterns[1]
-        )
-        fits = fits and not odd and extra in (set(), {"object"}, {"class"})
+        fits = bool(keys) and len(fields) == len(keys) + len(extra)
+        fits = fits and extra in (set(), {"object"}, {"class"})
+        odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain)
+        fits = fits and not odd and patterns[0] != patterns[1]
     if not fits:
         raise ValueError(
             f"patterns {patterns!r}: expected two paths below the folder with the same "
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    files = PairFiles(folder, tuple(patterns), names, list(keys), "".join(extra))
-    pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    extra = "".join(extra)
+    sides: tuple[dict, dict] = ({}, {})
+    rest = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    # What both match goes to the one with more letters.
     letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
     for role in sorted((0, 1), key=lambda role: -letters[role]):
         text = re.escape(patterns[role])
@@ -961,53 +908,55 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             text = text.replace(rf"\{{{name}\}}", f"(?P={name})")
         text = re.sub(r"\\\.\\\*$", r"(?:\\.ome)?\\.[^./]*", text)
         regex = re.compile(text.replace(r"\*", "[^/]*"), re.IGNORECASE)
-        rest = []
-        for name in pictures:
-            match = regex.fullmatch(name)
-            if match is None:
-                rest.append(name)
-                continue
-            key = tuple(match[one] for one in keys)
-            if role:
-                value = match[files.extra] if files.extra else ""
-                files.targets.setdefault(key, []).append((value, folder / name))
-            else:
-                files.inputs.setdefault(key, []).append(folder / name)
-        pictures = rest
-    return files
+        matches = {name: regex.fullmatch(name) for name in rest}
+        rest = [name for name in rest if not matches[name]]
+        for name, match in matches.items():
+            if match:
+                value = match[extra] if role and extra else ""
+                key = tuple(match[one] for one in keys)
+                sides[role].setdefault(key, []).append((value, name))
+    return PairFiles(folder, tuple(patterns), names, list(keys), extra, *sides)
 
 
-def _propose_patterns(names: Sequence[str]) -> list[Patterns]:
-    """List patterns that pair pictures, best first, from their folders and names."""
-    groups: dict[str, set[tuple[str, ...]]] = {}
-    for path in map(Path, names):
-        if path.suffix.lower() not in PICTURE_SUFFIXES or re.search("[{}*]", str(path)):
-            continue
-        stem, above = path.stem, path.parent.parts
-        # Words at the beginning or the end may say what a file is.
-        head = re.match(r"[A-Za-z]+[_.-]?(?=\d)|[^\W\d]+[_.-]", stem)
-        ends = [("", ""), (head[0], "") if head else ("", "")]
-        words = [m.start() for m in re.finditer(r"[_.-](?=[^_.-]*[A-Za-z])", stem)]
-        ends += [("", stem[start:]) for start in words[-3:]]
-        for before, after in ends:
-            key = stem[len(before) : len(stem) - len(after)]
-            place = "/".join([*above, f"{before}{{key}}{after}.*"])
-            groups.setdefault(place, set()).add((key,))
-            if above:  # as images/training beside images/validation
-                place = "/".join([*above[:-1], "{folder}", f"{before}{{key}}{after}.*"])
-                groups.setdefault(place, set()).add((above[-1], key))
-        if above:
-            place = "/".join([*above[:-1], "{key}", f"{stem}.*"])
-            groups.setdefault(place, set()).add((above[-1],))
-    largest = sorted(groups, key=lambda place: (-len(groups[place]), len(place)))[:24]
+def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
+    """Make patterns from the names: what an image and its mask share are fields."""
+    tokens = {
+        name: re.findall(r"\d+|[^\W\d_]+|.", name.rpartition(".")[0])
+        for name in names
+        if Path(name).suffix.lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}
+    }
     hint = re.compile("mask|label|target|truth|gt|ann|seg", re.IGNORECASE)
-    found = []
-    for one, other in itertools.combinations(largest, 2):
-        first, second = sorted((one, other), key=lambda place: bool(hint.search(place)))
-        common = len(groups[one] & groups[other])
-        if common and bool(hint.search(first)) != bool(hint.search(second)):
-            found.append((-common, first.count("{"), first, second))
-    return [(first, second) for _, _, first, second in sorted(found)[:4]]
+    hints = {name: len(hint.findall(name)) for name in tokens}
+    fewest = min(hints.values(), default=0)
+    images = [name for name, count in hints.items() if count == fewest]
+    masks = [name for name, count in hints.items() if count > fewest]
+    best: tuple[int, Patterns | None] = (0, None)
+
+    def likeness(mask: str, image: str) -> float:
+        shared = {*tokens[mask]} & {*tokens[image]}
+        return sum(map(len, shared)) - len(tokens[image]) / 99
+
+    for mask in masks[:: len(masks) // 4 + 1]:
+        image = max(images, key=partial(likeness, mask))
+        both = tokens[image], tokens[mask]
+        texts, ends, numbers = ["", ""], [0, 0], iter(["", *range(2, 99)])
+        blocks = difflib.SequenceMatcher(None, *both, autojunk=False)
+        for *starts, size in blocks.get_matching_blocks():
+            shared = "".join(both[0][starts[0] : starts[0] + size])
+            for part in re.findall(r"[^\W_](?:[^/]*[^\W_])?", shared):
+                shared = shared.replace(part, f"{{key{next(numbers)}}}", 1)
+            for side, start in enumerate(starts):
+                texts[side] += "".join(both[side][ends[side] : start]) + shared
+                ends[side] = start + size
+        texts[1] = re.sub(r"\d+$", "{object}", texts[1])
+        patterns = f"{texts[0]}.*", f"{texts[1]}.*"
+        with contextlib.suppress(ValueError):  # nothing is shared
+            files = _sort_files(folder, list(tokens), patterns)
+            found = len(files.inputs.keys() & files.targets.keys())
+            used = sum(map(len, files.targets.values()))
+            if used == len(masks) and found > best[0]:
+                best = found, patterns
+    return best[1]
 
 
 def _scene_of(name: str, scenes: Mapping[str, str]) -> str | None:
@@ -1122,13 +1071,12 @@ class PairDataset(Dataset[Sample]):
         if masks:
             return functools.reduce(ImageChops.lighter, masks)
         # Nothing is there: empty in the way of the targets that are.
-        given = (one for _, one in self.pairs if isinstance(one, Path | tuple))
-        like = next((self.read(one, size) for one in given), Image.new("L", size))
+        given = (one for _, one in self.pairs if isinstance(one, Path))
+        like = next(map(self.read_target, given), Image.new("L", size))
         if isinstance(like, torch.Tensor):
-            return torch.zeros(len(like), *size[::-1], dtype=like.dtype)
-        empty = Image.new(like.mode, size)
-        if like.mode == "P":
-            empty.putpalette(like.getpalette() or [])
+            return like.new_zeros(len(like), *size[::-1])
+        empty = like.resize(size)
+        empty.paste(0, (0, 0, *size))
         return empty
 
 
@@ -1206,32 +1154,34 @@ _KNOWN = 77
 class PairedTransform:
     """One torchvision v2 transform applied to image and target with the same draw.
 
-    A thin layer: v2 moves the target as a `tv_tensors.Mask`, without mixing values
-    (nearest), and leaves it alone when only colours change. Whatever a transform pads
-    is ignored in the target: 255, or 128 in a mask picture; so bool targets come back
-    as uint8. Each comes back as what it was: PIL picture, tensor or tv_tensor. Raises
-    ValueError when their sizes differ. (notebook 03)
+    v2 moves the target as a mask, without mixing values (nearest), and leaves it alone
+    when only colours change. What a transform pads is ignored in the target: 255, or
+    128 in a mask picture; bool and int8, which cannot hold 255, become uint8 and int16.
+    Else each comes back as what it was, an image picture as RGB. Raises ValueError when
+    their sizes differ. (notebook 03)
     """
 
     def __init__(self, transform: v2.Transform) -> None:
         self.transform = transform
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        _check_equal_size(image, target)
-        ids = _target_ids(target)
-        layers = ids if ids.ndim > 2 else ids[None]
-        known = torch.full_like(layers[:1], _KNOWN)
-        mask = _exact_mask()(torch.cat([layers, known]))
-        picture = isinstance(image, Image.Image)
-        new_image, mask = self.transform(
-            image if picture else tv_tensors.Image(image), mask
-        )
+        given, ids = _check_pair(image, target)
+        if isinstance(given, torch.Tensor):
+            given = tv_tensors.Image(given)
+        holds_255 = {torch.bool: torch.uint8, torch.int8: torch.int16}
+        ids = ids.to(holds_255.get(ids.dtype, ids.dtype))
+        layers = ids.reshape(-1, *ids.shape[-2:])
+        layers = torch.cat([layers, torch.full_like(layers[:1], _KNOWN)])
+        moved, mask = self.transform(given, _exact_mask()(layers))
         *layers, known = mask.as_subclass(torch.Tensor)
-        new = torch.where(known == _KNOWN, torch.stack(layers), IGNORE_INDEX)
-        new = new if ids.ndim > 2 else new[0]
-        if not isinstance(image, Image.Image | tv_tensors.Image):
-            new_image = new_image.as_subclass(torch.Tensor)
-        return Sample(new_image, _target_like(new, target))
+        layers = torch.where(known == _KNOWN, torch.stack(layers), IGNORE_INDEX)
+        ids = layers if ids.ndim == 3 else layers[0]
+        if isinstance(target, Image.Image):
+            greys = torch.where(ids == IGNORE_INDEX, IGNORE_GREY, ids * 255)
+            ids = Image.fromarray((greys if target.mode == "L" else ids).numpy())
+            if target.mode == "P":
+                ids.putpalette(target.getpalette() or [])
+        return _as_given(image, target, moved, ids)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.transform})"
@@ -1239,115 +1189,103 @@ class PairedTransform:
 
 @functools.cache
 def _exact_mask() -> type[tv_tensors.Mask]:
-    """Make the masks that scaling samples where it samples the image.
+    """Make the masks that v2 scales as it scales the image, by the centres of pixels.
 
-    v2's own take the first pixel of an area where the image has the mean around its
-    centre: half a pixel of the new size apart (pytorch#34808).
+    Its own take the first pixel of an area: half a new pixel apart (pytorch#34808).
     """
 
     class ExactMask(tv_tensors.Mask):
         pass
 
-    def scale(mask: ExactMask, size: list[int], *_: Any, **options: Any) -> ExactMask:
-        exact = v2.InterpolationMode.NEAREST_EXACT
-        plain, limit = mask.as_subclass(torch.Tensor), options.get("max_size")
-        return ExactMask(v2.functional.resize_mask(plain, size, exact, limit))
+    def scale(mask: Any, size: Any, max_size: Any = None, **_: Any) -> ExactMask:
+        plain, exact = mask.as_subclass(torch.Tensor), "nearest-exact"
+        return ExactMask(v2.functional.resize_mask(plain, size, exact, max_size))
 
-    def crop(mask: ExactMask, *box: int, size: list[int], **_: Any) -> ExactMask:
-        return scale(v2.functional.crop(mask, *box), size)
+    def crop(mask: Any, size: Any, interpolation: Any, antialias: Any, **box: Any):
+        return scale(v2.functional.crop(mask, **box), size)
 
     v2.functional.register_kernel(v2.functional.resize, ExactMask)(scale)
     v2.functional.register_kernel(v2.functional.resized_crop, ExactMask)(crop)
     return ExactMask
 
 
-def _target_ids(target: Any) -> torch.Tensor:
-    """Give a target as a tensor: ids uint8 (H, W) of a picture, a tensor as it is."""
+def _check_pair(image: Any, target: Any) -> tuple[Any, torch.Tensor]:
+    """Refuse unequal sizes; give a picture as RGB, and the target as ids."""
+    sizes = [
+        _size_of(one) if isinstance(one, Image.Image | torch.Tensor) else type(one)
+        for one in (image, target)
+    ]
+    if sizes[0] != sizes[1] or not isinstance(sizes[0], tuple):
+        expected = "expected pictures or tensors of one size"
+        raise ValueError(f"image {sizes[0]} and target {sizes[1]} (W, H): {expected}")
+    if isinstance(image, Image.Image):
+        image = _to_rgb(image, "image")
     if isinstance(target, torch.Tensor):
-        plain = target.as_subclass(torch.Tensor)
-        return plain.to(torch.uint8) if plain.dtype == torch.bool else plain
-    if target.mode == "P":
-        return torch.from_numpy(np.array(target))
-    if target.mode != "L":
-        raise ValueError(
-            f"target picture of mode {target.mode}: expected L (0, 255 and "
-            f"{IGNORE_GREY} for ignored) or P (class ids); see load_mask"
+        return image, target
+    ids = np.array(target) if target.mode == "P" else _mask_ids(target)
+    return image, torch.from_numpy(ids)
+
+
+def _as_given(image: Any, target: Any, *new: Any) -> Sample:
+    """Make tensors tv_tensors where one given was: v2 would leave a plain target."""
+    kinds: list[Any] = [torch.Tensor, torch.Tensor]
+    if any(isinstance(one, tv_tensors.TVTensor) for one in (image, target)):
+        kinds = [tv_tensors.Image, tv_tensors.Mask]
+    pairs = zip(new, kinds, strict=True)
+    return Sample(
+        *(
+            one if isinstance(one, Image.Image) else one.as_subclass(kind)
+            for one, kind in pairs
         )
-    return torch.from_numpy(_mask_ids(target))
-
-
-def _target_like(ids: torch.Tensor, like: Any) -> Any:
-    """Turn ids back into the kind of target that they came from."""
-    if isinstance(like, torch.Tensor):
-        return tv_tensors.Mask(ids) if isinstance(like, tv_tensors.Mask) else ids
-    values = ids.numpy()
-    if like.mode == "L":
-        values = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)[values]
-    picture = Image.fromarray(values)
-    if like.mode == "P":
-        picture.putpalette(like.getpalette() or [])
-    return picture
-
-
-def _check_equal_size(image: Any, target: Any) -> None:
-    sizes = [_size_of(thing) for thing in (image, target)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"image of {sizes[0]} and target of {sizes[1]} (W, H): expected equal sizes"
-        )
+    )
 
 
 def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
     """Read one number as both sides of a square; (height, width) in pixels."""
-    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(
-        isinstance(side, int | np.integer) and side > 0 for side in sides
-    ):
+    sides = np.ravel(size).tolist()
+    whole = all(type(side) is int and side > 0 for side in sides)
+    if not whole or len(sides) != 1 + np.ndim(size):
         raise ValueError(
             f"{name} {size!r}: expected one whole number of pixels, or (height, width)"
         )
-    return int(sides[0]), int(sides[1])
+    return sides[0], sides[-1]
 
 
+@dataclass
 class ImageTargetCompose:
     """Apply several paired transforms one after the other."""
 
-    def __init__(self, transforms: Sequence[PairTransform]) -> None:
-        self.transforms = list(transforms)
+    transforms: Sequence[PairTransform]
 
     def __call__(self, image: Any, target: Any) -> Sample:
         for transform in self.transforms:
             image, target = transform(image, target)
         return Sample(image, target)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.transforms})"
 
-
+@dataclass
 class ImageTargetToTensor:
     """Turn pictures into tensors.
 
-    image: float32 (3, H, W) in 0..1. target: float32 (1, H, W) of 0 and 1 from a mask
-    (mode "L"), int64 (H, W) from class ids (mode "P"), float32 from masks uint8
-    (K, H, W); 255 where ignored.
+    image: float32 (3, H, W) in 0..1; of tensors, uint8 and uint16 are scaled. target:
+    float32 (1, H, W) of 0 and 1 from a mask (mode "L"), int64 (H, W) from class ids
+    (mode "P"), float32 from masks (K, H, W); 255 where ignored.
     """
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        _check_equal_size(image, target)
-        if isinstance(image, Image.Image):
-            pixels = torch.from_numpy(np.array(_to_rgb(image, "image")))  # (H, W, 3)
-            image = pixels.permute(2, 0, 1).float().div_(255)
-        else:
-            image = v2.functional.to_dtype(image, torch.float32, scale=True)
-        if isinstance(target, Image.Image):
-            ids = _target_ids(target)
-            target = ids[None].float() if target.mode == "L" else ids.long()
-        elif target.ndim == 3 and not target.is_floating_point():
-            target = target.float()
-        return Sample(image, target)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        pixels, ids = _check_pair(image, target)
+        if isinstance(pixels, Image.Image):
+            pixels = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        whites = {torch.uint8: 255, torch.uint16: 65535}
+        if pixels.dtype not in whites and not pixels.is_floating_point():
+            expected = "expected uint8, uint16 or floats in 0..1"
+            raise ValueError(f"image of {pixels.dtype}: {expected}")
+        if isinstance(target, Image.Image) and target.mode == "L":
+            ids = ids[None]
+        if not ids.is_floating_point():
+            ids = ids.float() if ids.ndim == 3 else ids.long()
+        scaled = pixels.float() / whites.get(pixels.dtype, 1)
+        return _as_given(image, target, scaled, ids)
 
 
 class ImageTargetResize(PairedTransform):
@@ -1358,24 +1296,21 @@ class ImageTargetResize(PairedTransform):
 
     def __init__(self, size: int | Sequence[int]) -> None:
         sides = _check_size("size", size)
-        pair = isinstance(size, tuple | list)
-        super().__init__(v2.Resize(sides if pair else sides[0], antialias=True))
+        super().__init__(v2.Resize(sides if np.ndim(size) else sides[0]))
 
 
-class ImageTargetPad(PairedTransform):
+@dataclass
+class ImageTargetPad:
     """Pad to at least (height, width) at the right and the foot; target: ignored."""
 
-    def __init__(self, size: int | Sequence[int]) -> None:
-        self.size = _check_size("size", size)
-        super().__init__(self._pad)
+    size: int | Sequence[int]
 
-    def _pad(self, *things: Any) -> list[Any]:
-        height, width = v2.functional.get_size(things[0])
-        margins = [max(self.size[1] - width, 0), max(self.size[0] - height, 0)]
-        return [v2.functional.pad(thing, [0, 0, *margins]) for thing in things]
+    def __post_init__(self) -> None:
+        self.size = _check_size("size", self.size)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.size})"
+    def __call__(self, image: Any, target: Any) -> Sample:
+        missing = np.subtract(self.size[::-1], _size_of(image)).clip(0).tolist()
+        return PairedTransform(v2.Pad([0, 0, *missing]))(image, target)
 
 
 class ImageTargetRandomCrop(PairedTransform):
@@ -1411,10 +1346,9 @@ class ImageTargetRandomAffine(PairedTransform):
 
 
 class ImageTargetColorJitter(PairedTransform):
-    """Change the image's brightness, contrast, saturation and hue at random.
+    """Change the image's colours at random, by shares: 0.2 is 0.8 to 1.2 times.
 
-    Each as in torchvision: a share, 0.2 for 0.8 to 1.2 times; hue 0 to 0.5. The target
-    stays as it is.
+    hue: 0 to 0.5. The target stays as it is.
     """
 
     def __init__(
@@ -1427,35 +1361,32 @@ class ImageTargetColorJitter(PairedTransform):
         super().__init__(v2.ColorJitter(brightness, contrast, saturation, hue))
 
 
+@dataclass
 class ImageTargetNormalize:
-    """Take away each channel's mean and divide by its deviation; image tensors only.
+    """Take away each channel's mean and divide by its deviation.
 
-    mean, std: three numbers each, for values in 0..1. Raises ValueError for pictures
-    and for values outside 0..1, the usual sign of a forgotten scaling.
+    mean, std: three numbers each. image: float tensor in 0..1; raises ValueError for
+    other values, the usual sign of a forgotten scaling.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(
-                f"mean {mean} and std {std}: expected as many of both, std above 0"
-            )
-        self.mean, self.std = list(mean), list(std)
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError(f"{self}: expected as many of both, std above 0")
 
     def __call__(self, image: Any, target: Any) -> Sample:
-        if isinstance(image, Image.Image) or not image.is_floating_point():
+        fits = isinstance(image, torch.Tensor) and image.is_floating_point()
+        low, high = map(float, image.aminmax()) if fits else (0, 255)
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise ValueError(
-                "Normalize got a picture or whole numbers: expected a float tensor in "
-                "0..1; put ImageTargetToTensor before it"
+                f"Normalize got {getattr(image, 'dtype', 'a picture')} of {low:.2f} to "
+                f"{high:.2f}: expected a float tensor in 0..1; put ImageTargetToTensor "
+                "before it, and normalize only once"
             )
-        if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
-            raise ValueError(
-                f"Normalize got values {float(image.min()):.2f} to "
-                f"{float(image.max()):.2f}: expected 0..1; scale first, and only once"
-            )
-        return Sample(v2.functional.normalize(image, self.mean, self.std), target)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(mean={self.mean}, std={self.std})"
+        mean, std = list(self.mean), list(self.std)
+        return Sample(v2.functional.normalize(image, mean, std), target)
 
 
 def denormalize(
@@ -1472,11 +1403,10 @@ def denormalize(
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Centre each channel of each image and divide by its deviation.
+    """Centre each channel of each image, divide by its deviation, scale and shift.
 
-    (B, C, H, W) -> (B, C, H, W), a learnt scale and shift at the end. In training it is
-    BatchNorm of one image at a time: the same, and with its gradient half the CPU time.
-    Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
+    Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022. In training it is BatchNorm
+    of one image at a time: the same, and with its gradient half the CPU time.
     """
 
     def __init__(self, num_channels: int) -> None:
@@ -1485,23 +1415,16 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(image)
-        norm = partial(
-            F.batch_norm,
-            running_mean=None,
-            running_var=None,
-            weight=self.weight,
-            bias=self.bias,
-            training=True,
-            eps=self.eps,
+        options = {"training": True, "eps": self.eps}
+        scaled = (
+            F.batch_norm(one, None, None, self.weight, self.bias, **options)
+            for one in image.split(1)
         )
-        return torch.cat([norm(one) for one in image.split(1)])
+        return torch.cat([*scaled])
 
 
 class ConvBlock(nn.Sequential):
-    """One 3x3 convolution and ReLU, `InstanceNorm` in between if asked for.
-
-    (B, C_in, H, W) -> (B, C_out, H, W).
-    """
+    """One 3x3 convolution and ReLU, `InstanceNorm` in between if asked for."""
 
     def __init__(self, num_in: int, num_out: int, normalize: bool) -> None:
         layers: list[nn.Module] = [nn.Conv2d(num_in, num_out, 3, padding=1)]
@@ -1540,10 +1463,9 @@ class UNet(nn.Module):
     Five levels, `max_features` channels on the lowest (a multiple of 16; 256 gives 1 M
     parameters). All levels but the first are normalised, each image for itself;
     normalize=False makes a pixel depend on its neighbourhood alone (notebook 11).
-    fast: work at half the resolution inside; coarser on fine lines.
-
-    forward raises ValueError for another number of channels, whole numbers, an empty
-    batch. Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
+    fast: work at half the resolution inside; coarser on fine lines. Raises ValueError
+    for images of other channels or of another type than the weights, and for none.
+    Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
     """
 
     def __init__(
@@ -1558,15 +1480,14 @@ class UNet(nn.Module):
         super().__init__()
         _check_number("num_in_channels", num_in_channels, 1)
         _check_number("num_out_channels", num_out_channels, 1)
-        if max_features < 16 or max_features % 16:
+        _check_number("max_features", max_features, 16)
+        if max_features % 16:
             raise ValueError(f"max_features {max_features}: expected a multiple of 16")
-        self.num_in_channels = num_in_channels
-        self.num_out_channels = num_out_channels
+        self.num_in_channels, self.num_out_channels = num_in_channels, num_out_channels
         self.shrink = 2 if fast else 1  # pixels per side of a cell inside
         self.multiple = 16 * self.shrink  # what sides are padded to: four halvings
-        first = max_features // 16
+        first, cell = max_features // 16, self.shrink**2
         widths = [first, 2 * first, 4 * first, 8 * first]
-        cell = self.shrink**2
         self.to_cells = nn.PixelUnshuffle(2) if fast else nn.Identity()
         self.first = ConvBlock(num_in_channels * cell, first, normalize=False)
         self.downs = nn.ModuleList(Down(width, normalize) for width in widths)
@@ -1582,7 +1503,14 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        self._check(image)
+        channels, dtype = self.num_in_channels, self.head.weight.dtype
+        fits = image.ndim == 4 and image.shape[1] == channels and 0 not in image.shape
+        if not fits or image.dtype != dtype:
+            raise ValueError(
+                f"UNet got {image.dtype} {tuple(image.shape)}: expected {dtype} (B, "
+                f"{channels}, H, W) in 0..1; one image needs [None], other channels "
+                "num_in_channels, whole numbers / 255"
+            )
         height, width = image.shape[-2:]
         # The lowest level keeps at least 2x2 cells, since one alone has no deviation.
         step = self.multiple
@@ -1590,7 +1518,7 @@ class UNet(nn.Module):
             step * torch.sym_max((side + step - 1) // step, 2)
             for side in (height, width)
         ]
-        image = self._window(image, *padded)
+        image = _window(image, *padded)
         x = self.to_cells((image - 0.5) * 4)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
@@ -1598,31 +1526,7 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in self.ups:
             x = up(x, skips.pop())
-        return self._window(self.to_pixels(self.head(x)), height, width)
-
-    @staticmethod
-    def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Cut (..., height, width) out, or repeat the last row and column up to it.
-
-        By indices: a slice or a padding, exported, would be right for one size alone.
-        """
-        if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
-            return image
-        rows, columns = (
-            torch.arange(new, device=image.device).clamp(max=old - 1)
-            for new, old in zip((height, width), image.shape[-2:], strict=True)
-        )
-        return image[:, :, rows][..., columns]
-
-    def _check(self, image: torch.Tensor) -> None:
-        channels = self.num_in_channels
-        fits = image.ndim == 4 and image.shape[1] == channels and 0 not in image.shape
-        if not fits or image.dtype != self.head.weight.dtype:
-            raise ValueError(
-                f"UNet got {image.dtype} {tuple(image.shape)}: expected "
-                f"{self.head.weight.dtype} (B, {channels}, H, W) in 0..1; one image "
-                "needs [None], other channels num_in_channels, whole numbers / 255"
-            )
+        return _window(self.to_pixels(self.head(x)), height, width)
 
     def set_prior(self, shares: Sequence[float], *, exclusive: bool = False) -> None:
         """Start at the prior: the head's bias gives each class its share of the pixels.
@@ -1634,10 +1538,24 @@ class UNet(nn.Module):
             raise ValueError(
                 f"{len(shares)} shares: expected {self.num_out_channels}, one per class"
             )
-        p = torch.as_tensor(shares, dtype=torch.float64).clamp(1e-3, 1 - 1e-3)
-        bias = (p.log() if exclusive else p.logit()).float()
+        p = torch.as_tensor(shares, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
+        bias = p.log() if exclusive else p.logit()
         with torch.no_grad():  # the same in all pixels of a cell
             self.head.bias.copy_(bias.repeat_interleave(self.shrink**2))
+
+
+def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Cut (..., height, width) out, or repeat the last row and column up to it.
+
+    By indices: a slice or a padding, exported, would be right for one size alone.
+    """
+    if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
+        return image
+    rows, columns = (
+        torch.arange(new, device=image.device).clamp(max=old - 1)
+        for new, old in zip((height, width), image.shape[-2:], strict=True)
+    )
+    return image[:, :, rows][..., columns]
 
 
 @contextlib.contextmanager
@@ -1669,19 +1587,18 @@ def bce_loss(
 
     logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`. pos_weight counts a
     foreground pixel that many times, one number or one for each of K. With nothing but
-    ignored pixels the loss is 0. Raises ValueError for unequal shapes and for targets
-    of other values.
+    ignored pixels the loss is 0.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
     weight = None
     if pos_weight is not None:
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
-        if weight.numel() not in (1, logits.shape[1]) or not (weight > 0).all():
+        weight = weight.view(-1, 1, 1)
+        if len(weight) not in (1, logits.shape[1]) or not (weight > 0).all():
             raise ValueError(
                 f"pos_weight {pos_weight}: expected a number above 0, or one for each "
                 f"of {logits.shape[1]} classes"
             )
-        weight = weight.view(-1, 1, 1)
     losses = F.binary_cross_entropy_with_logits(
         torch.where(valid, logits.float(), 0),
         torch.where(valid, targets.float(), 0),
@@ -1714,9 +1631,8 @@ def bce_dice_loss(
     ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Add `bce_loss` and `dice_loss`: every pixel counts, and so does every region."""
-    return bce_loss(logits, targets, pos_weight, ignore_index) + dice_loss(
-        logits, targets, ignore_index
-    )
+    bce = bce_loss(logits, targets, pos_weight, ignore_index)
+    return bce + dice_loss(logits, targets, ignore_index)
 
 
 def _valid_pixels(
@@ -1748,17 +1664,15 @@ def cross_entropy_loss(
 
     logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
     or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
-    weighted too. With nothing but ignored pixels the loss is 0. Raises ValueError for
-    other shapes and types, for ids beyond K and for other weights. (notebook 10)
+    weighted too. With nothing but ignored pixels the loss is 0. (notebook 10)
     """
     batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
-    fits = num_classes > 1 and targets.shape == (batch, *size)
-    if not fits or targets.dtype != torch.int64:
+    ids = targets.dtype == torch.int64 and targets.shape == (batch, *size)
+    if num_classes < 2 or not ids:
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {targets.dtype} "
             f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
-            "and class ids, int64 (B, H, W); argmax(dim=1) makes ids of one-hot, "
-            "[:, 0] takes a channel away"
+            "and class ids, int64 (B, H, W); argmax(dim=1) makes them of one-hot"
         )
     _check_class_ids("targets", targets, num_classes, ignore_index)
     if class_weights is None:
@@ -1829,7 +1743,7 @@ def confusion_matrix(
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
     Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
-    be added. Raises ValueError for unequal shapes and for ids beyond K. (notebook 10)
+    be added. (notebook 10)
     """
     prediction, targets = map(_as_ids, (prediction, targets))
     floating = prediction.is_floating_point() or targets.is_floating_point()
@@ -1848,10 +1762,7 @@ def confusion_matrix(
 
 
 def class_iou(matrix: torch.Tensor) -> torch.Tensor:
-    """Give the IoU of each class, float32 (K,); NaN for a class that is nowhere.
-
-    matrix: of `confusion_matrix`. (notebook 10)
-    """
+    """Give each class's IoU of a `confusion_matrix`, float32 (K,); NaN if nowhere."""
     both = matrix.diagonal()
     either = matrix.sum(dim=0) + matrix.sum(dim=1) - both
     return both / either
@@ -1862,28 +1773,21 @@ def mean_iou(matrix: torch.Tensor) -> torch.Tensor:
     return class_iou(matrix).nanmean().nan_to_num(1.0)
 
 
-def foreground_share(targets: Iterable[torch.Tensor]) -> float:
-    """Count the share of foreground, 0..1, among the pixels that are not ignored."""
-    foreground = known = 0
-    for target in targets:
-        foreground += int((target == 1).sum())
-        known += int((target != IGNORE_INDEX).sum())
-    return foreground / max(known, 1)
-
-
 def shares_of_classes(
     targets: Iterable[torch.Tensor], num_classes: int
 ) -> torch.Tensor:
-    """Count the share of each class, float32 (K,), among the pixels not ignored.
-
-    All 0 where every pixel is ignored. Raises ValueError for ids beyond K.
-    """
+    """Count the share of each class, float32 (K,), among the pixels not ignored."""
     counts = torch.zeros(num_classes, dtype=torch.long)
     for ids in targets:
         _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
         known = ids[ids != IGNORE_INDEX].long()
         counts += torch.bincount(known, minlength=num_classes)
     return counts / counts.sum().clamp(min=1)
+
+
+def foreground_share(targets: Iterable[torch.Tensor]) -> float:
+    """Count the share of foreground, 0..1, among the pixels that are not ignored."""
+    return float(shares_of_classes(targets, 2)[1])
 
 
 # --------------------------------------------------------------------------------------
@@ -1901,28 +1805,44 @@ def to_array(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return np.array(picture.convert("RGB"))
     values = torch.as_tensor(picture).detach().cpu()
+    is_float, is_bool = values.is_floating_point(), values.dtype == torch.bool
+    if values.ndim == 2 and not is_float and not is_bool:
+        return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
-    if values.ndim == 2:
-        values = values[..., None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3):
+    values = values[..., None] if values.ndim == 2 else values
+    fits = values.ndim == 3 and values.shape[2] in (1, 3)
+    if is_float:
+        fits = fits and values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING
+    if not fits:
         raise ValueError(
-            f"picture of shape {tuple(values.shape)}: expected (H, W), (H, W, 3), "
-            "(1, H, W) or (3, H, W); masks that overlap are shown one by one"
+            f"picture of shape {tuple(values.shape)}, {values.min():.2f} to "
+            f"{values.max():.2f}: expected (H, W), (H, W, 3), (1, H, W) or (3, H, W), "
+            "floats in 0..1; logits need a sigmoid, normalized images denormalize"
         )
-    if values.is_floating_point():
-        if values.min() < -ROUNDING or values.max() > 1 + ROUNDING:
-            raise ValueError(
-                f"values {values.min():.2f} to {values.max():.2f}: expected 0..1; "
-                "logits need a sigmoid, normalized images denormalize"
-            )
-        values = (values.clamp(0, 1) * 255).round()
-    elif values.dtype == torch.bool:
-        values = values * 255
-    elif values.shape[2] == 1 and np.ndim(picture) == 2:
-        colours = CLASS_COLOURS[:IGNORE_INDEX]
-        return np.array(classes_to_colors(values[..., 0], colours))
+    if is_float or is_bool:
+        values = (values.float().clamp(0, 1) * 255).round()
     return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
+
+
+def _as_bool(mask: Any) -> np.ndarray:
+    """Give a mask of any kind as bool (H, W); ignored pixels are not in it."""
+    mask = mask.detach().cpu() if isinstance(mask, torch.Tensor) else mask
+    values = np.asarray(mask)
+    found = set(np.unique(values).tolist())
+    if values.ndim >= 2 and values.size == math.prod(values.shape[-2:]):
+        values = values.reshape(values.shape[-2:])
+        if values.dtype == bool or (found <= {0, 1, IGNORE_INDEX} and 1 in found):
+            return values == 1
+        if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+            return values > 0.5
+        if found <= {0, IGNORE_GREY, 255}:
+            return values == 255
+    raise ValueError(
+        f"mask of shape {values.shape} and values {sorted(found)[:8]}: expected (H, W) "
+        "or (1, H, W) of bool, 0 and 1, 0 and 255 or probabilities; of class ids take "
+        "one, as ids == 3, or paint all with classes_to_colors"
+    )
 
 
 def overlay(
@@ -1946,28 +1866,6 @@ def overlay(
     return Image.fromarray(pixels)
 
 
-def _as_bool(mask: Any) -> np.ndarray:
-    """Give a mask of any kind as bool (H, W); ignored pixels are not in it."""
-    if isinstance(mask, torch.Tensor):
-        mask = mask.detach().cpu().numpy()
-    values = np.asarray(mask)
-    if values.ndim < 2 or any(side != 1 for side in values.shape[:-2]):
-        raise ValueError(f"mask of shape {values.shape}: expected (H, W) or (1, H, W)")
-    values = values.reshape(values.shape[-2:])
-    found = set(np.unique(values).tolist())
-    if values.dtype == bool or (found <= {0, 1, IGNORE_INDEX} and 1 in found):
-        return values == 1
-    if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
-        return values > 0.5
-    if not found <= {0, IGNORE_GREY, 255}:
-        raise ValueError(
-            f"mask of values {sorted(found)[:8]}: expected bool, 0 and 1, 0 and 255 or "
-            "probabilities; greys are cut by load_mask, of class ids take one, as "
-            "ids == 3, or paint all with classes_to_colors"
-        )
-    return values == 255
-
-
 def show(
     *rows: Sequence[Any],
     titles: Sequence[str] = (),
@@ -1980,25 +1878,22 @@ def show(
     """
     import matplotlib.pyplot as plt
 
-    columns = max(map(len, rows))
     pictures = [[to_array(picture) for picture in row] for row in rows]
-    tall, wide = pictures[0][0].shape[:2]
+    columns, (tall, wide, _) = max(map(len, rows)), pictures[0][0].shape
     size = (columns * height * wide / tall, len(rows) * height + 0.3)
     figure, axes = plt.subplots(
         len(rows), columns, squeeze=False, figsize=size, layout="constrained"
     )
-    for axis in axes.flat:
-        axis.axis("off")
     for row, row_axes in zip(pictures, axes, strict=True):
-        for picture, axis in zip(row, row_axes, strict=False):
-            axis.imshow(picture, interpolation="nearest")
+        for picture, axis in itertools.zip_longest(row, row_axes):
+            axis.axis("off")
+            if picture is not None:
+                axis.imshow(picture, interpolation="nearest")
     for title, axis in zip(titles, axes[0], strict=False):
         axis.set_title(title, fontsize=9)
     if legend:
-        handles = [
-            plt.Rectangle((0, 0), 1, 1, color=np.array(color) / 255)
-            for color in CLASS_COLOURS[1 : len(legend) + 1]
-        ]
+        colours = np.array(CLASS_COLOURS[1 : len(legend) + 1]) / 255
+        handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
         figure.legend(handles, legend, loc="outside lower center", ncols=5, fontsize=8)
     plt.show()
 
@@ -2024,9 +1919,8 @@ def save_mask(mask: Any, path: Path | str) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name ending in .png, to keep it exact")
-    picture = Image.fromarray(_as_bool(mask).astype(np.uint8) * 255)
     with _atomic_write(path) as part:
-        picture.save(part, format="PNG")
+        Image.fromarray(_as_bool(mask)).convert("L").save(part, format="PNG")
 
 
 def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> None:
@@ -2036,8 +1930,7 @@ def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> 
     """
     import imageio.v3 as iio
 
-    path = Path(path)
-    pictures = [to_array(frame) for frame in frames]
+    path, pictures = Path(path), [to_array(frame) for frame in frames]
     sizes = {picture.shape[:2] for picture in pictures}
     if len(sizes) != 1 or path.suffix.lower() != ".gif" or duration < 10:
         raise ValueError(
@@ -2123,6 +2016,7 @@ class UISegmentationData(pl.LightningDataModule):
         _check_number("batch_size", batch_size, 1)
         _check_number("overfit_num", overfit_num)
         _check_number("num_workers", num_workers)
+        _check_number("val_share", val_share, 0.001, 0.999, whole=False)
         self.data_dir, self.scenes = Path(data_dir), scenes
         self.batch_size, self.num_workers = int(batch_size), int(num_workers)
         self.overfit_num, self.val_share, self.seed = overfit_num, val_share, seed
@@ -2238,6 +2132,7 @@ class UISegmentationSystem(pl.LightningModule):
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
+        _check_number("learning_rate", learning_rate, 1e-9, 1e3, whole=False)
         exclusive = task == "multiclass"
         of_masks = loss != "bce" or pos_weight is not None
         if of_masks if exclusive else class_weights is not None:
@@ -2266,6 +2161,9 @@ class UISegmentationSystem(pl.LightningModule):
         self.network = network or UNet(
             num_out_channels=num_out_channels, max_features=max_features, **unet
         )
+        # Weights that the loss refuses are refused here, on one pixel.
+        logits = torch.zeros(1, num_out_channels, 1, 1)
+        self.loss(logits, logits[:, 0].long() if exclusive else logits)
 
     @property
     def task(self) -> str:
@@ -2359,14 +2257,15 @@ class UISegmentationSystem(pl.LightningModule):
                 fits = target.ndim == 3 and len(target) == classes
             if not fits or image.max() > 16:
                 shown = [
-                    getattr(one, "shape", type(one).__name__) for one in (image, target)
+                    f"{getattr(one, 'dtype', type(one).__name__)} "
+                    f"{[*getattr(one, 'shape', ())]}"
+                    for one in (image, target)
                 ]
-                wanted = (
-                    "class ids, int64 (H, W)" if exclusive else f"({classes}, H, W)"
-                )
+                ids, masks = "class ids, int64 (H, W)", f"masks ({classes}, H, W)"
                 raise ValueError(
-                    f"training sample of {shown}: expected tensors, an image (3, H, W) "
-                    f"in 0..1, for task {self.task!r} {wanted}; see ImageTargetToTensor"
+                    f"training sample of {' and '.join(shown)}: expected an image "
+                    f"(3, H, W) in 0..1 and for task {self.task!r} "
+                    f"{ids if exclusive else masks}, as ImageTargetToTensor makes them"
                 )
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
@@ -2414,11 +2313,8 @@ class UISegmentationSystem(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (https://arxiv.org/abs/1412.6980) under OneCycle, stepped each batch."""
-        steps, rate = (
-            self.trainer.estimated_stepping_batches,
-            self.settings["learning_rate"],
-        )
-        _check_number("learning_rate", rate, 1e-9, 1e3, whole=False)
+        steps = self.trainer.estimated_stepping_batches
+        rate = self.settings["learning_rate"]
         if math.isinf(steps):
             raise ValueError(
                 "training without end: the OneCycle schedule needs a number of steps; "
@@ -2490,7 +2386,7 @@ class UISegmentationSystem(pl.LightningModule):
             inside = _check_size("image_size", self.settings["image_size"])
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        weight = next(self.parameters())
+        weight = next(self.parameters(), torch.zeros(1))
         with _evaluating(self):
             logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
         if logits.shape[-2:] != size:
@@ -2813,55 +2709,47 @@ def load_classes(
 
     Ids are palette indices or grey values. palette: one colour per class, from which
     the ids come as in `colors_to_classes`. classes: for each class the ids or colours
-    that it has in the file; other colours are ignored, other ids refused. ignore:
-    values that become 255. What is transparent is ignored too. The picture gets the
-    colours of our figures. Raises ValueError also for ids from num_classes on, colours
-    without a palette, a palette that explains no pixel, ids in a lossy file. (notebook
-    10)
+    that it has in the file; other colours are ignored, and 255 unless it is named;
+    other ids are refused. ignore: values that become 255. What is transparent is
+    ignored too. The picture gets the colours of our figures. Raises ValueError also for
+    ids from num_classes on, colours without a palette, a palette that explains no
+    pixel, ids in a lossy file. (notebook 10)
     """
     if classes is not None and (palette is not None or num_classes is not None):
         raise ValueError("classes: expected without palette and num_classes")
     most = IGNORE_INDEX if num_classes is None else num_classes
     most = most if classes is None else len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
-    picture = _open_picture(path)
-    ids = np.full((picture.height, picture.width), -1, np.int32)
-    if palette is not None:
-        rgb = picture.convert("RGBA").convert("RGB")
-        ids[:] = colors_to_classes(rgb, palette, -1, max_distance=max_distance)
-    elif classes is None:
-        if picture.mode != "P" and _is_colourful(picture):
-            _refuse_values(path, picture, "it has colours, and no palette was given")
-        ids[:] = _ids(path, picture)
-        if picture.info["lossy"] or (ids.any() and picture.info.get("bits")):
-            _refuse_values(path, picture, "a lossy file, or values that Pillow scaled")
-        if picture.mode == "1" and ids.any():
-            _refuse_values(path, picture, "a mask of 1 bit, as for load_mask")
-    for number, where in _find_values(path, picture, *(classes or ()), ignore):
-        ids[where] = number if number < len(classes or ()) else IGNORE_INDEX
-    by_colour = palette is not None or (
-        classes is not None and any(np.ndim(value) for one in classes for value in one)
-    )
+    mask = _open_mask(path)
+    named = [value for one in classes or () for value in one]
+    by_colour = palette is not None or any(map(np.ndim, named))
+    if classes is not None:
+        # Among class ids 255 is void, unless Pillow made it of fewer bits.
+        unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
+        void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
+        ids = _find_values(mask, *classes, void)
+        ids[ids == len(classes)] = IGNORE_INDEX
+    else:
+        if palette is not None:
+            rgb = mask.picture.convert("RGB")
+            ids = colors_to_classes(rgb, palette, -1, max_distance=max_distance).numpy()
+        elif mask.lossy:
+            _refuse_values(mask, "ids in a lossy file")
+        else:
+            ids = _codes(mask)
+        ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
     if by_colour and (ids < 0).all():
-        _refuse_values(path, picture, "no pixel has a colour that was named")
-    if by_colour or picture.mode != "P":
-        ids[~_opaque(picture)] = IGNORE_INDEX
+        _refuse_values(mask, "no pixel has a colour that was named")
+    if by_colour or mask.picture.mode != "P":
+        ids[~mask.opaque] = IGNORE_INDEX
     if by_colour:
         ids[ids < 0] = IGNORE_INDEX
     if (ids < 0).any():
-        _refuse_values(path, picture, "ids that were not named")
-    try:
-        _check_class_ids("classes", torch.from_numpy(ids), most, IGNORE_INDEX)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return _class_picture(ids)
-
-
-def _class_picture(ids: np.ndarray) -> Image.Image:
-    """Make class ids (H, W) a picture of mode "P" in our colours."""
-    classes = Image.fromarray(ids.astype(np.uint8))
-    classes.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
-    return classes
+        _refuse_values(mask, "ids that were not named")
+    _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
+    found = Image.fromarray(ids.astype(np.uint8))
+    found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
+    return found
 
 
 def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
@@ -2873,12 +2761,9 @@ def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
     _check_number("num_classes", num_classes, 1, 8)
     packed = np.asarray(load_classes(path))
     if packed.max() >= 2**num_classes:
-        _refuse(
-            path,
-            f"values up to {packed.max()}",
-            f"at most {2**num_classes - 1}, the bits of {num_classes} masks",
-            "count all masks in num_classes; a mask of 0 and 255 is for load_mask",
-        )
+        expected = f"at most {2**num_classes - 1}, the bits of {num_classes} masks"
+        advice = "count all masks in num_classes; a mask of 0 and 255 is for load_mask"
+        _refuse(path, f"values up to {packed.max()}", expected, advice)
     return unpack_masks(packed, num_classes)
 
 
@@ -2926,9 +2811,7 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
     ) -> None:
         mapping = dict(class_mapping) if isinstance(class_mapping, Mapping) else {}
         kinds = {type(value) for value in mapping.values()}  # True is no index
-        if kinds not in ({str}, {int}) or (
-            kinds == {int} and min(mapping.values()) < 0
-        ):
+        if kinds != {str} and (kinds != {int} or min(mapping.values()) < 0):
             raise ValueError(
                 f"class_mapping {class_mapping}: expected VOC classes to indices "
                 'from 0 up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
@@ -2937,11 +2820,9 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
             if name not in VOC_CLASSES:
                 other = VOC_NAMES.get(name.lower())
                 advice = f"VOC calls it {other}" if other else "leave it out"
-                raise ValueError(
-                    f"class_mapping {name!r}: VOC has no such class; {advice}"
-                    f"{_nearest(name.lower(), VOC_CLASSES)}; expected some of "
-                    f"{', '.join(VOC_CLASSES)}"
-                )
+                advice += _nearest(name.lower(), VOC_CLASSES)
+                expected = f"some of {', '.join(VOC_CLASSES)}"
+                _refuse(f"class_mapping {name!r}", "no such class", expected, advice)
         self.classes = sorted(set(mapping.values())) if kinds == {str} else []
         if self.classes:
             mapping = {name: self.classes.index(new) for name, new in mapping.items()}
@@ -2952,52 +2833,44 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         folder = next((p / name for p in places if (p / name).is_dir()), None)
         if folder is None:
             found = sorted({p.name for place in places for p in place.glob("VOC[12]*")})
-            raise FileNotFoundError(
-                f"{root}: no {name}, but {', '.join(found) or 'nothing of the kind'}; "
-                f"expected VOCdevkit/{name} or {name} in it"
-            )
+            holds = ", ".join(found) or "nothing of the kind"
+            expected = f"expected VOCdevkit/{name} or {name} in it"
+            raise FileNotFoundError(f"{root}: no {name}, but {holds}; {expected}")
         listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
         # Beside them stand the sets of each class, as cat_train (or train_val).
         of_a_class = tuple(f"{name}_" for name in VOC_CLASSES)
         if not listed.is_file() or image_set.startswith(of_a_class):
             stems = [path.stem for path in sorted(listed.parent.glob("[!.]*.txt"))]
-            sets = [stem for stem in stems if not stem.startswith(of_a_class)]
+            sets = ", ".join(one for one in stems if not one.startswith(of_a_class))
             raise FileNotFoundError(
                 f"{listed}: no list of all images; expected image_set to be one of "
-                f"{', '.join(sets) or 'none here: unpack the archive again'}"
+                f"{sets or 'none here: unpack the archive again'}"
             )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
         self.samples: list[tuple[Path, int]] = []
         for key in keys:
-            names = self._objects(folder / "Annotations" / f"{key}.xml")
+            path = folder / "Annotations" / f"{key}.xml"
+            advice = "unpack it again, or take its image out of the image_set"
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such annotation; {advice}")
+            try:
+                top = ElementTree.parse(path).getroot()
+                objects = top.findall("object")  # of the picture, not parts of objects
+                names = [one.findtext("name", "").strip() for one in objects]
+            except (ElementTree.ParseError, LookupError, ValueError) as error:
+                _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
+            if top.tag != "annotation" or "" in names:
+                what = f"<{top.tag}> with objects {names}"
+                _refuse(path, what, "<annotation>, a name in each object", advice)
             wanted = [mapping[name] for name in names if name in mapping]
             if len(wanted) == 1:
                 path = folder / "JPEGImages" / f"{key}.jpg"
                 self.samples.append((path, wanted[0]))
         if not self.samples:
-            _refuse(
-                listed,
-                f"none of {len(keys)} images qualifies",
-                f"some with exactly one of {', '.join(mapping)}",
-                "map other classes, or fewer",
-            )
-
-    @staticmethod
-    def _objects(path: Path) -> list[str]:
-        """List the class of each object of an annotation; parts of objects are none."""
-        advice = "unpack it again, or take its image out of the image_set"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such annotation; {advice}")
-        try:
-            root = ElementTree.parse(path).getroot()
-            names = [one.findtext("name", "").strip() for one in root.findall("object")]
-        except (ElementTree.ParseError, LookupError, ValueError) as error:
-            _refuse(path, f"broken XML ({error})", "a VOC annotation", advice)
-        if root.tag != "annotation" or "" in names:
-            what = f"<{root.tag}> with objects {names}"
-            _refuse(path, what, "<annotation>, a name in each object", advice)
-        return names
+            expected = f"some with exactly one of {', '.join(mapping)}"
+            what, advice = f"none of {len(keys)} images", "map other classes, or fewer"
+            _refuse(listed, what, expected, advice)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -3044,17 +2917,14 @@ class RoadDataset(PairDataset):
         training = Path(root) / "training"
         folder = training if training.is_dir() else Path(root)
         _check_choice("target", target, ROAD_PATTERNS)
-        found = {path.name for path in folder.glob("gt_image_2/*.png")}
-        kinds = {name.rpartition("_")[0] for name in found}
+        masks = folder.glob("gt_image_2/*.png")
+        kinds = {path.name.rpartition("_")[0] for path in masks}
         needed = {f"{category}_road" for category in ("um", "umm", "uu")}
         if target == "road" and kinds and not needed <= kinds:
-            _refuse(
-                folder,
-                f"masks of {', '.join(sorted(kinds))}",
-                f"the whole road kit, with {', '.join(sorted(needed))}",
-                'of lanes alone: target="lane"; of a part: UIImageMaskDataset(folder, '
-                'patterns=ROAD_PATTERNS["road"], read_target=read_road)',
-            )
+            what, expected = (", ".join(sorted(names)) for names in (kinds, needed))
+            advice = 'of lanes alone: target="lane"; of a part: UIImageMaskDataset('
+            advice += 'folder, patterns=ROAD_PATTERNS["road"], read_target=read_road)'
+            _refuse(folder, f"masks of {what}", f"the whole kit, {expected}", advice)
         pairs = find_pairs(folder, ROAD_PATTERNS[target])
         super().__init__(pairs, transform, read_target=read_road, cache=cache)
 
@@ -3063,14 +2933,10 @@ class RoadDataset(PairDataset):
 # 9. The dataset doctor: all that is wrong with a folder. (notebook 01)
 # --------------------------------------------------------------------------------------
 
-# The doctor looks at pictures shrunk to this side, in pixels, ...
-THUMBNAIL = 32
-# ... calls two the same scene from this correlation of what is their own on, ...
-LIKENESS = 0.97
-# ... judges what is usual from this number of masks on, ...
-MANY_MASKS = 5
-# ... and names no more files than this of one kind.
-NAMED_FILES = 3
+THUMBNAIL = 32  # pixels: the side of the small pictures that are compared
+LIKENESS = 0.97  # from this correlation on, two show the same scene
+MANY_MASKS = 5  # so many say what is usual
+NAMED_FILES = 3  # with the same problem; more are counted
 
 
 @dataclass(frozen=True)
@@ -3112,15 +2978,15 @@ class PairReport:
     def __str__(self) -> str:
         state = "ok" if self.ok else "not ok"
         lines = [f"{self.folder}: {self.num_pairs} whole pairs, {state}"]
-        least = sorted((share for share, _ in self.values.values()), reverse=True)[:12]
-        shown = [
-            f"{value} {share:.2%} in {files} files"
-            for value, (share, files) in self.values.items()
-            if share >= least[-1]
-        ]
-        if len(self.values) > len(shown):
-            shown.append(f"{len(self.values) - len(shown)} rarer ones")
-        if shown:
+        if self.values:
+            least = sorted(share for share, _ in self.values.values())[-12:][0]
+            shown = [
+                f"{value} {share:.2%} in {files} files"
+                for value, (share, files) in self.values.items()
+                if share >= least
+            ]
+            rarer = len(self.values) - len(shown)
+            shown += [f"{rarer} rarer ones"] * (rarer > 0)
             lines.append("  values of the masks: " + ", ".join(shown))
         if self.foreground_share is not None:
             lines.append(
@@ -3139,9 +3005,8 @@ class PairReport:
             for problem in group[:NAMED_FILES]:
                 lines.append(f"  {severity:7}  {problem.file:{width}}  {problem.what}")
             if len(group) > NAMED_FILES:
-                lines.append(
-                    f"  {severity:7}  and {len(group) - NAMED_FILES} more such"
-                )
+                more = len(group) - NAMED_FILES
+                lines.append(f"  {severity:7}  and {more} more such")
             lines.append(f"  {'':7}  {'':{width}}  -> {mend}")
         return "\n".join(lines)
 
@@ -3157,27 +3022,29 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    digests: tuple[tuple[int, ...], tuple[int, ...]]  # of image and target
-    thumbnails: tuple[np.ndarray, np.ndarray]  # of image and foreground, 0..1
+    digests: tuple[int, int]  # of image and target
+    thumbnails: tuple[np.ndarray, np.ndarray]  # of both, 0..1
     brightest: int  # of the image, 0..255
-    foreground: int  # pixels, and those that are known
-    known: int
-    classes: np.ndarray | None  # of a class map the pixels of each id, int (256,)
+    pixels: np.ndarray  # of the target with each value, int (256,)
+    is_map: bool  # of class ids; else a mask of 0, 255 and 128 for ignored
+
+    @property
+    def foreground(self) -> int:
+        return int(self.pixels[255])
+
+    @property
+    def known(self) -> int:
+        return int(self.pixels.sum() - self.pixels[IGNORE_GREY])
 
 
-def _digest(picture: Image.Image) -> tuple[int, ...]:
-    """Tell pictures apart: width, height and the check sum of all pixels."""
-    digest = 0
+def _fingerprint(picture: Image.Image) -> tuple[int, np.ndarray]:
+    """Give a check sum of all pixels, and what is seen from afar, float32 in 0..1."""
+    digest = zlib.crc32(str(picture.size).encode())
     for top in range(0, picture.height, 256):  # strips, for bytes are a copy
         strip = (0, top, picture.width, min(top + 256, picture.height))
         digest = zlib.crc32(picture.crop(strip).tobytes(), digest)
-    return (*picture.size, digest)
-
-
-def _thumbnail(picture: Image.Image) -> np.ndarray:
-    """Shrink a picture to float32 (THUMBNAIL ** 2,) in 0..1."""
     small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return np.ravel(small.convert("L")).astype(np.float32) / 255
+    return digest, np.ravel(small.convert("L")).astype(np.float32) / 255
 
 
 def check_pairs(
@@ -3202,155 +3069,117 @@ def check_pairs(
     """
     files = _find_files(Path(data_dir), patterns)
     problems = [Problem(*fault) for fault in files.faults(allow_missing)]
-    faulty = {problem.file for problem in problems}
-    pairs = files.pairs()
-    if not allow_missing:
-        pairs = [pair for pair in pairs if pair[1] is not None]
+    pairs = [pair for pair in files.pairs() if pair[1] is not None or allow_missing]
     dataset = PairDataset(pairs, read_target=read_target)
+
+    def listed(*groups: Any) -> list[MaskValue]:
+        values = [value for group in groups if group is not None for value in group]
+        return [tuple(value) if np.ndim(value) else value for value in values]
+
     options = getattr(read_target, "keywords", {})
-    classes = options.get("classes") or [options.get("palette") or ()]
-    classes = [*classes, options.get("foreground", ())]
-    meant = [tuple(v) if np.ndim(v) else v for group in classes for v in group]
-    named = meant + [tuple(v) if np.ndim(v) else v for v in options.get("ignore", ())]
+    groups = [*(options.get("classes") or ()), options.get("palette")]
+    meant = listed(*groups, options.get("foreground"))
+    named = meant + listed(options.get("ignore"))
     by_colour = any(isinstance(value, tuple) for value in named)
     facts: list[_Facts] = []
-    # Of each mask its values, the colours of a palette, whether it is lossy.
-    held: dict[str, tuple[dict[MaskValue, int], dict[int, list[int]], bool]] = {}
-    num_whole = 0
-    bar = tqdm(dataset.pairs, "check", unit="pair", disable=not progress)
+    # Of each mask its values, the colours of its indices, whether it is lossy.
+    held: dict[str, tuple[dict[MaskValue, int], list[int] | None, bool]] = {}
+    names_of_pairs: list[list[str]] = []
+    bar = tqdm(pairs, "check", unit="pair", disable=not progress)
     for path, target in bar:
-        targets = target.values() if isinstance(target, dict) else target or ()
-        targets = [target] if isinstance(target, Path) else [*filter(None, targets)]
-        found, current = [], path
+        several = target.values() if isinstance(target, dict) else target or ()
+        several = [target] if isinstance(target, Path) else [*filter(None, several)]
+        paths = [path, *several]
+        names = [one.relative_to(data_dir).as_posix() for one in paths]
+        names_of_pairs.append(names)
+        name = names[0]
         try:
             if path.stat().st_size > 1e7:  # long enough to say so
-                bar.set_postfix_str(files.name(path))
-            image = load_image(path)
+                bar.set_postfix_str(name)
+            picture = _open_picture(path)
+            turns, image = [picture.info["turn"]], _to_rgb(picture, path)
             size, brightest = image.size, max(high for _, high in image.getextrema())
-            of_image = _digest(image), _thumbnail(image)
-            del image  # a huge one leaves room for its mask
-            for current in targets:
-                picture = _open_picture(current)
-                counts, palette = _count_values(picture, by_colour), {}
-                if picture.mode == "P" and not by_colour:
-                    colours = np.reshape(picture.getpalette("RGB"), (-1, 3)).tolist()
-                    palette = dict(
-                        zip(counts, [colours[i] for i in counts], strict=True)
-                    )
-                if lossy := picture.info["lossy"]:  # drift is no value of its own
-                    rough = Counter()
-                    for value, count in counts.items():
-                        near = (
-                            isinstance(value, int) and min(value, 255 - value) <= NEAR
-                        )
-                        rough[255 * round(value / 255) if near else value] += count
-                    counts = dict(rough)
-                held[files.name(current)] = counts, palette, lossy
-                del picture
+            of_image = _fingerprint(image)
+            del picture, image  # a huge one leaves room for its mask
+            for name, one in zip(names[1:], several, strict=True):
+                mask = _open_mask(one)
+                turns.append(mask.picture.info["turn"])
+                counts = Counter()
+                for value, count in _count_values(mask.picture, by_colour).items():
+                    near = isinstance(value, int) and not NEAR < value < 255 - NEAR
+                    # Rings around outlines are no values of their own.
+                    shown = 255 * (value > 127) if mask.lossy and near else value
+                    counts[shown] += count
+                palette = None if by_colour else mask.picture.getpalette("RGB")
+                held[name] = counts, palette, mask.lossy
+                del mask
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
-            names = [files.name(one) for one in (path, *(targets or [path]))]
-            pixels = mask.histogram()
-            found = list(_compare_pair(names, (path, *targets), size, mask, pixels))
+            problems += _compare_pair(names, turns, size, mask)
             if size == mask.size:
-                void = (IGNORE_INDEX, IGNORE_GREY)[mask.mode == "L"]
-                known = sum(pixels) - pixels[void]
-                shown = mask.point([255 * (0 < v != void) for v in range(256)])
-                facts.append(
-                    _Facts(
-                        *names[:2],
-                        (of_image[0], _digest(mask)),
-                        (
-                            of_image[1],
-                            _thumbnail(Image.frombytes("L", size, shown.tobytes())),
-                        ),
-                        brightest,
-                        known - pixels[0],
-                        known,
-                        np.array(pixels) if mask.mode == "P" else None,
-                    )
-                )
+                both = zip(of_image, _fingerprint(mask), strict=True)
+                pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
+                ends = names[0], names[-1]
+                facts.append(_Facts(*ends, *both, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
-            said = [one for one in (path, *targets) if text.startswith(str(one))]
-            current = said[-1] if said else current
-            what, _, mend = text.removeprefix(f"{current}: ").partition("; ")
-            found = [Problem(files.name(current), what, mend or "look into the file")]
-        problems += found
-        faulty |= {problem.file for problem in found if problem.severity == "error"}
-        num_whole += not faulty & {files.name(one) for one in (path, *targets)}
+            for other, one in zip(names, paths, strict=True):
+                if text.startswith(f"{one}: "):
+                    name, text = other, text.removeprefix(f"{one}: ")
+            what, _, mend = text.partition("; ")
+            problems.append(Problem(name, what, mend or "look into the file"))
+    faulty = {problem.file for problem in problems if problem.severity == "error"}
+    num_whole = sum(faulty.isdisjoint(names) for names in names_of_pairs)
     inexact = len(named) > 32 or options.get("max_distance")  # a range of greys
-    problems += _value_problems(held, () if inexact else named, meant)
-    low, high = (
-        [name for name, (counts, _, _) in held.items() if set(counts) == {0, end}]
-        for end in (1, 255)
-    )
-    if (
-        low
-        and high
-        and not named
-        and getattr(read_target, "func", read_target) is load_mask
-    ):
-        what = f"holds 0 and 1, but {high[0]} 255: foreground there, or not judged?"
+    problems += _value_problems(held, [] if inexact else named, meant)
+    two_levels = getattr(read_target, "func", read_target) is load_mask
+    ones = [name for name, one in held.items() if {*one[0]} == {0, 1}]
+    bright = [name for name, one in held.items() if {255} <= {*one[0]} <= {0, 255}]
+    if two_levels and not named and ones and bright:
+        what = f"holds 0 and 1, but {bright[0]} 255: foreground there, or not judged?"
         mend = "say foreground=[1, 255], or foreground=[1], ignore=[255]"
-        problems.append(Problem(low[0], what, mend))
-    num_classes = options.get("num_classes") or (len(classes) - 1 if meant else 0)
-    if options.get("palette"):
-        num_classes = len(options["palette"])
+        problems.append(Problem(ones[0], what, mend))
+    num_classes = 0 if meant else options.get("num_classes") or 1
     problems += _folder_problems(files, facts, scenes, num_classes)
-    masks = [fact for fact in facts if fact.classes is None and fact.known]
-    known = sum(fact.known for fact in masks)
+    masks = [fact for fact in facts if not fact.is_map and fact.known]
     shares = [fact.foreground / fact.known for fact in masks]
-    maps = [fact.classes for fact in facts if fact.classes is not None]
-    ids = np.trim_zeros(np.sum(maps, axis=0)[:IGNORE_INDEX], "b") if maps else maps
-    total = Counter()
+    known = sum(fact.known for fact in masks)
+    maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
+    ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
+    total, in_files = Counter(), Counter()
     for counts, _, _ in held.values():
         total.update(counts)
-    in_files = Counter(value for counts, _, _ in held.values() for value in counts)
+        in_files.update(counts.keys())
+    order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
-        {
-            v: (total[v] / total.total(), in_files[v])
-            for v in sorted(total, key=_in_order)
-        },
-        sum(fact.foreground for fact in masks) / known if known else None,
+        {value: (total[value] / total.total(), in_files[value]) for value in order},
+        sum(fact.foreground for fact in masks) / known if masks else None,
         min(shares, default=None),
         max(shares, default=None),
         tuple((ids / ids.sum()).tolist()) if len(ids) else None,
     )
 
 
-def _in_order(value: MaskValue) -> tuple[int, ...]:
-    """Sort ids before colours."""
-    return (1, *value) if isinstance(value, tuple) else (0, value)
-
-
 def _compare_pair(
-    names: Sequence[str],
-    paths: Sequence[Path],
-    size: tuple[int, int],
-    mask: Image.Image,
-    pixels: Sequence[int],
+    names: Sequence[str], turns: Sequence[int], size: tuple[int, int], mask: Image.Image
 ) -> Iterator[Problem]:
     """Find sizes that differ, EXIF that turns one of two, masks that show nothing."""
-    turns = []
-    for path in paths:
-        with Image.open(path) as picture:
-            turns.append(picture.getexif().get(0x0112, 1))
+    turned = len(set(turns)) > 1
     if size != mask.size:
         what = f"{mask.size} (W, H), but {names[0]} is {size}"
         mend = "cut or turn the mask as the picture was, or scale it without smoothing"
-        if size == mask.size[::-1] and len(set(turns)) > 1:
+        if turned and size == mask.size[::-1]:
             mend = f"EXIF turns one of them (tags {turns}): turn both, or save untagged"
         yield Problem(names[1], what, mend)
-    elif len(set(turns)) > 1 and (size[0] == size[1] or {*turns} & {2, 3, 4}):
+    elif turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
         # Elsewhere the sizes tell that the mask was drawn on the upright picture.
         mend = "look whether the mask fits; save both without the tag"
         yield Problem(names[0], f"EXIF turns it unlike {names[1]}", mend, "warning")
-    values = {value for value, count in enumerate(pixels) if count}
+    values = {value for value, count in enumerate(mask.histogram()) if count}
     what = ""
     if mask.mode == "P":
         classes = values - {IGNORE_INDEX}
@@ -3359,7 +3188,7 @@ def _compare_pair(
         what = "all black: nothing is foreground"
     elif 0 not in values:
         what = "all white: everything is foreground"
-    if what and len(paths) > 1:
+    if what and len(names) > 1:
         yield Problem(names[1], what, "look whether that is meant", "warning")
 
 
@@ -3370,19 +3199,19 @@ def _value_problems(
 
     named: values that an option of reading names; meant: those of them that count.
     """
-    found = Counter(value for counts, _, _ in held.values() for value in counts)
-    exact = Counter(
-        v for counts, _, lossy in held.values() if not lossy for v in counts
-    )
+    found, exact = Counter(), Counter()
+    for counts, _, is_lossy in held.values():
+        found.update(counts.keys())
+        exact.update([] if is_lossy else counts.keys())
     lossy = sum(is_lossy for _, _, is_lossy in held.values())
     if lossy:
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    missing = [value for value in named if value not in found]
+    missing = [str(value) for value in named if value not in found]
     if missing and all(counts for counts, _, _ in held.values()):
-        there = ", ".join(map(str, sorted(found, key=_in_order)[:12]))
-        what = f"none holds {', '.join(map(str, missing[:8]))}"
+        what = f"none holds {', '.join(missing[:8])}"
+        there = ", ".join(str(value) for value, _ in found.most_common(12))
         yield Problem(f"{len(held)} targets", what, f"name what is there: {there}")
     rest = [value for value in exact if value not in named]
     if named and meant and {*rest} - {0, (0, 0, 0)}:
@@ -3391,8 +3220,9 @@ def _value_problems(
         what = f"hold values that were not named: {listed}"
         yield Problem(f"{len(held)} targets", what, mend, "warning")
     first: dict[int, tuple[str, list[int]]] = {}
-    for name, (_, palette, _) in held.items():
-        for index, colour in palette.items():
+    for name, (counts, palette, _) in held.items():
+        for index in counts if palette else ():
+            colour = palette[3 * index : 3 * index + 3]
             other, expected = first.setdefault(index, (name, colour))
             if expected != colour:
                 what = f"index {index} is {colour}, but {expected} in {other}"
@@ -3407,16 +3237,16 @@ def _folder_problems(
     scenes: Mapping[str, str] | None,
     num_classes: int,
 ) -> Iterator[Problem]:
-    """Find what only the whole folder shows."""
-    used = {path for paths in files.inputs.values() for path in paths}
-    used |= {path for found in files.targets.values() for _, path in found}
-    places = {path.parent for path in used}
-    for path in (files.folder / name for name in files.names):
-        picture = path.suffix.lower() in PICTURE_SUFFIXES and path.parent in places
-        if picture and path not in used and files.patterns in LAYOUTS:
+    """Find what only the whole folder shows; num_classes: 0 if they were looked up."""
+    sides = files.inputs, files.targets
+    used = {name for side in sides for found in side.values() for _, name in found}
+    places = {Path(name).parent for name in used}
+    for name in files.names if files.patterns in LAYOUTS else ():
+        picture = Path(name).suffix.lower() in PICTURE_SUFFIXES
+        if picture and name not in used and Path(name).parent in places:
             mend = "it is not used: rename it, or give other patterns (--patterns)"
-            yield Problem(files.name(path), "fits no pattern", mend, "warning")
-    first: dict[tuple[int, ...], _Facts] = {}
+            yield Problem(name, "fits no pattern", mend, "warning")
+    first: dict[int, _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
             yield Problem(fact.image, "has no scene", "add it to the table of scenes")
@@ -3432,33 +3262,33 @@ def _folder_problems(
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
     yield from itertools.islice(_near_duplicates([*first.values()], scenes or {}), 99)
-    masks = [f for f in facts if f.classes is None and 0 < f.foreground < f.known]
+    masks = [f for f in facts if not f.is_map and 0 < f.foreground < f.known]
     shares = [fact.foreground / fact.known for fact in masks]
-    usual = np.mean([fact.thumbnails[1] for fact in masks], axis=0) if masks else 0
+    targets = f"{len(masks)} targets"
     if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
         mend = "look whether white is what you want to find; foreground=[0] swaps them"
-        what = "are mostly foreground; inverted?"
-        yield Problem(f"{len(masks)} targets", what, mend, "warning")
-    for fact in masks if len(masks) >= MANY_MASKS and np.median(shares) <= 0.5 else ():
-        own = fact.thumbnails[1]
-        others = (usual * len(masks) - own) / (len(masks) - 1)
-        if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
-            what = "looks inverted: its background is where others have foreground"
-            yield Problem(fact.target, what, "swap its black and white", "warning")
-    known = sum(fact.known for fact in masks)
-    share = sum(fact.foreground for fact in masks) / max(known, 1)
+        yield Problem(targets, "are mostly foreground; inverted?", mend, "warning")
+    elif len(masks) >= MANY_MASKS:
+        total = np.sum([fact.thumbnails[1] for fact in masks], axis=0)
+        for fact in masks:
+            own = fact.thumbnails[1]
+            others = (total - own) / (len(masks) - 1)
+            if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
+                what = "looks inverted: its background is where others have foreground"
+                yield Problem(fact.target, what, "swap its black and white", "warning")
+    share = sum(f.foreground for f in masks) / max(1, sum(f.known for f in masks))
     if masks and not 0.01 <= share <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
         mend = "look whether they were read rightly; weigh the rare class (pos_weight)"
-        yield Problem(f"{len(masks)} targets", what, mend, "warning")
-    maps = [fact.classes for fact in facts if fact.classes is not None]
+        yield Problem(targets, what, mend, "warning")
+    maps = [fact.pixels for fact in facts if fact.is_map]
     total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
     highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
-    if maps and not total[1:IGNORE_INDEX].any() and total[IGNORE_INDEX]:
+    absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
+    if maps and total[0] + total[IGNORE_INDEX] == total.sum() and total[IGNORE_INDEX]:
         what = "hold nothing but 0 and 255, and 255 is ignored"
         yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
-    elif maps and not total[: highest + 1].all():
-        absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
+    elif maps and num_classes and absent:
         what = f"have no pixel of class {', '.join(map(str, absent))}"
         mend = "look whether the ids are right; what is not there is not learnt"
         yield Problem(f"{len(maps)} targets", what, mend, "warning")
@@ -3471,17 +3301,18 @@ def _near_duplicates(
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
-    own = np.array([fact.thumbnails[0] for fact in facts])
     if len(facts) < 2:
         return
+    own = np.array([fact.thumbnails[0] for fact in facts])
     own -= own.mean(axis=1, keepdims=True)
     if len(facts) >= MANY_MASKS:
         own -= own.mean(axis=0)
     lengths = np.linalg.norm(own, axis=1, keepdims=True)
     # Where next to nothing is left, they show what all show; flat ones show nothing.
-    own /= np.where(lengths < THUMBNAIL / 255, np.inf, lengths)
-    if len(facts) >= MANY_MASKS:
-        own[lengths[:, 0] < THUMBNAIL / 255] = 1 / THUMBNAIL
+    flat = lengths[:, 0] < THUMBNAIL / 255
+    own[flat] = 1 if len(facts) >= MANY_MASKS else 0
+    lengths[flat] = THUMBNAIL
+    own /= lengths
     groups = np.array([_scene_of(fact.image, scenes) or fact.image for fact in facts])
     for top in range(0, len(facts), 512):
         alike = np.triu(own[top : top + 512] @ own.T >= LIKENESS, k=top + 1)
@@ -3630,7 +3461,8 @@ class PrefetchDataLoader(NaiveDataLoader):
                 try:
                     message = pipe.recv()
                     if number + ahead < len(all_batches):
-                        pipe.send(True)
+                        with contextlib.suppress(OSError):  # told in its turn
+                            pipe.send(True)
                 except (EOFError, OSError):
                     worker.join(GRACE)  # the exit code is known a little later
                     if (code := worker.exitcode) is None:
@@ -3761,31 +3593,24 @@ class Tile(NamedTuple):
 class _Source:
     """An image (H, W, 3), or a mask (H, W), that is read window by window.
 
-    given: anything with `shape` and windows `[y0:y1, x0:x1]`, or a function that opens
-    it. ignore: of a mask, the id of what a masked array hides; None for an image.
+    ignore: of a mask, the id of what a masked array hides; None for an image.
     """
 
     def __init__(self, name: str, given: Any, ignore: int | None = None) -> None:
         self.name, self.given, self.ignore = name, given, ignore
         opens = callable(given) and not hasattr(given, "shape")
-        self.pixels, self.process = given() if opens else given, os.getpid()
+        self.pixels = given() if opens else given
         shape = tuple(getattr(self.pixels, "shape", ()))
         channels = (3,) if ignore is None else ()
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
-            expected = "shape (H, W, 3)" if channels else "shape (H, W)"
-            _refuse(
-                name, arrived, expected, "give an array or a function that opens it"
-            )
+            expected = f"shape (H, W{', 3' if channels else ''})"
+            _refuse(name, arrived, expected, "give it, or a function that opens it")
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
     def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
         """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
-        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
-        if os.getpid() != self.process and not in_memory:
-            # Forked processes share an open file, and move each other's place in it.
-            vars(self).update(vars(_Source(*self.__reduce__()[1])))
         window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
         if np.ma.is_masked(window):
             if not is_mask:
@@ -3794,21 +3619,34 @@ class _Source:
         window, shape = np.asarray(window), (y1 - y0, x1 - x0, *self.pixels.shape[2:])
         fits = window.dtype.kind in "bui" if is_mask else window.dtype == np.uint8
         if window.shape != shape or not fits or window.min() < 0 or window.max() > 255:
-            found = f"values {np.unique(window)[:8].tolist()} at {(y0, x0)}"
+            found = f"{window.dtype} {window.shape} at {(y0, x0)}"
+            arrived = f"{found}, values {np.unique(window)[:8].tolist()}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
-            arrived = f"{window.dtype} {window.shape}, {found}"
-            _refuse(
-                self.name, arrived, expected, "scale and round; has the file changed?"
-            )
+            _refuse(self.name, arrived, expected, "cast it; has the file changed?")
         return window.astype(np.uint8, copy=False)
+
+
+class _SharedSource(_Source):
+    """A source that each process reads through a file of its own."""
+
+    def __init__(self, *given: Any) -> None:
+        self.process = os.getpid()
+        super().__init__(*given)
+
+    def read(self, *window: int) -> np.ndarray:
+        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
+        if os.getpid() != self.process and not in_memory:
+            # Forked processes share an open file, and move each other's place in it.
+            vars(self).update(vars(_SharedSource(*self.__reduce__()[1])))
+        return super().read(*window)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process; a memory map goes by the name of its file."""
-        given, root = self.given, None
-        base = given if type(given) in (np.ndarray, np.memmap) else None
-        while isinstance(base, np.ndarray):
-            root, base = base if isinstance(base, np.memmap) else root, base.base
-        if root is not None and root.filename is not None and root.mode != "c":
+        given = root = self.given
+        while isinstance(getattr(root, "base", None), np.ndarray):
+            root = root.base
+        is_view = type(given) in (np.ndarray, np.memmap)  # not a masked array
+        if is_view and getattr(root, "filename", None) and root.mode != "c":
             start = root.offset + given.ctypes.data - root.ctypes.data
             view = given.shape, given.dtype, start, given.strides
             given = partial(_map_file, root.filename, *view)
@@ -3816,18 +3654,15 @@ class _Source:
             try:
                 given = partial(pickle.loads, pickle.dumps(given))
             except Exception as error:
-                raise ValueError(
-                    f"{self.name}: a {type(given).__name__} that no other process can "
-                    f"open ({error}); expected an array, a memory map or a function; "
-                    "open it in the worker: give partial(open_tiff, path)"
-                ) from error
-        return _Source, (self.name, given, self.ignore)
+                kind = f"a {type(given).__name__} that only this process can read"
+                expected = f"what can be pickled ({error}), or a function"
+                advice = "open it in the worker: give partial(open_tiff, path)"
+                _refuse(self.name, kind, expected, advice)
+        return _SharedSource, (self.name, given, self.ignore)
 
 
-def _map_file(
-    path: str, shape: Any, dtype: Any, start: int, strides: Any
-) -> np.ndarray:
-    return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), start, strides)
+def _map_file(path: str, shape: Any, kind: Any, start: int, strides: Any) -> np.ndarray:
+    return np.ndarray(shape, kind, np.memmap(path, np.uint8, "r"), start, strides)
 
 
 def _tile_origins(length: int, tile: int, stride: int) -> range:
@@ -3839,19 +3674,17 @@ class TileDataset(Dataset[Sample]):
     """Tiles that cover every pixel of one picture or of several, in reading order.
 
     image: uint8 (H, W, 3) as an array, a memory map, anything else with `shape` and
-    windows `[y0:y1, x0:x1]`, a function that opens one, or a list of these; only
-    windows are ever read. target: masks (H, W) for them, cut by the same window: 0, 1
-    or 255 for foreground, `ignore` where nobody knows; with num_classes, class ids and
-    255. What a masked array hides is ignored; in an image it is refused. None: all is
-    ignored. tile_size, stride (default: tile_size): pixels, or (height, width). edge:
-    the last tile of a row or column is moved inwards ("shift"), or filled with black,
-    ignored ("pad"). region: (y0, x0, y1, x1) to stay in, for all pictures or a list.
+    windows `[y0:y1, x0:x1]`, a function that opens one, or a list of these. target:
+    masks (H, W) for them, cut by the same window: 0 and 1, or 0 and 255, and `ignore`
+    where nobody knows; with num_classes, class ids and 255. Masked pixels are ignored;
+    without a target all are. tile_size, stride (default: tile_size): pixels, or
+    (height, width). edge: the last tile is moved inwards ("shift"), or filled with
+    black, ignored ("pad"). region: (y0, x0, y1, x1) to stay in, for all or a list.
 
     A sample is what `transform(image, target)` makes of pictures, by default tensors as
-    of ImageTargetToTensor. Forked workers share arrays. Otherwise each worker maps the
-    file of a memory map, calls a function again, and gets anything else by pickle; what
-    cannot be pickled (zarr over TIFF, h5py) must come as a function. Raises ValueError
-    for what does not fit together. (notebook 11)
+    of ImageTargetToTensor. Workers share arrays; each maps the file of a memory map,
+    calls a function again, gets anything else by pickle, so that what cannot be pickled
+    (zarr over TIFF, h5py) must come as a function. (notebook 11)
     """
 
     def __init__(
@@ -3886,28 +3719,28 @@ class TileDataset(Dataset[Sample]):
         if not images or not len(images) == len(targets) == len(regions):
             arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
             _refuse("images", arrived, "one or more, as many of each", "give lists")
-        self._sources: list[tuple[_Source, _Source]] = []  # image and target
+        self._sources: list[tuple[_SharedSource, _SharedSource]] = []
         self._grids: list[tuple[range, range]] = []  # rows and columns of tiles
         self.regions: list[Region] = []
         for number, (one, mask) in enumerate(zip(images, targets, strict=True)):
             name = f" {number}" if several else ""
-            picture = _Source(f"image{name}", one)
+            picture = _SharedSource(f"image{name}", one)
             size, its = picture.size, f"{picture.name}, {picture.size} (H, W)"
             if mask is None:  # a mask in which all is ignored, and which holds nothing
                 mask = partial(np.broadcast_to, np.uint8(self.ignore), size)
-            mask = _Source(f"target{name}", mask, self.ignore)
+            mask = _SharedSource(f"target{name}", mask, self.ignore)
             if mask.size != size:
                 _refuse(mask.name, f"{mask.size} (H, W)", f"that of {its}", "crop it")
-            y0, x0, y1, x1 = regions[number] or (0, 0, *size)
-            if not (0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]):
-                expected = "(y0, x0, y1, x1)"
-                _refuse("region", str(regions[number]), expected, f"inside {its}")
-            if edge == "shift" and (y1 - y0 < self.height or x1 - x0 < self.width):
-                expected = f"at most the region {(y1 - y0, x1 - x0)} of {its}"
+            y0, x0, y1, x1 = region = regions[number] or (0, 0, *size)
+            height, width = (self.height, self.width) if edge == "shift" else (1, 1)
+            inside = 0 <= y0 < y1 <= size[0] and 0 <= x0 < x1 <= size[1]
+            if not inside or y1 - y0 < height or x1 - x0 < width:
+                arrived = f"{tile_size} in the region {region} (y0, x0, y1, x1)"
+                expected = f"a region inside {its}, and in it at least one tile"
                 advice = 'cut smaller tiles, or edge="pad" in TileDataset'
-                _refuse("tile_size", str(tile_size), expected, advice)
+                _refuse("tile_size", arrived, expected, advice)
             self._sources.append((picture, mask))
-            self.regions.append((y0, x0, y1, x1))
+            self.regions.append(region)
             rows = _tile_origins(y1 - y0, self.height, self.stride[0])
             columns = _tile_origins(x1 - x0, self.width, self.stride[1])
             self._grids.append((rows, columns))
@@ -3934,13 +3767,11 @@ class TileDataset(Dataset[Sample]):
         name, mask = self._sources[tile.picture][1].name, self._read(tile, is_mask=True)
         ids = torch.from_numpy(mask)
         if binary:
-            counts = np.bincount(mask.ravel(), minlength=256)
-            counts[self.ignore] = 0
-            found = np.flatnonzero(counts).tolist()
-            if not set(found) <= {0, 1, 255} or {1, 255} <= set(found):
+            found = set(np.unique(mask).tolist()) - {self.ignore}
+            if not found <= {0, 1, 255} or {1, 255} <= found:
                 known = f"0 and 1, or 0 and 255, and {self.ignore} for ignored"
                 advice = "name what is ignored, or num_classes for class ids"
-                _refuse(name, f"values {found[:8]}", known, advice)
+                _refuse(name, f"values {sorted(found)[:8]}", known, advice)
             ids = torch.where(ids == self.ignore, IGNORE_INDEX, ids.sign())
         else:
             _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
@@ -3956,12 +3787,12 @@ class TileDataset(Dataset[Sample]):
 
     def _read(self, tile: Tile, is_mask: bool) -> np.ndarray:
         """Read a tile; what of it lies beyond its region is black, or ignored."""
-        _, _, foot, right = self.regions[tile.picture]
-        y1, x1 = min(tile.y + tile.height, foot), min(tile.x + tile.width, right)
+        _, _, y1, x1 = self.regions[tile.picture]
         source = self._sources[tile.picture][is_mask]
-        window = source.read(tile.y, tile.x, y1, x1)
-        below, beside = tile.height - len(window), tile.width - len(window[0])
-        margins = [(0, below), (0, beside), (0, 0)][: window.ndim]
+        foot, right = tile.y + self.height, tile.x + self.width
+        window = source.read(tile.y, tile.x, min(foot, y1), min(right, x1))
+        margins = [(0, max(foot - y1, 0)), (0, max(right - x1, 0)), (0, 0)]
+        margins = margins[: window.ndim]
         return np.pad(window, margins, constant_values=source.ignore or 0)
 
 
@@ -4072,10 +3903,9 @@ def split_regions(
 def receptive_field(network: nn.Module, size: int = 256) -> int:
     """Measure the side of the square, in pixels, that one logit depends on.
 
-    One pixel is set to NaN, which spreads to all that is computed from it; at 32 places
-    in turn, as pooling looks farther from some. Raises ValueError where that reaches
-    the border of a picture of `size`, as it does where a network normalises each image.
-    (notebook 11)
+    One pixel is NaN, which spreads to all that is computed from it; at 32 places in
+    turn, as pooling looks farther from some. Raises ValueError where that reaches the
+    border of a picture of `size`, as where a network normalises. (notebook 11)
     """
     _check_number("size", size, 64)
     reach, image = 0, torch.zeros(1, 3, size, size)
@@ -4087,103 +3917,80 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
             low, high = (int(end) for end in reached.aminmax())
             if low == 0 or high == size - 1:
                 expected = "a network that sees less, such as UNet(normalize=False)"
-                _refuse(
-                    f"size {size}", "all of it is seen", expected, "or a larger size"
-                )
+                advice = "or a larger size"
+                _refuse(f"size {size}", "all of it is seen", expected, advice)
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
 
 
-def _axis_weights(
-    length: int, tile: int, overlap: int, weights: str
-) -> tuple[list[int], torch.Tensor]:
+def _axis_weights(length: int, side: int, overlap: int, cell: int) -> tuple[list, dict]:
     """Give where windows begin along an axis, and their weights, float32 (n, tile).
 
-    At every pixel the weights sum to 1. As windows form a grid, so do the products of
-    two axes, and nothing need be divided afterwards.
+    At every pixel the weights sum to 1, and so do the products of those of two axes.
     """
-    origins = _tile_origins(length, tile, max(tile - overlap, 1))
-    starts = np.minimum(origins, length - tile)[:, None]
-    inside = np.arange(tile)
+    # The picture is padded as UNet pads it whole, and to the size of a tile.
+    length = -(-length // cell) * cell if 0 < cell <= side else max(length, side)
+    origins, tile = _tile_origins(length, side, side - overlap), min(side, length)
+    starts, inside = np.minimum(origins, length - tile)[:, None], np.arange(tile)
     # Pixels to the nearest end of the window that is not an end of the picture.
     before = np.where(starts == 0, tile, inside + 1)
     after = np.where(starts + tile == length, tile, tile - inside)
-    depth = np.minimum(before, after)
-    deepest, total = np.zeros((2, length), np.int64)
-    np.maximum.at(deepest, starts + inside, depth)
-    shares = {
+    depth, places = np.minimum(before, after), starts + inside
+    deepest = np.zeros(length, np.int64)
+    np.maximum.at(deepest, places, depth)
+    weights = {
         "smooth": np.minimum(depth, overlap + 1),
         "constant": np.ones_like(depth),
-        "centre": (depth == deepest[starts + inside]).astype(int),
-    }[weights]
-    np.add.at(total, starts + inside, shares)
-    shares = torch.from_numpy(shares / total[starts + inside])
-    return starts[:, 0].tolist(), shares.float()
-
-
-def _read_windows(
-    source: _Source, axes: Sequence[tuple[list[int], torch.Tensor]], batch_size: int
-) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
-    """Read windows in batches of one row: y, each x, uint8 (B, h, w, 3), weights."""
-    (ys, down), (xs, across) = axes
-    (height, width), tile = source.size, (down.shape[1], across.shape[1])
-    for y, weights in zip(ys, down, strict=True):
-        strip = source.read(y, 0, min(y + tile[0], height), width)
-        margins = (0, tile[0] - len(strip)), (0, xs[-1] + tile[1] - width), (0, 0)
-        strip = np.pad(strip, margins, "edge")
-        for first in range(0, len(xs), batch_size):
-            some = slice(first, first + batch_size)
-            pixels = np.stack([strip[:, x : x + tile[1]] for x in xs[some]])
-            yield y, xs[some], pixels, weights[:, None] * across[some, None]
+        "centre": depth == deepest[places],
+    }
+    for kind, shares in weights.items():
+        total = np.bincount(places.ravel(), shares.ravel())
+        weights[kind] = torch.from_numpy(shares / total[places]).float()
+    return starts[:, 0].tolist(), weights
 
 
 @contextlib.contextmanager
-def _normalizing_over(
-    windows: Callable[[], Iterable[tuple[int, list[int], np.ndarray, torch.Tensor]]],
-    predict: Callable[[np.ndarray], torch.Tensor],
-    layers: Sequence[nn.Module],
-) -> Iterator[None]:
+def _picture_norms(read: Callable, predict: Callable, layers: list) -> Iterator[None]:
     """Let layers that normalise each image use mean and variance over all windows.
 
-    These depend on the layers before, so one layer after the other is measured, each by
-    a pass that ends at the layer. Every pixel of the picture counts once.
+    These depend on the layers before, so one is measured after the other, each by a
+    pass that ends there. Every pixel of the picture counts once.
     """
-    known: dict[nn.Module, torch.Tensor] = {}
+    known: list[torch.Tensor] = []  # mean and variance, in the order of use
+    upcoming: Iterator[torch.Tensor] = iter(known)
 
     class Reached(Exception):
-        """Ends a forward pass at the first layer that is not known yet."""
+        """Ends a pass where mean and variance are not known yet."""
 
-    def normalize(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if layer not in known:
-            raise Reached(layer, x.cpu().double())
-        scale = {"weight": layer.weight, "bias": layer.bias, "eps": layer.eps}
-        return F.batch_norm(x, *known[layer].to(x), **scale)
+    def normalize(layer: Any, x: torch.Tensor) -> torch.Tensor:
+        moments = next(upcoming, None)
+        if moments is None:
+            raise Reached(getattr(layer, "num_groups", x.shape[1]), x.cpu().double())
+        return F.batch_norm(x, *moments.to(x), layer.weight, layer.bias, eps=layer.eps)
 
-    try:
+    with contextlib.ExitStack() as stack:
         for layer in layers:
             layer.forward = partial(normalize, layer)
-        for _ in layers:
-            sums, measured = torch.zeros(3, 1), None
-            for *_, pixels, weights in windows():
+            stack.callback(delattr, layer, "forward")
+        while layers:
+            sums = torch.zeros(3, 1)
+            for *_, pixels, weights in read():
+                upcoming = iter(known)
                 try:
                     predict(pixels)
+                    break
                 except Reached as reached:
-                    measured, x = reached.args
-                    share = F.adaptive_avg_pool2d(weights, x.shape[2:]).double()
-                    powers = [
-                        torch.einsum("bhw,bchw->c", share, x**p) for p in range(3)
-                    ]
-                    sums = sums + torch.stack(powers)
-            if measured is None:
+                    groups, x = reached.args
+                share = F.adaptive_avg_pool2d(weights, x.shape[2:]).double()
+                powers = [torch.einsum("bhw,bchw->c", share, x**p) for p in range(3)]
+                sums = sums + torch.stack(powers)
+            if not sums.any():  # the first batch went through
                 break
-            groups = getattr(measured, "num_groups", sums.shape[1])
             mean, square = (sums[1:] / sums[0]).view(2, groups, -1).mean(dim=2)
             moments = torch.stack([mean, square - mean**2]).float()
-            known[measured] = moments.repeat_interleave(sums.shape[1] // groups, dim=1)
+            known.append(moments.repeat_interleave(sums.shape[1] // groups, dim=1))
+        upcoming = itertools.cycle(known)
         yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 @torch.inference_mode()
@@ -4199,98 +4006,81 @@ def predict_tiled(
     activation: str = "auto",
     normalize_over: str = "picture",
     progress: bool = False,
-    device: torch.device | str | None = None,
 ) -> np.ndarray:
     """Predict a picture of any size by overlapping windows: probabilities (K, H, W).
 
-    image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time, the
-    last moved inwards; a picture smaller than a tile is padded with its edge. out:
-    float32 (K, H, W), an array or a memory map, to write into. device: where to compute
-    (default: where the model is). activation: "sigmoid", "softmax" or "none"; "auto" is
-    what the model's task says, or sigmoid for one class and softmax for more.
+    image: uint8 (H, W, 3), as in TileDataset; a row of windows is read at a time. out:
+    float32 (K, H, W), an array or a memory map, to write into. activation: "sigmoid",
+    "softmax" or "none"; "auto" is the task's, or sigmoid for one class, else softmax.
 
-    weights: how windows share the pixels where they overlap. "smooth": less towards
-    their borders; "constant": equally; "centre": each pixel from the window that it is
-    deepest in, which is what the whole picture would give if half the overlap covers
-    the `receptive_field`'s reach and windows begin where pooling does. normalize_over:
-    layers that normalise each image (UNet's, GroupNorm, InstanceNorm2d) do it over the
-    "picture", as if that were predicted whole: mean and variance are measured first, in
-    more than twice the time of the rest. Or over each "tile", as training on tiles did.
-    Warns of layers that pool or attend over a whole tile. Raises ValueError. (notebook
-    11)
+    weights: how windows share pixels. "smooth": less towards their borders; "constant":
+    equally; "centre": each pixel from the window that it is deepest in, as the whole
+    picture gives it where half the overlap covers the `receptive_field`'s reach (UNet:
+    61) and windows begin where pooling does. normalize_over: layers that normalise each
+    image do so over the "picture", measured first in twice the time of the rest, or
+    over each "tile". Warns of layers that look at a whole tile. (notebook 11)
     """
     source, sides = _Source("image", image), _check_size("tile_size", tile_size)
     _check_number("overlap", overlap, 0, min(sides) - 1)
     _check_number("batch_size", batch_size, 1)
     _check_choice("weights", weights, WEIGHTS)
     _check_choice("normalize_over", normalize_over, ("picture", "tile"))
-    activations = {
-        "auto": getattr(model, "probabilities", None),
-        "sigmoid": torch.sigmoid,
-        "softmax": partial(torch.softmax, dim=1),
-        "none": torch.Tensor.float,
-    }
-    _check_choice("activation", activation, activations)
-    fits = isinstance(out, np.ndarray) and out.flags.writeable
-    if out is not None and not (
-        fits and (out.dtype, out.shape[1:]) == (np.float32, source.size)
-    ):
-        arrived = f"a {type(out).__name__} {getattr(out, 'dtype', '')} {np.shape(out)}"
-        expected = "an array float32 (K, {}, {})".format(*source.size)
-        _refuse("out", arrived, expected, "that can be written into")
+    activations = {"sigmoid": torch.sigmoid, "softmax": partial(torch.softmax, dim=1)}
+    activations["none"] = torch.Tensor.float
+    _check_choice("activation", activation, ("auto", *activations))
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     if any(isinstance(p, nn.AdaptiveAvgPool2d | nn.MultiheadAttention) for p in parts):
         text = "the model pools or attends over a whole tile, not over the picture"
         warnings.warn(text, stacklevel=3)
-    # The picture is padded as UNet pads it whole, and to the size of a tile.
     cell = next((part.multiple for part in parts if hasattr(part, "multiple")), 0)
-    padded = [
-        -(-length // cell) * cell if 0 < cell <= side else max(length, side)
-        for length, side in zip(source.size, sides, strict=True)
-    ]
-    axes, centre = (
-        [
-            _axis_weights(length, min(side, length), overlap, kind)
-            for length, side in zip(padded, sides, strict=True)
-        ]
-        for kind in (weights, "centre")
-    )
-    tiles = len(axes[0][0]) * len(axes[1][0])
-    norms = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d
-    layers = [part for part in parts if isinstance(part, norms)]
-    layers = [part for part in layers if getattr(part, "running_mean", None) is None]
-    if normalize_over == "tile" or tiles == 1:
-        layers = []
-    like = next(model.parameters(), torch.empty(0)) if parts else torch.empty(0)
-    total = tiles * (1 + len(layers))
-    bar = tqdm(total=total, unit="tile", disable=not progress)
+    axis_weights = partial(_axis_weights, overlap=overlap, cell=cell)
+    (rows, down), (columns, across) = map(axis_weights, source.size, sides)
+    tiles, layers = len(rows) * len(columns), []
+    if normalize_over == "picture" and tiles > 1:
+        norms = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d
+        layers = [part for part in parts if isinstance(part, norms)]
+        layers = [one for one in layers if getattr(one, "running_mean", None) is None]
+    bar = tqdm(total=tiles * (1 + len(layers)), unit="tile", disable=not progress)
+    like = next(model.parameters() if parts else iter(()), torch.empty(0))
+
+    def read(kind: str) -> Iterator[tuple[int, list[int], np.ndarray, torch.Tensor]]:
+        """Read a row's windows in batches: y, each x, uint8 (B, h, w, 3), weights."""
+        beside, (end, right) = across[kind], source.size
+        height, width = down[kind].shape[1], beside.shape[1]
+        margin = 0, columns[-1] + width - right
+        for y, shares in zip(rows, down[kind], strict=True):
+            strip = source.read(y, 0, min(y + height, end), right)
+            strip = np.pad(strip, ((0, height - len(strip)), margin, (0, 0)), "edge")
+            for first in range(0, len(columns), batch_size):
+                some = slice(first, first + batch_size)
+                pixels = np.stack([strip[:, x : x + width] for x in columns[some]])
+                yield y, columns[some], pixels, shares[:, None] * beside[some, None]
+                bar.update(len(pixels))
 
     def predict(pixels: np.ndarray) -> torch.Tensor:
         """Predict windows, uint8 (B, h, w, 3): float32 (B, K, h, w) on the CPU."""
-        bar.update(len(pixels))
-        batch = torch.from_numpy(pixels).to(device or like.device).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(pixels).to(like.device).permute(0, 3, 1, 2)
         logits = model(batch.float().div_(255).to(like.dtype))  # channels last
         shape = tuple(getattr(logits, "shape", ()))
         if len(shape) != 4 or (shape[0], *shape[2:]) != pixels.shape[:3]:
             arrived = f"gave a {type(logits).__name__} {shape} for {tuple(batch.shape)}"
             _refuse("the model", arrived, "logits (B, K, H, W)", "of its B, H and W")
-        default = "softmax" if shape[1] > 1 else "sigmoid"
-        return (activations[activation] or activations[default])(logits.float()).cpu()
+        usual = activations["softmax" if shape[1] > 1 else "sigmoid"]
+        auto = getattr(model, "probabilities", usual)
+        return activations.get(activation, auto)(logits.float()).cpu()
 
-    read = partial(_read_windows, source, batch_size=batch_size)
-    with (
-        bar,
-        _evaluating(model),
-        _normalizing_over(partial(read, axes=centre), predict, layers),
-    ):
-        for y, xs, pixels, shares in read(axes=axes):
+    norms_set = _picture_norms(partial(read, "centre"), predict, layers)
+    with bar, _evaluating(model), norms_set:
+        for y, xs, pixels, shares in read(weights):
             windows = predict(pixels)
-            if out is None:
-                out = np.empty((windows.shape[1], *source.size), np.float32)
-            if len(out) != windows.shape[1]:
-                expected = f"{windows.shape[1]}, the classes of the model"
-                _refuse("out", f"K of {len(out)}", expected, "make it anew")
-            if y == xs[0] == 0:
+            if y == xs[0] == 0:  # the first batch, which tells K
+                shape = windows.shape[1], *source.size
+                out = np.empty(shape, np.float32) if out is None else out
+                fits = isinstance(out, np.ndarray) and out.flags.writeable
+                if not fits or (out.dtype, out.shape) != (np.float32, shape):
+                    kind = f"a {type(out).__name__} {getattr(out, 'dtype', '')}"
+                    expected = f"an array float32 {shape}, to write into"
+                    _refuse("out", f"{kind} {np.shape(out)}", expected, "or None")
                 out[:] = 0
             for x, window, share in zip(xs, windows, shares, strict=True):
                 part = out[:, y : y + len(share), x : x + len(share[0])]
@@ -4308,8 +4098,6 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
-# Tells the processes that a run starts for further devices which folder is its own.
-RUN_FOLDER = "UI_SEGMENTATION_RUN_FOLDER"
 
 
 def read_scenes(path: Path | str) -> dict[str, str]:
@@ -4318,38 +4106,36 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     Gives scene by file name of the image. Raises ValueError with the line for a missing
     column or value and for an image named twice. (notebook 06)
     """
-    path, scenes = Path(path), {}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: does not exist; expected a CSV table")
+    scenes: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 if not image or not scene or image in scenes:
                     what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
-                    wanted = "image,scene in the first line, then each image once"
-                    _refuse(path, what, wanted, "mend that line")
+                    raise ValueError(what)
                 scenes[image] = scene
-    except (UnicodeDecodeError, csv.Error) as error:
-        _refuse(path, f"not a CSV table ({error})", "UTF-8 text", "save it as such")
-    if not scenes:
-        _refuse(path, "no lines after the first", "one for each image", "add them")
+        if not scenes:
+            raise ValueError("no lines after the first")
+    except (ValueError, csv.Error) as error:
+        wanted = "a CSV table in UTF-8: image,scene, then each image once"
+        _refuse(path, str(error), wanted, "mend that")
     return scenes
 
 
-def _parse_values(text: str) -> list[MaskValue]:
-    """Read ids and colours as they are typed: "15", "1-9", "ff00ff", "1,2"."""
+def _parse_values(texts: Sequence[str]) -> list[MaskValue]:
+    """Read ids and colours as they are typed: "15", "1-9", "1,2", "ff00ff"."""
     values: list[MaskValue] = []
-    for part in text.split(","):
+    for part in ",".join(texts).split(",") if texts else ():
         ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
+        span = range(int(ids[1]), int(ids[2] or ids[1]) + 1) if ids else ()
         if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
-            values.append(tuple(bytes.fromhex(part.removeprefix("#"))))
-        elif ids:
-            values += range(int(ids[1]), int(ids[2] or ids[1]) + 1)
-        else:
+            span = [tuple(bytes.fromhex(part[-6:]))]
+        if not span:
             wanted = "ids like 15, 1-9 or 1,2, or a colour like ff00ff"
-            raise ValueError(f"{text!r}: expected {wanted}")
+            raise ValueError(f"{part!r}: expected {wanted}")
+        values += span
     return values
 
 
@@ -4358,25 +4144,28 @@ def _parse_classes(settings: Settings) -> dict[str, list[MaskValue]]:
     classes: dict[str, list[MaskValue]] = {}
     for text in settings.classes:
         name, named, values = text.rpartition("=")
-        parsed = _parse_values(values)
-        groups = {name: parsed} if named else {str(value): [value] for value in parsed}
-        if classes.keys() & groups:
-            raise ValueError(f"classes {text!r}: expected each name once")
+        parsed = _parse_values([values])
+        groups = {bytes(v).hex() if np.ndim(v) else str(v): [v] for v in parsed}
+        groups = {name: parsed} if named else groups
+        if classes.keys() & groups or "" in groups:
+            raise ValueError(f"--classes {text}: expected another name for each class")
         classes |= groups
     return classes
 
 
 def _reading(settings: Settings) -> dict[str, Any]:
     """Say how files are found and read: keywords for the doctor and the data module."""
-    foreground, ignore = (
-        [value for text in texts for value in _parse_values(text)]
-        for texts in (settings.foreground, settings.ignore)
-    )
+    foreground, ignore = map(_parse_values, (settings.foreground, settings.ignore))
     classes = list(_parse_classes(settings).values())
-    if classes and foreground:
-        raise ValueError("--foreground and --classes: expected one of them")
-    options = {"threshold": settings.threshold, "foreground": foreground}
-    read = partial(load_mask, **options)
+    named = list(itertools.chain(foreground, ignore, *classes))
+    once = len({*named}) == len(named) and len({*map(type, named)}) < 2
+    if not once or len(classes) == 1 or (classes and foreground):
+        raise ValueError(
+            f"--foreground, --classes, --ignore: {str(named)[:80]}: expected "
+            "foreground or several classes, background first; ids or colours, each once"
+        )
+    _check_number("threshold", settings.threshold, 1, 255)
+    read = partial(load_mask, threshold=settings.threshold, foreground=foreground)
     if classes:
         read = partial(load_classes, classes=classes)
     return {
@@ -4387,60 +4176,70 @@ def _reading(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _check(options: argparse.Namespace) -> int:
-    """Run `check`: print the doctor's report; 1 if training would refuse the folder."""
-    given = vars(options)
-    settings = Settings(**{name: given[name] for name in READING if name in given})
-    report = check_pairs(options.folder, progress=True, **_reading(settings))
-    print(report.to_json() if options.json else report)
-    clean = report.ok and not (options.strict and report.problems)
-    return 0 if clean else 1
+def _examine(folder: str, reading: Mapping[str, Any]) -> tuple[PairReport, bool]:
+    """Give the doctor's report, and whether there is something to learn."""
+    report = check_pairs(folder, progress=True, **reading)
+    several = "{class}" in str(reading["patterns"])  # together they may cover all
+    return report, report.ok and (several or report.foreground_share != 1)
+
+
+def _make_folder(name: str) -> Path:
+    """Make a folder for output."""
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "cannot be made a folder; give another --output-dir"
+        raise OSError(f"{name}: {advice} ({error.strerror})") from error
+    return Path(name)
 
 
 def _train(options: argparse.Namespace) -> int:
     """Run `train`: look at the folder, train, say how to predict."""
     given = dict(vars(options))
-    resume = given.pop("resume")
-    folder, settings = _resumed(resume, given) if resume else (None, Settings(**given))
+    run = given.pop("resume")
+    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
+    settings = _resumed(folder / "settings.json", given) if run else Settings(**given)
+
+    def some(*names: str) -> dict[str, Any]:
+        return {name: getattr(settings, name) for name in names}
+
+    # What no constructor refuses, or not before there is a folder.
     if not settings.dataset:
-        raise ValueError("train: which folder? give it with -d")
+        raise ValueError("which folder? give it with -d")
+    if not re.fullmatch("auto|[1-9][0-9]*", settings.devices):
+        raise ValueError(f"devices {settings.devices}: expected auto, or how many")
+    _check_number("image_size", max(settings.image_size), 1, 8192)
+    _check_number("seed", settings.seed, 0, 2**32 - 1)
+    for name, value in some("pos_weight", "max_epochs").items():
+        _check_number(name, value, 1e-9, 1e9, whole=False)
+
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    is_first = not pl.utilities.rank_zero_only.rank
     reading = _reading(settings)
+    is_first = not pl.utilities.rank_zero_only.rank
     if is_first:
-        report = check_pairs(settings.dataset, progress=True, **reading)
+        report, fits = _examine(settings.dataset, reading)
         if report.problems:
             print(report)
-        if not report.ok:
-            what = "has faults, listed above; mend them first"
-            if report.foreground_share == 0:
-                what = (
-                    "no mask has a pixel of foreground, so there is nothing to learn; "
-                )
-                what += "say with --foreground which values are meant"
-            raise ValueError(f"{settings.dataset}: {what}")
+        if not fits:
+            raise ValueError(
+                f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
+                "say with --foreground or --classes what its values mean"
+            )
+    sides, devices = settings.image_size, settings.devices
     data = UISegmentationData(
         settings.dataset,
-        settings.batch_size,
-        settings.size,
-        settings.overfit_num,
-        val_share=settings.val_share,
+        image_size=sides if len(sides) > 1 else sides[0],
         augment=train_augmentation() if settings.augment else None,
-        num_workers=settings.num_workers,
-        cache=settings.cache,
-        seed=settings.seed,
+        **some(
+            "batch_size", "overfit_num", "val_share", "num_workers", "cache", "seed"
+        ),
         **reading,
     )
-    system = _new_system(settings, data, given)
-    keeper = RunFolder(folder or "", patience=settings.patience)
+    keeper = RunFolder(folder, patience=settings.patience)
     trainer = pl.Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
-        devices=int(settings.devices) if settings.devices.isdecimal() else "auto",
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
+        **some("max_epochs", "accelerator", "num_nodes", "strategy", "precision"),
+        devices=devices if devices == "auto" else int(devices),
         callbacks=[StepProgress(timed=True), keeper],
         plugins=[SafeCheckpointIO()],
         logger=False,
@@ -4449,234 +4248,184 @@ def _train(options: argparse.Namespace) -> int:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    data.split(trainer.world_size)  # refuses too few before there is a folder
-    keeper.folder = folder or _new_folder(settings, is_first)
-    last = keeper.folder / "last.ckpt"
-    if last.exists():
-        kept = read_checkpoint(last)
-        if "loops" not in kept or system.settings != system.settings | dict(
-            kept["hyper_parameters"]
-        ):
+    target = data.split(trainer.world_size)[0][0][1]
+
+    # The system, from scratch or from a checkpoint's weights.
+    classes = _parse_classes(settings)
+    names = [*(classes or (target if isinstance(target, dict) else ()))]
+    kind = {
+        "task": "multiclass" if classes else "multilabel" if names else "binary",
+        "num_out_channels": len(names) or 1,
+        "class_names": names,
+        "class_values": [values[0] for values in classes.values()],
+    }
+    network, learnt = some("max_features", "fast"), None
+    if settings.weights:
+        learnt = load_system(settings.weights)
+        own = {"fast": False} | learnt.settings
+        wanted = kind | {name: given[name] for name in network if name in given}
+        for name, value in wanted.items():
+            if own[name] not in (value, []):
+                what, advice = f"{name} is {own[name]}", "train anew, without --weights"
+                _refuse(settings.weights, what, f"{value}", advice)
+        network = own
+    loss = some(*(n for n in ("loss", "pos_weight") if not classes or n in given))
+    rest = some("learning_rate") | {"image_size": data.image_size}
+    system = UISegmentationSystem(**network | kind | loss | rest)
+    if learnt:
+        system.load_state_dict(learnt.state_dict())
+
+    # The run's folder, 001 and so on; only the first process writes.
+    if not run:
+        parent = _make_folder(settings.output_dir)
+        taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+        keeper.folder = folder = parent / f"{max(taken, default=0) + 1:03}"
+    if not run and is_first:
+        folder.mkdir()
+        kept = asdict(settings) | {n: network[n] for n in ("max_features", "fast")}
+        for name in ("dataset", "weights", "scenes"):
+            kept[name] = kept[name] and os.path.abspath(kept[name])
+        with _atomic_write(folder / "settings.json") as part:
+            part.write_text(json.dumps(kept, indent=2) + "\n")
+    last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
+    if last:
+        whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
+        if load_system(last).settings != system.settings or not whole:
             _refuse(last, "not this run's", "its last checkpoint", "start a new run")
-    _end_with_others(is_first)
+    # A signal ends a process at once; Lightning would first talk to the others.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    if is_first:
+        os.environ[STARTER] = str(os.getpid())
+    command = ["python", os.path.relpath(__file__), "train", "--resume", str(folder)]
     try:
-        trainer.fit(system, data, ckpt_path=last if last.exists() else None)
+        trainer.fit(system, data, ckpt_path=last)
     except SystemExit:  # how Lightning answers an interrupt
-        resume = _command("train", "--resume", keeper.folder)
-        print(f"\ninterrupted; go on with: {resume}")
+        if is_first:
+            print(f"\ninterrupted; go on with: {shlex.join(command)}")
         return 130
     if is_first:
-        best, predict = keeper.best, ("predict", "-c", keeper.folder / "best.ckpt")
+        best = keeper.best
+        command[2:] = ["predict", "-c", str(folder / "best.ckpt")]
         print(
             f"best val_iou {best['val_iou']:.3f}, after epoch {best['epoch']:.0f} of "
-            f"{len(keeper.rows)}; all of the run: {keeper.folder}\n"
-            f"to predict: {_command(*predict)} PICTURES ..."
+            f"{len(keeper.rows)}; all of the run: {folder}\n"
+            f"to predict: {shlex.join(command)} PICTURES ..."
         )
     return 0
 
 
-def _end_with_others(is_first: bool) -> None:
-    """Let a signal end all processes of a run; one alone would wait for ever."""
-
-    def end(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    def watch(parent: int) -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    signal.signal(signal.SIGTERM, end)  # else Lightning waits for the end of a step
-    if not is_first:
-        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
-
-
-def _command(*words: Any) -> str:
-    """Put a command line of this module together, to be copied."""
-    return shlex.join(["python", os.path.relpath(__file__), *map(str, words)])
-
-
-def _resumed(run: str, given: Mapping[str, Any]) -> tuple[Path, Settings]:
+def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     """Read an earlier run's settings; only what describes the machine may change."""
-    folder = Path(run).parent if run.endswith(".ckpt") else Path(run)
-    path = folder / "settings.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
-    changed = [name for name in given if name not in MACHINE]
-    if changed:
+    if changed := [name for name in given if name not in MACHINE]:
         raise ValueError(
             f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
             "start a new run (with --weights to keep what was learnt)"
         )
+    saved = {}
     try:
-        saved = Settings.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        for name, value in json.loads(path.read_text()).items():
+            default = like = getattr(Settings, name)
+            if isinstance(default, tuple) and isinstance(value, list):
+                like = [*default, ""][0]
+            parts = [value] if like is default else value
+            if any(type(part) is not type(like) for part in parts):
+                raise ValueError(f"{name} {value!r}")
+            saved[name] = type(default)(value)
+        if not saved.get("dataset"):
+            raise ValueError("it names no dataset")
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error}); start a new run") from error
-    return folder, replace(saved, **given)
-
-
-def _new_folder(settings: Settings, make: bool) -> Path:
-    """Name the next run's folder, 001 and so on; make it in the first process."""
-    if RUN_FOLDER in os.environ and not make:
-        return Path(os.environ[RUN_FOLDER])
-    parent = _output_folder(settings.output_dir)
-    taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
-    folder = parent / f"{max(taken, default=0) + 1:03}"
-    if make:
-        folder.mkdir()
-        os.environ[RUN_FOLDER] = str(folder)
-        kept = asdict(settings) | {"dataset": os.path.abspath(settings.dataset)}
-        with _atomic_write(folder / "settings.json") as part:
-            part.write_text(json.dumps(kept, indent=2) + "\n")
-    return folder
-
-
-def _output_folder(name: str) -> Path:
-    """Make a folder for output. Raises OSError naming the flag."""
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        advice = "cannot be made a folder; give another --output-dir"
-        raise OSError(f"{name}: {advice} ({error.strerror})") from error
-    return folder
-
-
-def _new_system(
-    settings: Settings, data: UISegmentationData, given: Mapping[str, Any]
-) -> UISegmentationSystem:
-    """Make the system to train, from scratch or from a checkpoint's weights."""
-    target = data.split()[0][0][1]
-    classes = _parse_classes(settings)
-    kind: dict[str, Any] = {"task": "binary"}
-    if classes:
-        kind = {"task": "multiclass", "class_names": list(classes)}
-        kind["class_values"] = [values[0] for values in classes.values()]
-    elif isinstance(target, dict):
-        kind = {"task": "multilabel", "class_names": list(target)}
-    kind["num_out_channels"] = len(kind.get("class_names", "1"))
-    changes = {"learning_rate": settings.learning_rate, "image_size": settings.size}
-    if not classes:
-        changes |= {"loss": settings.loss, "pos_weight": settings.pos_weight}
-    network = {"max_features": settings.max_features, "fast": settings.fast}
-    if not settings.weights:
-        return UISegmentationSystem(**network, **kind, **changes)
-    learnt = load_system(settings.weights)
-    for name, value in (kind | network).items():
-        own = learnt.settings.get(name, False)
-        if own != value and (name in given or name in kind):
-            what = f"{name} is {own}"
-            _refuse(settings.weights, what, f"{value}", "train anew, without --weights")
-    own = {name: value for name, value in learnt.settings.items() if name != "network"}
-    system = UISegmentationSystem(**own | changes)
-    system.load_state_dict(learnt.state_dict())
-    return system
+    return Settings(**saved | given)
 
 
 def _predict(options: argparse.Namespace) -> int:
     """Run `predict`: write a mask for every picture; 2 if some could not be read."""
-    _check_number("threshold", options.threshold, 0, 1, whole=False)
-    pictures = _list_pictures(options.pictures)
-    folder = Path(options.output_dir)
-    owners: dict[str, Path] = {}
-    for path in pictures:
-        if owners.setdefault(path.stem, path) is not path:
-            what = f"{path} and {owners[path.stem]} would both be {path.stem}_mask.png"
-            raise ValueError(f"{what}; predict them into two folders")
-        written = sorted(folder.glob(f"{glob.escape(path.stem)}_[mo]*.png"))
-        if written and not options.overwrite:
-            advice = "give another --output-dir, or --overwrite"
-            raise FileExistsError(f"{written[0]}: is there already; {advice}")
-    if options.checkpoint is None and not REFERENCE.exists():
+    threshold, folder = options.threshold, Path(options.output_dir)
+    _check_number("threshold", threshold, 0, 1, whole=False)
+    if not options.checkpoint and not REFERENCE.exists():
         advice = "give a checkpoint of your own with --checkpoint, see train"
         raise FileNotFoundError(f"{REFERENCE}: the reference is not there; {advice}")
     system = load_system(options.checkpoint or REFERENCE)
+    own, exclusive = system.settings, system.task == "multiclass"
+    numbers, endings, colours = range(own["num_out_channels"]), ["mask"], [(255, 0, 80)]
+    if system.task == "multilabel":
+        endings = [f"mask_{name}" for name in own["class_names"] or numbers]
+        colours = CLASS_COLOURS[1:]
+    elif exclusive:  # ids stay ids, colours colours
+        values, colours = np.array(own["class_values"] or numbers), CLASS_COLOURS[:255]
+        if values.ndim == 2:
+            values, colours = np.array(numbers), own["class_values"]
+
+    # Each picture once; of folders and globs neither targets nor what is written here.
+    made = tuple(f"_{end}".lower() for end in ("target", "mask", "overlay", *endings))
+    endings += ["overlay"] * options.overlay
+    pictures: dict[str, Path] = {}
+    for name in options.pictures:
+        found = [Path(name)]
+        if not found[0].is_file():
+            pattern = f"{glob.escape(name)}/*" if found[0].is_dir() else name
+            found = [
+                path
+                for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
+                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+                if not path.stem.lower().endswith(made)
+            ]
+        if not found:
+            wanted = 'files, folders or globs such as "folder/**/*.png"'
+            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
+        for path in found:
+            files = [folder / f"{path.stem}_{ending}.png" for ending in endings]
+            if pictures.setdefault(path.stem, path) != path:
+                what = f"{path} and {pictures[path.stem]} would both be {files[0]}"
+                raise ValueError(f"{what}; predict them into two folders")
+            there = [file for file in files if file.exists()]
+            if there and not options.overwrite:
+                advice = "give another --output-dir, or --overwrite"
+                raise FileExistsError(f"{there[0]}: is there already; {advice}")
+
     failures = []
-    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+    for path in tqdm(pictures.values(), unit="picture", disable=len(pictures) < 2):
         try:
-            drawn = _draw_prediction(system, load_image(path), options, path)
-            _output_folder(options.output_dir)
-            for ending, picture in drawn.items():
-                with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
-                    picture.save(part, format="PNG")
+            image = load_image(path)
+            size = image.height, image.width
+            inside = _check_size("image_size", own["image_size"] or size)
+            if options.tiles:
+                pixels, overlap = np.asarray(image), min(inside) // 4
+                found = predict_tiled(system, pixels, inside, overlap, progress=True)
+                found = found.argmax(axis=0) if exclusive else found >= threshold
+            else:
+                predict = getattr(system, TASKS[system.task])
+                found = predict(image) if exclusive else predict(image, threshold)
+                shrunk = max(size[0] / inside[0], size[1] / inside[1])
+                if shrunk > 8:
+                    what = f"{path}: shrunk {shrunk:.0f} times; --tiles keeps its size"
+                    tqdm.write(what, file=sys.stderr)
         except (OSError, ValueError) as error:
             failures.append(" ".join(str(error).split()))
+            continue
+        if exclusive:
+            deep = values.max() > 255  # more than a palette has
+            ids = values.astype("uint16" if deep else "uint8")[found]
+            drawn = [Image.fromarray(ids)]
+            if not deep:
+                drawn[0].putpalette(list(itertools.chain(*colours)))
+            if options.overlay:
+                image = Image.blend(image, classes_to_colors(found, colours), 0.5)
+        else:
+            masks = found.reshape(-1, *size)
+            drawn = [Image.fromarray(mask).convert("L") for mask in masks]
+            for mask, colour in zip(masks, colours, strict=False):
+                image = overlay(image, mask, colour) if options.overlay else image
+        _make_folder(options.output_dir)
+        for ending, picture in zip(endings, [*drawn, image], strict=False):
+            with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
+                picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
     return 0
-
-
-def _draw_prediction(
-    system: UISegmentationSystem,
-    image: Image.Image,
-    options: argparse.Namespace,
-    path: Path,
-) -> dict[str, Image.Image]:
-    """Predict a picture: what to write, by the ending of its name."""
-    given, size = system.settings, (image.height, image.width)
-    inside = _check_size("image_size", given["image_size"] or size)
-    names, threshold = given["class_names"], options.threshold
-    if options.tiles:
-        pixels, overlap = np.asarray(image), min(inside) // 4
-        found = predict_tiled(system, pixels, inside, overlap, progress=True)
-        classes, masks = found.argmax(axis=0), found >= threshold
-    elif system.task == "multiclass":
-        classes = system.predict_classes(image)
-    elif system.task == "multilabel":
-        masks = system.predict_masks(image, threshold)
-    else:
-        masks = system.predict_mask(image, threshold)[None]
-    shrunk = max(image.height / inside[0], image.width / inside[1])
-    if shrunk > 8 and not options.tiles:
-        what = (
-            f"{path}: shrunk {shrunk:.0f} times for the network, to {inside}; --tiles "
-        )
-        tqdm.write(f"{what}predicts it at its own size", file=sys.stderr)
-    if system.task == "multiclass":
-        values = given["class_values"] or range(given["num_out_channels"])
-        colours = CLASS_COLOURS
-        if isinstance(values[0], tuple | list):
-            colours, values = values, range(len(values))
-        mask = Image.fromarray(np.array(values, np.uint8)[classes])
-        mask.putpalette([channel for colour in colours for channel in colour])
-        drawn = {"mask": mask}
-        shown = Image.blend(image, mask.convert("RGB"), 0.5)
-    else:
-        endings = [f"mask_{name}" for name in names] or ["mask"]
-        pictures = [Image.fromarray(mask).convert("L") for mask in masks]
-        drawn, shown = dict(zip(endings, pictures, strict=True)), image
-        for number, mask in enumerate(masks, 1):
-            tint = CLASS_COLOURS[number] if names else (255, 0, 80)
-            shown = overlay(shown, mask, tint)
-    return drawn | ({"overlay": shown} if options.overlay else {})
-
-
-def _list_pictures(names: Sequence[str]) -> list[Path]:
-    """List the files that files, folders and globs stand for, each once.
-
-    Of a folder or glob, what is named as a target, mask or overlay is left out.
-    """
-    made = re.compile(r"_(target|mask|overlay)(_.*)?$", re.IGNORECASE)
-    found: dict[Path, None] = {}
-    for name in names:
-        files = [Path(name)]
-        if not files[0].is_file():
-            inside = files[0].is_dir()
-            places = files[0].iterdir() if inside else glob.glob(name, recursive=True)
-            files = [
-                file
-                for file in map(Path, places)
-                if file.suffix.lower() in PICTURE_SUFFIXES
-                and not file.name.startswith(".")
-                and not made.search(file.stem)
-            ]
-        if not files:
-            wanted = 'files, folders or globs such as "folder/**/*.png"'
-            raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
-        found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
-    return list(found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -4687,7 +4436,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     command = vars(options).pop("command")
     try:
-        return {"check": _check, "train": _train, "predict": _predict}[command](options)
+        if command == "train":
+            return _train(options)
+        if command == "predict":
+            return _predict(options)
+        given = dict(vars(options))
+        folder, as_json, strict = (given.pop(n) for n in ("folder", "json", "strict"))
+        report, fits = _examine(folder, _reading(Settings(**given)))
+        print(report.to_json() if as_json else report)
+        return 0 if fits and not (strict and report.problems) else 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -4,7 +4,10 @@ python -m benchmarks.loaders           # minutes
 """
 
 import argparse
+import contextlib
+import queue
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -76,8 +79,18 @@ def enlarge_pictures(folder: Path) -> ui.UIImageMaskDataset:
     return ui.UIImageMaskDataset(folder, ui.ImageTargetToTensor())
 
 
+def wait_a_second(timeout: float | None) -> None:
+    """Wait for a batch that comes after a second; after a time-out, ask again."""
+    batches: queue.Queue[str] = queue.Queue()
+    threading.Timer(1, batches.put, ["batch"]).start()
+    came = None
+    while came is None:
+        with contextlib.suppress(queue.Empty):
+            came = batches.get(timeout=timeout)
+
+
 def make_text(options: argparse.Namespace) -> str:
-    """Race on small pictures, then on large ones: the table."""
+    """Race on small pictures, then on large ones: the table. Then wait in two ways."""
     small = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetToTensor())
     with tempfile.TemporaryDirectory() as folder:
         large, rows = enlarge_pictures(Path(folder)), []
@@ -95,7 +108,11 @@ def make_text(options: argparse.Namespace) -> str:
                 row = [f"{size}, {name}", f"{speeds[name]:.2f}", f"{cpu:.2f}"]
                 row += [f"{len(dataset) / epoch.wall:.0f}", f"{epoch.first:.2f}"]
                 rows.append([*row, f"{last:.2f}"])
-    return measure.markdown_table(HEADER, [*rows, GOALS])
+    spin, sleep = (measure.cost_of(partial(wait_a_second, t)).cpu for t in (0, None))
+    return (
+        f"{measure.markdown_table(HEADER, [*rows, GOALS])}\n\nA second of waiting "
+        f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one."
+    )
 
 
 if __name__ == "__main__":

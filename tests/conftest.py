@@ -91,6 +91,12 @@ def small_system(seed: int = 0, **options: Any) -> ui.UISegmentationSystem:
     )
 
 
+def save_system(path: Path, system: ui.UISegmentationSystem) -> None:
+    """Write the checkpoint to predict with, as training does."""
+    values = {"state_dict": system.state_dict(), "hyper_parameters": system.settings}
+    torch.save(values, path)
+
+
 def weights(system: ui.UISegmentationSystem) -> dict[str, torch.Tensor]:
     return system.network.state_dict()
 

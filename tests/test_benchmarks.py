@@ -16,12 +16,12 @@ from unittest.mock import Mock, patch
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs
 from PIL import Image
 
 import ui_segmentation_system as ui
 from benchmarks import loaders, loading, measure, networks, overfit, startup, tiles
 from benchmarks.measure import Cost
+from tests.conftest import MakePairs
 
 Patch = pytest.MonkeyPatch
 SMALL = {

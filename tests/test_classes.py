@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional.classification as metrics
-from conftest import colours, draw_image, indexed, levels, regions
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import colours, draw_image, indexed, levels, regions
 
 CLASS_MAPS = Path(__file__).parents[1] / "test_inputs" / "classes"
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -325,3 +326,16 @@ def test_head_starts_at_the_prior(fast: bool) -> None:
         torch.testing.assert_close(network(image).sigmoid()[0], shares)
         network.set_prior([1, 0, 0], exclusive=True)
         assert network(image).softmax(dim=1)[0, 1:].mean() == pytest.approx(1e-3, 0.01)
+
+
+def test_255_is_void_among_class_ids_unless_it_is_named(tmp_path: Path) -> None:
+    ids = np.repeat(np.array([[0, 1, 2, 255]], np.uint8), 4, axis=0)
+    Image.fromarray(ids).save(tmp_path / "map.png")
+    read = partial(ui.load_classes, tmp_path / "map.png")
+    assert np.array_equal(read(classes=[[0], [1], [2]]), ids)
+    assert np.array_equal(
+        read(classes=[[0], [1]], ignore=[2]), np.where(ids > 1, 255, ids)
+    )
+    assert np.unique(read(classes=[[0], [1], [2], [255]])).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"map\.png: ids that were not named: .*2 "):
+        read(classes=[[0], [1]])

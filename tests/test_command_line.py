@@ -16,17 +16,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, Refused, draw_image, find_box
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import (
+    MakePairs,
+    Refused,
+    draw_image,
+    find_box,
+    save_system,
+    small_system,
+)
 
 # A network and pictures so small that an epoch takes a blink.
 TINY = ("--image-size", "32", "--fast", "--max-features", "16", "--accelerator", "cpu")
 SMALL = (*TINY, "--max-epochs", "2", "-b", "2")
 COLUMNS = ["epoch", "step", "train_loss", "val_loss", "val_iou", "learning_rate"]
-# A rate that moves no float32 weight.
-NO_RATE = ("-lr", "1e-30")
+# The least rate that is taken; it moves next to nothing.
+NO_RATE = ("-lr", "1e-9")
+# How three classes and what nobody judged are written into files, and read.
+COLOURS = np.array([(128, 64, 128), (0, 0, 192), (70, 70, 70), (0, 0, 0)], np.uint8)
+BY_COLOUR = ("road=804080", "sky=0000c0", "wall=464646"), ("000000",)
 
 Capture = pytest.CaptureFixture[str]
 
@@ -60,15 +70,9 @@ def read_log(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint, weights_only=True)["state_dict"]
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = weights(first), weights(second)
-    return one.keys() == other.keys() and all(
-        torch.equal(one[name], other[name]) for name in one
-    )
+def near_weights(first: Path, second: Path) -> bool:
+    one, other = (ui.read_checkpoint(path)["state_dict"] for path in (first, second))
+    return all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -81,6 +85,19 @@ def names(folder: Path) -> list[str]:
 
 def squeeze(text: str) -> str:
     return "".join(text.split())
+
+
+def rewrite_targets(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    for path in folder.glob("*_target.png"):
+        Image.fromarray(change(pixels(path))).save(path)
+    return folder
+
+
+def write_maps(folder: Path, values: np.ndarray) -> Path:
+    """Make targets class maps: the box is class 1, below are 2 and, last, void."""
+    rows = np.arange(20)[:, None]
+    low = np.where(rows > 17, 3, np.where(rows > 11, 2, 0))
+    return rewrite_targets(folder, lambda mask: values[np.where(mask > 0, 1, low)])
 
 
 @pytest.fixture(autouse=True)
@@ -105,76 +122,156 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(pairs, folder, printed.getvalue())
 
 
-# check
+# ---- check, and how train reads a folder
 
 
-def test_check_passes_a_clean_folder(make_pairs: MakePairs, capsys: Capture) -> None:
+def test_check_tells_what_the_doctor_finds(
+    make_pairs: MakePairs, capsys: Capture
+) -> None:
     folder = make_pairs(3)
-    assert run("check", folder) == 0
+    assert run("check", folder, "--strict") == 0
     assert f"{folder}: 3 whole pairs, ok" in capsys.readouterr().out
-
-
-def test_check_fails_a_faulty_folder(make_pairs: MakePairs, capsys: Capture) -> None:
-    folder = make_pairs(3)
+    Image.new("L", (24, 20)).save(folder / "1_target.png")
+    assert (run("check", folder), run("check", folder, "--strict")) == (0, 1)
     (folder / "2_target.png").unlink()
     (folder / "3_input.png").write_bytes(b"")
     assert run("check", folder) == 1
     printed = capsys.readouterr().out
     assert "2_input.png" in printed and "3_input.png" in printed
-
-
-def test_strict_counts_warnings(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    assert run("check", folder, "--strict") == 0
-    Image.new("L", (24, 20)).save(folder / "1_target.png")
-    assert run("check", folder) == 0
-    assert run("check", folder, "--strict") == 1
-
-
-def test_json_says_what_the_doctor_says(make_pairs: MakePairs, capsys: Capture) -> None:
-    folder = make_pairs(2)
-    (folder / "2_target.png").unlink()
     assert run("check", folder, "--json") == 1
-    printed = capsys.readouterr().out
-    assert json.loads(printed) == json.loads(ui.check_pairs(folder).to_json())
-    assert "2_input.png" in printed
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads(ui.check_pairs(folder).to_json())
 
 
-def rewrite_targets(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    for path in folder.glob("*_target.png"):
-        Image.fromarray(change(pixels(path)).astype(np.uint8)).save(path)
-
-
-def test_check_reads_class_ids(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    rewrite_targets(folder, lambda mask: np.where(mask > 0, 7, 3))
+def test_the_same_fault_is_said_once(make_pairs: MakePairs, capsys: Capture) -> None:
+    folder = rewrite_targets(make_pairs(40), lambda mask: mask // 2)
     assert run("check", folder) == 1
-    assert run("check", folder, "--foreground", 7) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 12 and any("and 37 more" in line for line in lines)
 
 
-def test_check_leaves_out_what_is_ignored(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    rows = np.arange(20)[:, None]
-    rewrite_targets(folder, lambda mask: np.where(rows > 15, 90, mask))
+@pytest.mark.parametrize(
+    ("values", "options", "first_row"),
+    [
+        ([3, 7, 3, 3], ("--foreground", 7), [0, 1, 0, 0]),
+        ([3, 7, 8, 9], ("--foreground", "7-9"), [0, 1, 1, 1]),
+        ([3, 7, 9, 3], ("--foreground", "7,9"), [0, 1, 1, 0]),
+        ([3, 7, 9, 5], ("--foreground", 7, 9, "--ignore", 5), [0, 1, 1, 255]),
+        ([0, 255, 0, 90], ("--ignore", 90), [0, 1, 0, 255]),
+        ([0, 85, 0, 0], ("--foreground", 85), [0, 1, 0, 0]),
+        (COLOURS, ("--foreground", "0000c0"), [0, 1, 0, 0]),
+        (COLOURS, ("--foreground", "#0000C0", "--ignore", "000000"), [0, 1, 0, 255]),
+        ([0, 1, 2, 255], ("--classes", "0-2", "--ignore", 255), [0, 1, 2, 255]),
+        ([0, 1, 2, 11], ("--classes", "0-2", "--ignore", 11), [0, 1, 2, 255]),
+        ([4, 7, 9, 11], ("--classes", 4, 7, 9, "--ignore", 11), [0, 1, 2, 255]),
+        ([4, 7, 9, 9], ("--classes", "ground=4,9", "sky=7"), [0, 1, 0, 0]),
+        (COLOURS, ("--classes", *BY_COLOUR[0], "--ignore", "000000"), [0, 1, 2, 255]),
+    ],
+)
+def test_options_say_what_values_mean(
+    values: Any,
+    options: tuple[Any, ...],
+    first_row: list[int],
+    make_pairs: MakePairs,
+    tmp_path: Path,
+    refused: Refused,
+) -> None:
+    folder = write_maps(make_pairs(3), np.array(values, np.uint8))
+    by_colour = np.ndim(values) == 2
     assert run("check", folder) == 1
-    assert run("check", folder, "--ignore", 90) == 0
+    message = refused("train", "-d", folder, "-o", tmp_path / "runs", *SMALL)
+    assert str(folder) in message and "--classes" in message
+    assert not (tmp_path / "runs").exists()
+    assert run("check", folder, *options) == 0
+    made = train(folder, tmp_path / "runs", *options, "--max-epochs", 1)
+    # The last column of a run's pictures is the target, at the size of training.
+    shown = pixels(made / "epochs" / "001.png")[:32, 96:]
+    ids = torch.tensor([first_row])
+    if "--classes" not in options:
+        ids = torch.where(ids == 255, 0, ids) * 255.0 / 255
+    [expected] = ui.to_array(ids)
+    places = [(1, 20), (6, 6), (23, 20), (31, 20)]
+    assert [shown[place].tolist() for place in places] == expected.tolist(), by_colour
 
 
-def test_check_reads_with_the_threshold(make_pairs: MakePairs) -> None:
-    folder = make_pairs(2)
-    rewrite_targets(folder, lambda mask: mask // 3)
-    assert run("check", folder, "--strict") == 1
-    assert run("check", folder, "--strict", "--threshold", 60) == 0
+def test_what_is_not_named_is_told(make_pairs: MakePairs, capsys: Capture) -> None:
+    folder = write_maps(make_pairs(3), COLOURS)
+    run("check", folder, "--foreground", "0000c0", "--json")
+    [warned] = json.loads(capsys.readouterr().out)["problems"]
+    for colour in COLOURS[[0, 2, 3]]:
+        assert str(tuple(colour.tolist())) in warned["what"]
+    run("check", folder, "--foreground", "0000c0", "--ignore", "000000", "--json")
+    assert "(0, 0, 0)" not in json.loads(capsys.readouterr().out)["problems"][0]["what"]
 
 
-def test_check_finds_files_by_pattern(make_pairs: MakePairs, refused: Refused) -> None:
-    folder = make_pairs(2)
-    for number in (1, 2):
-        (folder / f"{number}_input.png").rename(folder / f"{number}_shot.png")
-        (folder / f"{number}_target.png").rename(folder / f"{number}_ui.png")
-    assert str(folder) in refused("check", folder)
-    assert run("check", folder, "--patterns", "{key}_shot.*", "{key}_ui.*") == 0
-    assert "patterns" in refused("check", folder, "--patterns", "{key}_shot.*")
+def test_a_threshold_is_where_a_soft_mask_is_cut(make_pairs: MakePairs) -> None:
+    folder = rewrite_targets(make_pairs(2), lambda mask: mask // 255 * 215)
+    assert run("check", folder, "--threshold", 200) == 0
+    assert run("check", folder, "--threshold", 230) == 1
+
+
+@pytest.mark.parametrize("ignored", [(), ("--ignore", 11)])
+def test_masks_that_are_all_foreground_teach_nothing(
+    ignored: tuple[Any, ...], make_pairs: MakePairs, tmp_path: Path, refused: Refused
+) -> None:
+    folder = write_maps(make_pairs(3), np.array([0, 1, 2, 11], np.uint8))
+    options = ("--foreground", "0-10", *(ignored or (11,)))
+    assert run("check", folder, *options) == 1
+    message = refused("train", "-d", folder, "-o", tmp_path / "runs", *SMALL, *options)
+    assert "--foreground" in message and not (tmp_path / "runs").exists()
+
+
+def shot(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        kind = {"input": "shot", "target": "ui"}[path.stem[2:]]
+        path.rename(folder / f"{path.stem[0]}_{kind}.png")
+
+
+def lone(folder: Path) -> None:
+    (folder / "2_target.png").unlink()
+
+
+def objects(folder: Path) -> None:
+    for number in (1, 2, 3):
+        path = folder / f"{number}_target.png"
+        for left in (0, 12):
+            half = pixels(path).copy()
+            half[:, left : left + 12] = 0
+            Image.fromarray(half).save(folder / f"{number}_target_{left}.png")
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "named"),
+    [
+        (shot, ("--patterns", "{key}_shot.*", "{key}_ui.*"), "--patterns"),
+        (lone, ("--allow-missing",), "allow_missing"),
+        (
+            objects,
+            ("--patterns", "{key}_input.*", "{key}_target_{object}.*"),
+            "{object}",
+        ),
+    ],
+)
+def test_options_say_what_files_belong_together(
+    change: Callable[[Path], None],
+    options: tuple[str, ...],
+    named: str,
+    make_pairs: MakePairs,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    folder = make_pairs(3)
+    assert run("check", folder, "--json") == 0
+    share = json.loads(capsys.readouterr().out)["foreground_share"]
+    change(folder)
+    with contextlib.suppress(SystemExit):
+        assert run("check", folder) == 1
+    assert named in "".join(capsys.readouterr())
+    assert run("check", folder, *options, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["foreground_share"]
+    assert found == pytest.approx(share * (2 / 3 if change is lone else 1))
+    assert len(read_log(train(folder, tmp_path / "runs", *options))) == 2
 
 
 def write_scenes(path: Path, scenes: dict[str, str]) -> Path:
@@ -183,45 +280,23 @@ def write_scenes(path: Path, scenes: dict[str, str]) -> Path:
     return path
 
 
-def test_check_wants_a_scene_for_every_image(
-    make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    folder = make_pairs(3)
-    scenes = {f"{number}_input.png": "cave" for number in (1, 2)}
-    table = write_scenes(tmp_path / "scenes.csv", scenes | {"3_input.png": "town"})
-    assert run("check", folder, "--scenes", table) == 0
-    assert run("check", folder, "--scenes", write_scenes(table, scenes)) == 1
+def test_no_scene_is_on_both_sides(make_pairs: MakePairs, tmp_path: Path) -> None:
+    pairs = make_pairs(8)
+    scenes = {f"{n}_input.png": ("even", "odd")[n % 2] for n in range(1, 9)}
+    table = write_scenes(tmp_path / "scenes.csv", scenes)
+    assert run("check", pairs, "--scenes", table) == 0
+    words = ("--scenes", table, "--max-epochs", 1, "--val-share", 0.5)
+    folder = train(pairs, tmp_path / "runs", *words)
+    picture = pixels(folder / "epochs" / "001.png")
+    samples = ui.UIImageMaskDataset(pairs, ui.ImageTargetResize((32, 32)))
+    images = [np.asarray(image).tobytes() for image, _ in samples]
+    shown = [picture[32 * row : 32 * row + 32, :32].tobytes() for row in range(4)]
+    assert shown in (images[::2], images[1::2])
+    del scenes["3_input.png"]
+    assert run("check", pairs, "--scenes", write_scenes(table, scenes)) == 1
 
 
-def test_check_refuses_what_is_no_folder(tmp_path: Path, refused: Refused) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    for path in (tmp_path / "nowhere", file):
-        assert str(path) in refused("check", path)
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        *[("--threshold", value) for value in ("0", "256", "-5")],
-        ("--foreground", "255", "--ignore", "255"),
-        ("--foreground", "255", "--ignore", "ff0000"),
-    ],
-)
-@pytest.mark.parametrize("command", ["check", "train"])
-def test_a_senseless_flag_is_no_fault_of_the_files(
-    command: str,
-    flags: tuple[str, ...],
-    make_pairs: MakePairs,
-    refused: Refused,
-) -> None:
-    words = [command, *(("-d",) if command == "train" else ()), make_pairs(2)]
-    message = refused(*words, *flags)
-    assert flags[0].removeprefix("--") in message
-    assert "target.png" not in message and "has faults" not in message
-
-
-# train
+# ---- train
 
 
 def test_a_run_keeps_everything(trained: Run) -> None:
@@ -231,13 +306,14 @@ def test_a_run_keeps_everything(trained: Run) -> None:
     assert names(trained.folder / "epochs") == ["001.png", "002.png"]
     for path in trained.folder.glob("**/*.png"):
         Image.open(path).load()
-
-
-def test_the_log_has_a_row_an_epoch(trained: Run) -> None:
     rows = read_log(trained.folder)
     assert list(rows[0]) == COLUMNS
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "2"), ("2", "4")]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    scores = [float(row["val_iou"]) for row in rows]
+    best = torch.load(trained.best, weights_only=True)
+    assert best["epoch"] == int(np.argmax(scores))
+    assert f"best val_iou {max(scores):.3f}" in trained.printed
 
 
 def test_the_settings_are_kept_whole(trained: Run) -> None:
@@ -253,13 +329,6 @@ def test_the_settings_are_kept_whole(trained: Run) -> None:
     }
     defaults = json.loads(json.dumps(dataclasses.asdict(ui.Settings())))
     assert read_settings(trained.folder) == defaults | given
-
-
-def test_the_best_checkpoint_is_of_the_best_epoch(trained: Run) -> None:
-    scores = [float(row["val_iou"]) for row in read_log(trained.folder)]
-    best = torch.load(trained.best, weights_only=True)
-    assert best["epoch"] == int(np.argmax(scores))
-    assert f"best val_iou {max(scores):.3f}" in trained.printed
 
 
 def test_the_printed_command_predicts(trained: Run, tmp_path: Path) -> None:
@@ -309,94 +378,55 @@ def test_the_flags_of_2020_still_work(make_pairs: MakePairs, tmp_path: Path) -> 
     }
     assert {name: settings[name] for name in expected} == expected
     assert read_log(runs / "001")[0]["step"] == "2"
+    assert pixels(runs / "001" / "epochs" / "001.png").shape == (32, 4 * 48, 3)
 
 
-def test_help_tells_every_setting(capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run("train", "--help")
-    assert caught.value.code == 0
-    printed = squeeze(capsys.readouterr().out)
-    for setting in dataclasses.fields(ui.Settings):
-        flags = f"--{setting.name.replace('_', '-')}", *setting.metadata["flags"]
-        for text in (*flags, setting.metadata["help"]):
-            assert squeeze(text) in printed, setting.name
-
-
-@pytest.mark.parametrize("command", ["check", "predict"])
-def test_the_other_commands_have_help(command: str, capsys: Capture) -> None:
+@pytest.mark.parametrize("command", ["check", "train", "predict"])
+def test_help_tells_every_setting(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
         run(command, "--help")
     assert caught.value.code == 0
-    assert "--" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("command", "wrong", "meant"),
-    [
-        ("train", "--epochs", "--max-epochs"),
-        ("train", "--bach-size", "--batch-size"),
-        ("train", "--learning_rate", "--learning-rate"),
-        ("train", "--resumee", "--resume"),
-        ("check", "--treshold", "--threshold"),
-        ("check", "--strickt", "--strict"),
-        ("predict", "--overley", "--overlay"),
-        ("predict", "--check-point", "--checkpoint"),
-    ],
-)
-def test_an_unknown_flag_names_the_nearest(
-    command: str, wrong: str, meant: str, refused: Refused
-) -> None:
-    words = [] if command == "train" else ["folder"]
-    message = refused(command, *words, wrong)
-    assert f"{wrong}: unknown; did you mean {meant}?" in message
-
-
-def test_a_flag_of_another_command_is_not_suggested(refused: Refused) -> None:
-    message = refused("check", "folder", "--batch-size", "3")
-    assert "did you mean --batch-size" not in message
+    printed = squeeze(capsys.readouterr().out)
+    assert "--" in printed
+    for setting in dataclasses.fields(ui.Settings) if command == "train" else ():
+        flags = f"--{setting.name.replace('_', '-')}", *setting.metadata["flags"]
+        for text in (*flags, setting.metadata["help"]):
+            assert squeeze(text) in printed, setting.name
+    if command == "train":
+        for shown in (
+            "machines:1",
+            "augmentation:0",
+            ":yes",
+            ":no",
+            ":256256",
+            ":none",
+        ):
+            assert shown.replace(":", "(default:") in printed
 
 
 def test_weights_bring_their_network(
-    make_pairs: MakePairs, tmp_path: Path, refused: Refused
+    make_pairs: MakePairs, trained: Run, tmp_path: Path, refused: Refused
 ) -> None:
     pairs, runs = make_pairs(3), tmp_path / "runs"
-    best = train(pairs, runs, "--max-epochs", 1) / "best.ckpt"
-    options = ("train", "-d", pairs, "-o", runs, "-b", 1, "--weights", best)
-    message = refused(*options, "--max-features", 32)
-    assert "max_features is 16; expected 32, as --max-features says" in message
-    assert names(runs) == ["001"]
-    words = ("--image-size", 32, "--max-epochs", 1, "--accelerator", "cpu")
-    assert run(*options, *words) == 0
-    settings = read_settings(runs / "002")
+    options = ("train", "-d", pairs, "-o", runs, "-b", 1, "--weights", trained.best)
+    for words in (("--max-features", 32), ("--classes", 0, 255)):
+        message = refused(*options, *words)
+        assert str(trained.best) in message and "expected" in message
+    assert not runs.exists()
+    size = ("--image-size", 32, "--max-epochs", 1, "--accelerator", "cpu")
+    assert run(*options, *size, *NO_RATE) == 0
+    settings = read_settings(runs / "001")
     assert (settings["max_features"], settings["fast"]) == (16, True)
-
-
-def test_training_on_nothing_but_background_is_refused(
-    make_pairs: MakePairs, tmp_path: Path, refused: Refused
-) -> None:
-    options = ("train", "-d", make_pairs(3), "-o", tmp_path / "runs", *SMALL)
-    message = refused(*options, "--foreground", 1)
-    assert "no mask has a pixel of foreground" in message and "--foreground" in message
-    assert not (tmp_path / "runs").exists()
-
-
-def test_training_starts_from_weights(
-    make_pairs: MakePairs, trained: Run, tmp_path: Path
-) -> None:
-    pairs, best = make_pairs(4), trained.best
-    words = ("--max-epochs", 1, *NO_RATE)
-    scratch = train(pairs, tmp_path / "scratch", *words)
-    learnt = train(pairs, tmp_path / "learnt", *words, "--weights", best)
-    assert same_weights(learnt / "last.ckpt", best)
-    assert not same_weights(scratch / "last.ckpt", best)
+    assert near_weights(runs / "001" / "last.ckpt", trained.best)
+    scratch = train(pairs, tmp_path / "scratch", "--max-epochs", 1, *NO_RATE)
+    assert not near_weights(scratch / "last.ckpt", trained.best)
 
 
 def test_patience_ends_a_run_without_gain(
     make_pairs: MakePairs, tmp_path: Path
 ) -> None:
     words = (*NO_RATE, "--max-epochs", 9, "--patience", 2)
-    folder = train(make_pairs(4), tmp_path / "runs", *words)
-    assert len(read_log(folder)) == 3
+    assert len(read_log(train(make_pairs(4), tmp_path / "runs", *words))) == 3
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
@@ -409,123 +439,123 @@ def test_val_share_of_the_pairs_is_validated(
     assert read_log(folder)[0]["step"] == str(round(8 * (1 - share)) // 2)
 
 
-def test_no_scene_is_on_both_sides(make_pairs: MakePairs, tmp_path: Path) -> None:
-    pairs = make_pairs(8)
-    scenes = {f"{n}_input.png": ("even", "odd")[n % 2] for n in range(1, 9)}
-    table = write_scenes(tmp_path / "scenes.csv", scenes)
-    words = ("--scenes", table, "--max-epochs", 1, "--val-share", 0.5)
-    folder = train(pairs, tmp_path / "runs", *words)
-    picture = pixels(folder / "epochs" / "001.png")
-    samples = ui.UIImageMaskDataset(pairs, ui.ImageTargetResize((32, 32)))
-    images = [np.asarray(image).tobytes() for image, _ in samples]
-    shown = [picture[32 * row : 32 * row + 32, :32].tobytes() for row in range(4)]
-    assert shown in (images[::2], images[1::2])
-
-
-def test_training_reads_masks_as_it_is_told(
+def test_augmentation_and_cache_can_be_left_out(
     make_pairs: MakePairs, tmp_path: Path
 ) -> None:
-    pairs = make_pairs(3)
-    rewrite_targets(pairs, lambda mask: np.where(mask > 0, 7, 3))
-    words = ("--foreground", 3, "--max-epochs", 1)
-    folder = train(pairs, tmp_path / "runs", *words)
-    picture = pixels(folder / "epochs" / "001.png")
-    target = picture[:32, -32:]
-    assert target[0, 0].min() == 255 and target[8, 8].max() == 0
-
-
-def test_augmentation_can_be_left_out(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = make_pairs(4)
     plain = train(pairs, tmp_path / "plain", "--no-augment")
-    changed = train(pairs, tmp_path / "changed")
     assert read_settings(plain)["augment"] is False
-    assert not same_weights(plain / "last.ckpt", changed / "last.ckpt")
+    others = {
+        words: near_weights(
+            train(pairs, tmp_path / words[0], *words) / "last.ckpt", plain / "last.ckpt"
+        )
+        for words in (("--augment",), ("--no-cache", "--no-augment"))
+    }
+    assert [*others.values()] == [False, True]
 
 
-def test_a_faulty_folder_is_not_trained_on(
-    make_pairs: MakePairs, tmp_path: Path, capsys: Capture
+def test_settings_of_the_loss_reach_it(trained: Run, tmp_path: Path) -> None:
+    words = ("--pos-weight", 5, "--loss", "bce", "--max-epochs", 1)
+    system = ui.load_system(train(trained.pairs, tmp_path, *words) / "best.ckpt")
+    assert (system.settings["pos_weight"], system.settings["loss"]) == (5, "bce")
+
+
+def test_a_run_goes_on_from_another_folder(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_pairs(3)
-    (folder / "2_input.png").write_bytes(b"text")
-    with pytest.raises(SystemExit) as caught:
-        run("train", "-d", folder, "-o", tmp_path / "runs", *SMALL)
-    printed = capsys.readouterr()
-    assert caught.value.code == 2
-    assert "2_input.png" in printed.out
-    assert str(folder) in printed.err.splitlines()[-1]
-    assert not (tmp_path / "runs").exists()
+    monkeypatch.chdir(trained.pairs.parent)
+    images = [path.name for path in trained.pairs.glob("*_input.png")]
+    write_scenes(Path("scenes.csv"), {image: image for image in images})
+    weights = os.path.relpath(trained.best)
+    words = ("--scenes", "scenes.csv", "--weights", weights)
+    folder = train(Path(trained.pairs.name), tmp_path / "runs", *words)
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--resume", folder) == 0
 
 
-def test_training_needs_a_folder(refused: Refused) -> None:
-    assert "-d" in refused("train")
+# ---- several classes
 
 
-@pytest.mark.parametrize(
-    ("flag", "value", "named"),
-    [
-        *[("-b", value, "batch_size") for value in ("0", "-1")],
-        ("-b", "nan", "-b"),
-        *[("-lr", value, "learning_rate") for value in ("0", "-1", "nan", "inf")],
-        *[("--max-epochs", value, "max_epochs") for value in ("0", "-1")],
-        ("--max-epochs", "nan", "--max-epochs"),
-        *[("--image-size", value, "image_size") for value in ("0", "-32", "99999999")],
-        ("--image-size", "2.5", "--image-size"),
-        ("--overfit-num", "-1", "overfit_num"),
-        *[
-            ("--val-share", value, "val_share")
-            for value in ("0", "1", "-0.1", "2", "nan")
-        ],
-        *[("--max-features", value, "max_features") for value in ("0", "-16", "17")],
-        ("--patience", "-1", "patience"),
-        ("--seed", "-1", "seed"),
-        ("--seed", "4294967296", "seed"),
-        ("--num-workers", "-1", "num_workers"),
-        ("--num-nodes", "0", "num_nodes"),
-        *[("--devices", value, "devices") for value in ("0", "-1", "many")],
-        ("--loss", "mse", "loss"),
-        ("--accelerator", "abacus", "accelerator"),
-        ("--precision", "7", "recision"),
-        ("--strategy", "luck", "strategy"),
-        ("--weights", "nowhere.ckpt", "nowhere.ckpt"),
-        ("--scenes", "nowhere.csv", "nowhere.csv"),
-        ("--foreground", "red", "'red'"),
-        ("--ignore", "-1", "'-1'"),
-        ("-b", "100", "batch_size 100"),
-    ],
-)
-def test_a_bad_value_is_refused_before_anything_is_written(
-    flag: str,
-    value: str,
-    named: str,
-    make_pairs: MakePairs,
-    tmp_path: Path,
-    refused: Refused,
-) -> None:
-    runs = tmp_path / "runs"
-    words = ("train", "-d", make_pairs(4), "-o", runs, *SMALL)
-    assert named in refused(*words, flag, value)
-    assert not list(runs.glob("*/*"))
+@pytest.mark.parametrize("deep", [False, True])
+def test_ids_stay_ids(deep: bool, make_pairs: MakePairs, tmp_path: Path) -> None:
+    """Ids of 16 bits too, which a palette cannot hold."""
+    values = np.array([4, 7, 900 if deep else 9, 11], np.uint16 if deep else np.uint8)
+    folder = write_maps(make_pairs(4), values)
+    options = ("--classes", "ground=4", "box=7", f"low={values[2]}", "--ignore", 11)
+    made = train(folder, tmp_path / "runs", *options, "-lr", 0.02, "--max-epochs", 12)
+    scores = ["val_iou_ground", "val_iou_box", "val_iou_low"]
+    assert set(read_log(made)[0]) == {*COLUMNS, *scores}
+    words = ("-c", made / "best.ckpt", folder / "1_input.png", "--overlay")
+    assert run("predict", *words, "-o", tmp_path / "out") == 0
+    found = Image.open(tmp_path / "out" / "1_input_mask.png")
+    assert found.mode == ("I;16" if deep else "P")
+    system = ui.load_system(made / "best.ckpt")
+    classes = system.predict_classes(ui.load_image(folder / "1_input.png"))
+    assert np.array_equal(np.asarray(found), values[classes])
+    assert len(np.unique(classes)) > 1
+    assert pixels(tmp_path / "out" / "1_input_overlay.png").shape == (20, 24, 3)
+    again = ui.load_classes(
+        tmp_path / "out" / "1_input_mask.png", classes=[[int(v)] for v in values]
+    )
+    assert np.array_equal(np.asarray(again), classes)
 
 
-def test_three_image_sizes_are_too_many(
-    refused: Refused, make_pairs: MakePairs
-) -> None:
-    message = refused("train", "-d", make_pairs(2), "--image-size", 8, 8, 8)
-    assert "image_size" in message
+def test_colours_stay_colours(make_pairs: MakePairs, tmp_path: Path) -> None:
+    folder = write_maps(make_pairs(4), COLOURS)
+    options = ("--classes", *BY_COLOUR[0], "--ignore", *BY_COLOUR[1], "-lr", 0.02)
+    made = train(folder, tmp_path / "runs", *options, "--max-epochs", 12)
+    assert {"val_iou_road", "val_iou_sky", "val_iou_wall"} <= set(read_log(made)[0])
+    words = (
+        "-c",
+        made / "best.ckpt",
+        folder / "1_input.png",
+        "-o",
+        tmp_path,
+        "--tiles",
+    )
+    assert run("predict", *words) == 0
+    found = Image.open(tmp_path / "1_input_mask.png")
+    assert found.mode == "P" and 1 < len(np.unique(found)) <= 3
+    assert np.array_equal(found.convert("RGB"), COLOURS[np.asarray(found)])
 
 
-@pytest.mark.parametrize("below", ["", "deeper"])
-def test_an_output_folder_that_cannot_be_made_is_refused(
-    below: str, make_pairs: MakePairs, tmp_path: Path, refused: Refused
-) -> None:
-    file = tmp_path / "file"
-    file.write_text("mine")
-    words = ("train", "-d", make_pairs(4), "-o", file / below, *SMALL)
-    assert str(file) in refused(*words)
-    assert file.read_text() == "mine"
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_networks_of_python_are_used(task: str, tmp_path: Path) -> None:
+    """With names of classes, or none, and without their values in files."""
+    [picture] = write_pictures(tmp_path / "in", "a.png")
+    for names_of in ((), ("ground", "sky", "box")):
+        options = {"task": task, "num_out_channels": 3, "class_names": names_of}
+        save_system(tmp_path / "a.ckpt", small_system(**options))
+        out = tmp_path / f"out{len(names_of)}"
+        assert run("predict", "-c", tmp_path / "a.ckpt", picture, "-o", out) == 0
+        expected = [f"a_mask_{name}.png" for name in names_of or range(3)]
+        assert names(out) == (
+            ["a_mask.png"] if task == "multiclass" else sorted(expected)
+        )
 
 
-# predict
+def test_a_mask_for_each_class(make_pairs: MakePairs, tmp_path: Path) -> None:
+    folder = make_pairs(4)
+    for path in folder.glob("*_target.png"):
+        Image.fromarray(255 - pixels(path)).save(path.with_stem(path.stem + "_Rest"))
+        path.rename(path.with_stem(path.stem + "_box"))
+    patterns = ("--patterns", "{key}_input.*", "{key}_target_{class}.*")
+    made = train(folder, tmp_path / "runs", *patterns)
+    assert {"val_iou_Rest", "val_iou_box"} <= set(read_log(made)[0])
+    pictures = tmp_path / "in"
+    write_pictures(pictures, "a.png")
+    system = ui.load_system(made / "best.ckpt")
+    expected = system.predict_masks(ui.load_image(pictures / "a.png"), 0.4)
+    words = ("-c", made / "best.ckpt", "--overlay", "--overwrite", "--threshold", 0.4)
+    for _ in range(2):  # what is written is not taken for a picture
+        assert run("predict", *words, pictures, "-o", pictures) == 0
+    made = ["a_mask_Rest.png", "a_mask_box.png"]
+    assert names(pictures) == ["a.png", *made, "a_overlay.png"]
+    for name, mask in zip(made, expected, strict=True):
+        assert np.array_equal(pixels(pictures / name), mask * np.uint8(255))
+
+
+# ---- predict
 
 
 def predict(trained: Run, *words: Any) -> int:
@@ -543,27 +573,29 @@ def write_pictures(folder: Path, *names: str) -> list[Path]:
 def test_predict_takes_a_file(trained: Run, tmp_path: Path) -> None:
     [picture] = write_pictures(tmp_path / "in", "shot.png")
     out = tmp_path / "out"
-    assert predict(trained, picture, "-o", out) == 0
-    assert names(out) == ["shot_mask.png"]
+    assert predict(trained, picture, "-o", out, "--overlay") == 0
+    assert names(out) == ["shot_mask.png", "shot_overlay.png"]
     mask = Image.open(out / "shot_mask.png")
     assert (mask.mode, mask.size) == ("L", (24, 20))
     expected = ui.load_system(trained.best).predict_mask(ui.load_image(picture))
     assert np.array_equal(np.asarray(mask), np.where(expected, 255, 0))
     assert expected.any() and not expected.all()
+    painted = ui.overlay(ui.load_image(picture), mask)
+    assert np.array_equal(pixels(out / "shot_overlay.png"), painted)
 
 
 def test_predict_takes_folders_and_globs(trained: Run, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    write_pictures(here, "a.png", "b.JPG", "a_target.png", "a_mask.png")
-    write_pictures(here, "a_overlay.png", ".hidden.png")
+    here, there = tmp_path / "here [1]", tmp_path / "there"
+    write_pictures(here, "a.png", "b.JPG", "a_target.png", "a_mask.png", "a_moon.png")
+    write_pictures(here, "a_overlay.png", ".hidden.png", "in_mask_9.png")
     (here / "notes.txt").write_text("no picture")
     (here / "folder.png").mkdir()
     pictures = write_pictures(there, "c1.bmp", "c2.bmp", "d.bmp")
-    out = tmp_path / "out"
-    words = (here, there / "c*.bmp", pictures[-1], pictures[-1], "-o", out)
+    words = (here, there / "c*.bmp", pictures[-1], pictures[-1], "-o", here)
+    (here / "a_mask.png").unlink()
     assert predict(trained, *words) == 0
-    expected = ["a", "b", "c1", "c2", "d"]
-    assert names(out) == [f"{stem}_mask.png" for stem in expected]
+    expected = ["a", "a_moon", "b", "c1", "c2", "d", "in_mask_9"]
+    assert [p.stem[:-5] for p in sorted(here.glob("*_mask.png"))] == expected
 
 
 def test_predict_into_the_pictures_own_folder(trained: Run, tmp_path: Path) -> None:
@@ -572,14 +604,6 @@ def test_predict_into_the_pictures_own_folder(trained: Run, tmp_path: Path) -> N
     for _ in range(2):
         assert predict(trained, folder, "-o", folder, "--overlay", "--overwrite") == 0
     assert names(folder) == ["a.png", "a_mask.png", "a_overlay.png"]
-
-
-def test_overlay_shows_the_mask(trained: Run, tmp_path: Path) -> None:
-    [picture] = write_pictures(tmp_path / "in", "a.png")
-    assert predict(trained, picture, "-o", tmp_path / "out", "--overlay") == 0
-    mask = pixels(tmp_path / "out" / "a_mask.png")
-    painted = ui.overlay(ui.load_image(picture), mask)
-    assert np.array_equal(pixels(tmp_path / "out" / "a_overlay.png"), painted)
 
 
 @pytest.mark.parametrize("there", ["a_mask.png", "b_overlay.png"])
@@ -599,16 +623,6 @@ def test_predict_overwrites_only_when_told(
     assert len(names(out)) == 4
 
 
-def test_two_pictures_of_one_name_are_refused(
-    trained: Run, tmp_path: Path, refused: Refused
-) -> None:
-    first, second = write_pictures(tmp_path / "in", "a.png", "a.bmp")
-    out = tmp_path / "out"
-    message = refused("predict", "-c", trained.best, first, second, "-o", out)
-    assert "a.png" in message and "a.bmp" in message
-    assert not out.exists()
-
-
 def test_a_damaged_picture_does_not_stop_the_others(
     trained: Run, tmp_path: Path, refused: Refused
 ) -> None:
@@ -624,9 +638,8 @@ def test_a_damaged_picture_does_not_stop_the_others(
 def test_the_mask_has_the_pictures_size(
     size: tuple[int, int], trained: Run, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "a.png"
-    Image.new("RGB", size, "teal").save(picture)
-    assert predict(trained, picture, "-o", tmp_path) == 0
+    Image.new("RGB", size, "teal").save(tmp_path / "a.png")
+    assert predict(trained, tmp_path / "a.png", "-o", tmp_path) == 0
     assert Image.open(tmp_path / "a_mask.png").size == size
 
 
@@ -653,117 +666,187 @@ def test_the_threshold_is_honoured(trained: Run, tmp_path: Path) -> None:
         assert (pixels(tmp_path / "a_mask.png") == value).all()
 
 
-@pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])
-def test_a_threshold_that_is_no_probability_is_refused(
-    threshold: str, trained: Run, tmp_path: Path, refused: Refused
+def test_a_huge_picture_is_predicted_by_tiles(
+    trained: Run, tmp_path: Path, capsys: Capture
 ) -> None:
-    write_pictures(tmp_path / "in", "a.png", "b.png")
-    words = ("-c", trained.best, tmp_path / "in", "-o", tmp_path / "out")
-    message = refused("predict", *words, "--threshold", threshold)
-    assert message.count("threshold") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_without_a_reference_a_checkpoint_is_asked_for(
-    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ui, "REFERENCE", tmp_path / "reference.ckpt")
-    [picture] = write_pictures(tmp_path / "in", "a.png")
-    message = refused("predict", picture, "-o", tmp_path / "out")
-    assert "reference.ckpt" in message and "--checkpoint" in message
-    assert not (tmp_path / "out").exists()
+    picture = tmp_path / "a.png"
+    draw_image(3, (300, 90)).save(picture)
+    assert predict(trained, picture, "-o", tmp_path / "whole") == 0
+    assert "--tiles" in capsys.readouterr().err  # it was shrunk nine times
+    assert predict(trained, picture, "-o", tmp_path / "tiled", "--tiles") == 0
+    assert "--tiles" not in capsys.readouterr().err
+    system = ui.load_system(trained.best)
+    expected = ui.predict_tiled(system, pixels(picture), (32, 32), 8) >= 0.5
+    found = pixels(tmp_path / "tiled" / "a_mask.png") == 255
+    assert np.array_equal(found[None], expected)
+    assert (found != (pixels(tmp_path / "whole" / "a_mask.png") == 255)).any()
 
 
 def test_the_reference_is_used_by_itself(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Run, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tmp_path / "reference.ckpt"
-    shutil.copy(trained.best, reference)
     monkeypatch.setattr(ui, "REFERENCE", reference)
     [picture] = write_pictures(tmp_path / "in", "a.png")
+    message = refused("predict", picture, "-o", tmp_path / "out")
+    assert str(reference) in message and "--checkpoint" in message
+    shutil.copy(trained.best, reference)
     assert run("predict", picture, "-o", tmp_path / "out") == 0
     assert predict(trained, picture, "-o", tmp_path / "again") == 0
     masks = [pixels(tmp_path / name / "a_mask.png") for name in ("out", "again")]
     assert np.array_equal(*masks)
 
 
-@pytest.mark.parametrize("name", ["empty", "nowhere.png", "empty/*.png"])
-def test_what_stands_for_no_picture_is_refused(
-    name: str, trained: Run, tmp_path: Path, refused: Refused
-) -> None:
+# ---- refusals: {name} stands for a path of `places`, `written` must not be there
+
+
+@pytest.fixture
+def places(make_pairs: MakePairs, trained: Run, tmp_path: Path) -> dict[str, Path]:
+    folder = make_pairs(4)
+    write_pictures(tmp_path / "in", "a.png", "a.bmp")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("no picture")
-    words = ("-c", trained.best, tmp_path / name, "-o", tmp_path / "out")
-    message = refused("predict", *words)
-    assert str(tmp_path / name) in message
-    assert not (tmp_path / "out").exists()
-
-
-def test_masks_are_not_written_into_a_file(
-    trained: Run, tmp_path: Path, refused: Refused
-) -> None:
-    [picture] = write_pictures(tmp_path / "in", "a.png")
-    message = refused("predict", "-c", trained.best, picture, "-o", picture)
-    assert str(picture) in message
-    Image.open(picture).load()
-
-
-# What a stranger tried
-
-
-def test_a_range_of_ids_is_foreground(trained: Run, capsys: Capture) -> None:
-    assert run("check", trained.pairs, "--foreground", "1-255", "--json") == 0
-    ranged = json.loads(capsys.readouterr().out)
-    assert run("check", trained.pairs, "--foreground", 255, "--json") == 0
-    assert (
-        ranged["foreground_share"]
-        == json.loads(capsys.readouterr().out)["foreground_share"]
+    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "notes.txt").write_text("no picture")
+    tables = {
+        "headless": "a.png,cave\n",
+        "twice": "image,scene\n1_input.png,x\n1_input.png,y\n",
+        "blank": "image,scene\n1_input.png,\n",
+        "none": "image,scene\n",
+    }
+    for name, text in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    (tmp_path / "latin.csv").write_bytes(
+        "image,scene\n1_input.png,Höhle\n".encode("l1")
     )
+    made = {path.stem: path for path in tmp_path.iterdir()}
+    paths = {"best": trained.best, "run": trained.folder, "nowhere": tmp_path / "no"}
+    return made | paths | {"pairs": folder, "in": tmp_path / "in", "tmp": tmp_path}
 
 
-def test_train_wants_a_flag_for_its_folder(trained: Run, refused: Refused) -> None:
-    assert "the folder of pairs is given with -d" in refused("train", trained.pairs)
+TRAIN = "train -d {pairs} -o {tmp}/new " + " ".join(SMALL)
+PREDICT = "predict -c {best} -o {tmp}/new "
+REFUSED = [
+    # What is wrong with words, and what the message names.
+    ("train --epochs 3", "--epochs: unknown; did you mean --max-epochs?"),
+    ("train --bach-size 3", "did you mean --batch-size?"),
+    ("train --learning_rate 3", "did you mean --learning-rate?"),
+    ("train --resumee x", "did you mean --resume?"),
+    ("check x --treshold 3", "did you mean --threshold?"),
+    ("check x --strickt", "did you mean --strict?"),
+    ("predict x --overley", "did you mean --overlay?"),
+    ("predict x --check-point y", "did you mean --checkpoint?"),
+    ("check x --max-epochs 3", "--max-epochs: unknown"),
+    ("train {pairs}", "given with -d"),
+    ("train", "-d"),
+    ("", "COMMAND"),
+    ("trian", "'train'"),
+    # Folders and files.
+    ("check {nowhere}", "{nowhere}"),
+    ("check {taken}", "{taken}"),
+    ("check {empty}", "{empty}"),
+    ("check {pairs} --patterns {{key}}_input.*", "patterns"),
+    ("train -d {nowhere}", "{nowhere}"),
+    *[
+        (f"{command} --scenes {{{table}}}", f"{{{table}}}")
+        for command in ("check {pairs}", TRAIN)
+        for table in ("nowhere", "empty", "headless", "twice", "blank", "none", "latin")
+    ],
+    ("check {pairs} --scenes {twice}", "line 3"),
+    (TRAIN + " -o {taken}", "{taken}: cannot be made a folder"),
+    (TRAIN + " -o {taken}/deeper", "{taken}"),
+    (TRAIN + " --weights {nowhere}", "{nowhere}"),
+    (TRAIN + " --weights {notes}", "{notes}"),
+    ("predict -c {run} {in}/a.png", "{run}: is a folder"),
+    (PREDICT + "{empty}", "{empty}"),
+    (PREDICT + "{nowhere}", "{nowhere}"),
+    (PREDICT + "{empty}/*.png", "{empty}/*.png"),
+    (PREDICT + "{notes}", "{notes}"),
+    (PREDICT + "{tmp}", "**/*.png"),
+    (PREDICT + "{in}", "a.bmp"),
+    ("predict -c {best} -o {taken} {in}/a.png", "{taken}"),
+    ("predict -c {best} -o {in}/a.png {in}/a.bmp", "{in}/a.png"),
+    # Numbers and choices.
+    *[
+        (f"{TRAIN} {flag} {value}", name)
+        for flag, name, values in (
+            ("-b", "batch_size", ("0", "-1", "100")),
+            ("-b", "-b", ("nan",)),
+            ("-lr", "learning_rate", ("0", "-1", "nan", "inf", "1e30")),
+            ("--max-epochs", "max_epochs", ("0", "-1")),
+            ("--max-epochs", "--max-epochs", ("nan",)),
+            ("--image-size", "image_size", ("0", "-32", "99999999", "8 8 8")),
+            ("--image-size", "--image-size", ("2.5",)),
+            ("--overfit-num", "overfit_num", ("-1",)),
+            ("--val-share", "val_share", ("0", "1", "-0.1", "2", "nan")),
+            ("--max-features", "max_features", ("0", "-16", "17")),
+            ("--pos-weight", "pos_weight", ("0", "-1", "nan", "inf")),
+            ("--patience", "patience", ("-1",)),
+            ("--seed", "seed", ("-1", "4294967296")),
+            ("--num-workers", "num_workers", ("-1",)),
+            ("--num-nodes", "num_nodes", ("0",)),
+            ("--devices", "devices", ("0", "-1", "many", "1,2")),
+            ("--loss", "loss", ("mse",)),
+            ("--accelerator", "accelerator", ("abacus",)),
+            ("--precision", "recision", ("7",)),
+            ("--strategy", "strategy", ("luck",)),
+        )
+        for value in values
+    ],
+    *[
+        (f"{PREDICT} {{in}}/a.png --threshold {value}", "threshold")
+        for value in ("-0.1", "1.5", "nan")
+    ],
+    # What values mean; no fault of the files.
+    *[
+        (f"{command} {words}", f"{words.split()[0]}".removeprefix("--"))
+        for command in ("check {pairs}", TRAIN)
+        for words in (
+            *(f"--threshold {value}" for value in ("0", "256", "-5")),
+            *("--foreground 255 --ignore 255", "--foreground 255 --ignore ff0000"),
+            *("--foreground 1 1", "--foreground 0-255 7", "--classes 0 255 ff00ff"),
+            *("--classes 0-9 3", "--classes a=0 a=255", "--classes =0 b=255"),
+            *("--classes 0", "--classes 0 255 --foreground 255", "--classes 0,0"),
+        )
+    ],
+    *[
+        (f"{command} --{flag} {value}", f"'{value.split('=')[-1].split(',')[-1]}'")
+        for command in ("check {pairs}", TRAIN)
+        for flag, value in (
+            *(("foreground", "red"), ("ignore", "-1"), ("foreground", "9-1")),
+            *(("foreground", "ff00f"), ("classes", "a=b"), ("classes", "1,")),
+        )
+    ],
+    *[
+        (f"{TRAIN} --classes 0 255 {words}", "loss")
+        for words in ("--loss bce_dice", "--pos-weight 3")
+    ],
+]
 
 
-def test_a_run_is_no_checkpoint(trained: Run, refused: Refused) -> None:
-    message = refused("predict", "-c", trained.folder, trained.pairs)
-    assert f"{trained.folder}: is a folder; give the checkpoint in it" in message
-
-
-def test_subfolders_are_not_searched(trained: Run, refused: Refused) -> None:
-    assert "**/*.png" in refused("predict", trained.pairs.parent)
-
-
-def test_help_shows_numbers_as_numbers(capsys: Capture) -> None:
-    with pytest.raises(SystemExit):
-        run("train", "--help")
-    text = squeeze(capsys.readouterr().out)
-    for words in ("machines(default:1)", "augmentation(default:0)", "(default:yes)"):
-        assert words in text
-
-
-def test_pos_weight_reaches_the_loss(trained: Run, tmp_path: Path) -> None:
-    folder = train(trained.pairs, tmp_path / "runs", "--pos-weight", 5)
-    assert ui.load_system(folder / "best.ckpt").hparams.pos_weight == 5
-
-
-def test_a_run_goes_on_from_another_folder(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_refusals(
+    words: str, named: str, places: dict[str, Path], refused: Refused
 ) -> None:
-    monkeypatch.chdir(trained.pairs.parent)
-    folder = train(trained.pairs.name, tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
-    assert run("train", "--resume", folder) == 0
+    # Paths here have no spaces, but that of `trained`.
+    message = refused(*(word.format(**places) for word in words.split()))
+    assert named.format(**places) in message
+    assert "target.png" not in message and "has faults" not in message
+    if "--max-epochs: unknown" in named:
+        assert "did you mean" not in message
+    assert not (places["tmp"] / "new").exists()
+    assert places["taken"].read_text() == "mine"
+    Image.open(places["in"] / "a.png").load()
 
 
-@pytest.mark.parametrize("command", ["train", "predict"])
-def test_output_that_cannot_be_a_folder_is_named(
-    command: str, trained: Run, tmp_path: Path, refused: Refused
+def test_a_faulty_folder_is_not_trained_on(
+    make_pairs: MakePairs, tmp_path: Path, capsys: Capture
 ) -> None:
-    taken = tmp_path / "taken"
-    taken.touch()
-    words = {
-        "train": ("train", "-d", trained.pairs, *SMALL),
-        "predict": ("predict", "-c", trained.folder / "best.ckpt", trained.pairs),
-    }[command]
-    assert f"{taken}: cannot be made a folder" in refused(*words, "-o", taken)
+    folder = make_pairs(3)
+    (folder / "2_input.png").write_bytes(b"text")
+    with pytest.raises(SystemExit) as caught:
+        run("train", "-d", folder, "-o", tmp_path / "runs", *SMALL)
+    printed = capsys.readouterr()
+    assert caught.value.code == 2
+    assert "2_input.png" in printed.out
+    assert str(folder) in printed.err.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakePairs, colours, draw_image, find_box, indexed, levels
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import MakePairs, colours, draw_image, find_box, indexed, levels
 
 INPUTS = Path(__file__).parents[1] / "test_inputs"
 BLACK, RED, GREEN, MAGENTA = (0, 0, 0), (255, 0, 0), (0, 200, 0), (255, 0, 255)

@@ -209,13 +209,10 @@ def test_workers_are_processes_no_more_than_batches() -> None:
     assert here.tolist() == [os.getpid()] * 6
 
 
-def test_waiting_takes_no_cpu_time_and_keeps_no_batch() -> None:
-    before = sum(os.times()[:4])  # of this process and its children
-    dataset = Made(lambda index: time.sleep(2 * index) or index, 2)
-    batches = iter(prefetch(dataset, 1, 2))
+def test_no_batch_is_kept() -> None:
+    batches = iter(prefetch(range(2), 1, 2))
     batch = weakref.ref(next(batches))
     assert batch() is None and list(batches) == [1]
-    assert sum(os.times()[:4]) - before < 0.5
 
 
 class Prefixed(Exception):
@@ -260,7 +257,10 @@ def test_what_ends_a_worker_is_raised_in_its_turn(
     fail: Callable[[], Any], kind: type[Exception], message: str, note: str
 ) -> None:
     dataset = Made(lambda index: fail() if index == 5 else index, 8)
-    batches = iter(prefetch(dataset, 1, 2, collate_fn=list))
+    batches = iter(prefetch(dataset, 1, 2, prefetch_batches=3, collate_fn=list))
+    if message in (KILLED, ENDED) and fail is not die_slowly:
+        wait_until(lambda: len(multiprocessing.active_children()) == 1)
+    # What it had made before is handed out all the same.
     assert list(itertools.islice(batches, 5)) == [[0], [1], [2], [3], [4]]
     with pytest.raises(kind) as caught:
         next(batches)
@@ -412,7 +412,6 @@ def keep_all(tell: Any, way: str) -> None:
 @pytest.mark.parametrize("way", ["detach", "clone", "file_system"])
 def test_too_many_open_files_and_the_ways_out(tmp_path: Path, way: str) -> None:
     told, exitcode = run_apart(tmp_path, keep_all, way)
-    assert exitcode == 0
     assert exitcode == 0 and (told == 300) is (way != "detach")
     named = ("too many open files", "ulimit -n", "clone()", '("file_system")')
     assert told == 300 or all(name in told for name in named)

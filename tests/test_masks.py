@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import (
+from PIL import Image, ImageFilter
+
+import ui_segmentation_system as ui
+from tests.conftest import (
     colours,
     draw_image,
     find_box,
@@ -16,9 +19,6 @@ from conftest import (
     regions,
     write_png,
 )
-from PIL import Image, ImageFilter
-
-import ui_segmentation_system as ui
 
 INPUTS = Path(__file__).parents[1] / "test_inputs"
 ORIENTATION = 0x0112
@@ -457,12 +457,18 @@ def test_one_bit_is_0_and_1_or_0_and_255_never_nothing(tmp_path: Path) -> None:
         assert str(path) in str(error)
 
 
-def test_ids_of_16_bits_a_channel_are_not_cut_off(tmp_path: Path) -> None:
+def test_ids_that_pillow_changes_are_refused(tmp_path: Path) -> None:
     ids = np.repeat(in_regions(0, 1, 2)[..., None], 3, axis=2)
-    path = write_png(tmp_path / "mask.png", ids, 16)
-    for call in (ui.load_mask, ui.load_classes):
-        with pytest.raises(ValueError, match=r"mask\.png: .*16"):
-            call(path)
+    deep_png = write_png(tmp_path / "deep.png", ids, 16)
+    deep_ppm, few = tmp_path / "deep.ppm", tmp_path / "few.pgm"
+    deep_ppm.write_bytes(b"P6 96 64 65535\n" + ids.astype(">u2").tobytes())
+    few.write_bytes(b"P5 96 64 3\n" + in_regions(0, 1, 2).astype("u1").tobytes())
+    options = {"tiffinfo": {339: 2}}  # int8, of which 255 is -1
+    signed = saved(tmp_path, levels(0, 255), "signed.tif", **options)
+    for path in (deep_png, deep_ppm, few, signed):
+        for call in (ui.load_mask, ui.load_classes):
+            with pytest.raises(ValueError, match=rf"{path.name}: .*; expected "):
+                call(path)
 
 
 # ---- showing

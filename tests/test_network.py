@@ -1,11 +1,17 @@
 """UNet, losses and scores: any size, known formulas, trusted references."""
 
+import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ui_segmentation_system import (
     ConvBlock,
@@ -15,10 +21,14 @@ from ui_segmentation_system import (
     bce_dice_loss,
     bce_loss,
     binary_iou,
+    confusion_matrix,
+    cross_entropy_loss,
     dice_loss,
     foreground_share,
     iou_counts,
     iou_of,
+    mean_iou,
+    shares_of_classes,
 )
 
 
@@ -163,42 +173,108 @@ def test_weights_survive_a_file(small: UNet, tmp_path) -> None:
     assert torch.equal(other(image), small(image))
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_wrong_channels_names_both_numbers(channels: int) -> None:
-    shape = rf"\(2, {channels}, 8, 8\): expected \(B, 3, H, W\)"
-    with pytest.raises(ValueError, match=shape):
-        UNet(max_features=16)(torch.rand(2, channels, 8, 8))
+IMAGE = torch.rand(1, 3, 8, 8)
+ONE = UNet(max_features=16)
+REFUSED: list[tuple[Callable, tuple, str]] = [
+    # what is called, with what, and how the message names what arrived and is expected
+    (ONE, (IMAGE[:, :1],), r"\(1, 1, 8, 8\): expected torch.float32 \(B, 3, H, W\)"),
+    (ONE, (torch.rand(2, 4, 8, 8),), r"\(2, 4, 8, 8\): .*channels num_in_channels"),
+    (ONE, (IMAGE[0],), r"\(3, 8, 8\): .*one image needs \[None\]"),
+    (ONE, (IMAGE.byte(),), r"got torch.uint8 .*whole numbers / 255"),
+    (ONE, (IMAGE.long(),), r"got torch.int64 .*whole numbers / 255"),
+    (ONE, (IMAGE[:0],), r"\(0, 3, 8, 8\): expected"),
+    (ONE, (IMAGE[:, :, :0],), r"\(1, 3, 0, 8\): expected"),
+    (
+        copy.deepcopy(ONE).double(),
+        (IMAGE,),
+        "got torch.float32.*expected torch.float64",
+    ),
+    (ONE, (IMAGE.bfloat16(),), "got torch.bfloat16.*expected torch.float32"),
+    (UNet, (3, 1, 100), "max_features 100: expected a multiple of 16"),
+    (UNet, (3, 1, 0), "max_features 0: expected a whole number, 16 or more"),
+    (UNet, (3, 1, "64"), "max_features '64': expected a whole number"),
+    (UNet, (0,), "num_in_channels 0: expected a whole number, 1 or more"),
+    (UNet, (3, -1), "num_out_channels -1: expected a whole number, 1 or more"),
+    (ONE.set_prior, ([0.1, 0.9],), "2 shares: expected 1, one per class"),
+]
 
 
-def test_single_image_is_told_apart() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 8, 8\).*single image needs \[None\]"):
-        UNet(max_features=16)(torch.rand(3, 8, 8))
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_whole_numbers_are_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(ValueError, match=rf"got {dtype}: expected floats in 0\.\.1"):
-        UNet(max_features=16)(torch.ones(1, 3, 8, 8, dtype=dtype))
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (1, 3, 0, 8)])
-def test_empty_batch_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=rf"empty batch \({shape[0]}, 3, "):
-        UNet(max_features=16)(torch.rand(shape))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_features": 100}, "max_features 100: expected a multiple of 16"),
-        ({"max_features": 0}, "max_features 0: expected a multiple of 16"),
-        ({"num_in_channels": 0}, "num_in_channels 0: expected 1 or more"),
-        ({"num_out_channels": -1}, "num_out_channels -1: expected 1 or more"),
-    ],
-)
-def test_bad_options_are_refused(options: dict, message: str) -> None:
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_what_does_not_fit_is_refused(case: int) -> None:
+    call, given, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        UNet(**options)
+        call(*given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("training", [False, True])
+def test_networks_of_other_precision_work(dtype: torch.dtype, training: bool) -> None:
+    torch.manual_seed(0)
+    net = UNet(np.int64(3), np.int64(2), np.int64(32)).train(training)
+    image = torch.rand(2, 3, 20, 33)
+    expected = net(image)
+    found = net.to(dtype)(image.to(dtype))
+    assert (found.dtype, found.shape) == (dtype, (2, 2, 20, 33))
+    assert (found - expected).abs().mean() < 0.05
+    targets = torch.ones(2, 2, 20, 33)
+    for measure in (bce_dice_loss, binary_iou):
+        assert measure(found, targets).dtype == torch.float32
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails as an Apple GPU does where a tensor of float64 would be made."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **kwargs or {})
+        for one in torch.utils._pytree.tree_leaves(made):
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float64:
+                raise TypeError("Cannot convert to float64: the device has none")
+        return made
+
+
+def test_no_float64_is_needed(small: UNet) -> None:
+    with NoFloat64():
+        with pytest.raises(TypeError, match="has none"):
+            IMAGE.double()
+        small.set_prior([0.2, 0.7])
+        logits, ids = small(IMAGE), torch.randint(0, 2, (1, 8, 8))
+        targets = torch.stack([ids, 1 - ids], dim=1).float()
+        bce_dice_loss(logits, targets, [2.0, 3.0]).backward()
+        assert cross_entropy_loss(logits, ids, [0.5, 2]) > 0
+        assert 0 <= binary_iou(logits, targets) <= 1
+        matrix = confusion_matrix(logits.argmax(dim=1), ids, 2)
+        assert 0 <= mean_iou(matrix) <= 1
+        assert foreground_share(targets) == 0.5
+        assert shares_of_classes([ids], 2).sum() == 1
+
+
+SIZES = (
+    *((1, 1), (1, 40), (2, 3), (15, 16), (16, 16), (17, 33), (33, 1), (32, 32)),
+    *((33, 33), (48, 64), (50, 77), (131, 64), (200, 97)),
+)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_exported_networks_are_right_at_every_size(fast: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = UNet(3, 2, 16, fast=fast).eval()
+    side = torch.export.Dim("height", min=1), torch.export.Dim("width", min=1)
+    free = {"image": dict(enumerate(side, 2))}
+    example = (torch.rand(1, 3, 40, 56),)
+    program = torch.export.export(small, example, dynamic_shapes=free)
+    path = tmp_path / "network.onnx"
+    torch.onnx.export(program, dynamo=True, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for size in SIZES:
+        image = torch.rand(1, 3, *size)
+        with torch.no_grad():
+            expected = small(image)
+            exported = program.module()(image)
+        torch.testing.assert_close(exported, expected, atol=1e-3, rtol=1e-3)
+        (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +283,9 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
 def test_start_at_the_share_of_foreground(share: float, start: float) -> None:
     net = UNet(max_features=16)
     torch.nn.init.zeros_(net.head.weight)
-    net.set_foreground_share(share)
-    probabilities = net(torch.rand(1, 3, 8, 8)).sigmoid()
-    torch.testing.assert_close(probabilities, torch.full((1, 1, 8, 8), float(start)))
+    net.set_prior([share])
+    found = net(IMAGE).sigmoid()
+    torch.testing.assert_close(found, torch.full((1, 1, 8, 8), float(start)))
 
 
 @pytest.mark.parametrize("options", [{}, {"fast": True}], ids=str)
@@ -252,6 +328,27 @@ def test_bce_against_torch(pos_weight: float | None) -> None:
     )
 
 
+def test_each_class_has_its_own_weight() -> None:
+    logits, targets = random_case(7, (2, 2, 4, 2))  # as many columns as classes
+    targets[targets == 255] = 0
+    weights = torch.tensor([1.0, 5.0])
+    expected = F.binary_cross_entropy_with_logits(
+        logits, targets, pos_weight=weights.view(2, 1, 1)
+    )
+    for given in ([1, 5], weights, np.array([1.0, 5.0])):
+        torch.testing.assert_close(bce_loss(logits, targets, given), expected)
+    first = torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, 2)
+    assert bce_loss(*first, [1, 5]).item() == pytest.approx(3 * math.log(2))
+
+
+@pytest.mark.parametrize("weight", [0, -1, [1, 2, 3], [1, -1], math.nan])
+def test_bad_weights_are_refused(weight: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"pos_weight .*: expected a number above 0, or"
+    ):
+        bce_loss(torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3), weight)
+
+
 def test_half_precision_logits_are_judged_in_float32() -> None:
     logits, targets = random_case(1)
     rough = logits.bfloat16()
@@ -264,9 +361,12 @@ def test_half_precision_logits_are_judged_in_float32() -> None:
 def test_ignored_pixels_do_not_matter(loss) -> None:
     logits, targets = random_case(2)
     logits.requires_grad_()
-    changed = torch.where(targets == 255, logits.detach() * -5, logits.detach())
     value = loss(logits, targets)
-    assert torch.equal(value, loss(changed, targets))
+    for other in (-5.0, math.inf, -math.inf, math.nan):
+        changed = torch.where(targets == 255, other, logits.detach()).requires_grad_()
+        assert torch.equal(value, loss(changed, targets))
+        loss(changed, targets).backward()
+        assert changed.grad.isfinite().all()
     value.backward()
     assert (logits.grad[targets == 255] == 0).all()
     assert (logits.grad[targets != 255] != 0).all()
@@ -300,6 +400,8 @@ def test_dice_by_hand() -> None:
     assert dice_loss(-logits.abs(), targets * 0).item() == pytest.approx(0)
     half = torch.zeros(1, 1, 2, 2)
     assert dice_loss(half, targets).item() == pytest.approx(1 - (3 + 1) / (5 + 1))
+    both = bce_loss(half, targets, 2) + dice_loss(half, targets)
+    torch.testing.assert_close(bce_dice_loss(half, targets, 2), both)
 
 
 def test_dice_is_a_mean_over_images_and_classes() -> None:
@@ -309,12 +411,6 @@ def test_dice_is_a_mean_over_images_and_classes() -> None:
         for b, k in np.ndindex(2, 3)
     ]
     torch.testing.assert_close(dice_loss(logits, targets), torch.stack(single).mean())
-
-
-def test_sum_of_both_losses() -> None:
-    logits, targets = random_case(5)
-    expected = bce_loss(logits, targets, 2) + dice_loss(logits, targets)
-    torch.testing.assert_close(bce_dice_loss(logits, targets, 2), expected)
 
 
 @pytest.mark.parametrize("score", [bce_loss, dice_loss, bce_dice_loss, binary_iou])

@@ -1,4 +1,4 @@
-"""Copying the one file is enough, and so is copying the upper part of it."""
+"""Copying the one file is enough, as is a part of it, and it imports what it needs."""
 
 import os
 import re
@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MakePairs
+
+from tests.conftest import MakePairs, save_system, small_system
 
 MODULE = Path(__file__).parents[1] / "ui_segmentation_system.py"
+TEXT = MODULE.read_text(encoding="utf-8")
 RULE = "# " + "-" * 86
 
 TRAIN = """
@@ -46,6 +48,18 @@ ui.overlay(image, net(image[None])[0, 0].sigmoid())
 print(ui.__file__, len(dataset), hasattr(ui, "UISegmentationSystem"))
 """
 
+# Runs the file as a command; prints the exit status and what is imported by then.
+COMMAND = f"""
+import runpy, sys
+sys.argv[0] = {str(MODULE)!r}
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print("\\nended", end.code, *sys.modules)
+"""
+HEAVY = {"torchvision", "pytorch_lightning", "lightning_fabric", "matplotlib"}
+HEAVY |= {"imageio", "torchmetrics", "onnx", "onnxruntime", "pandas", "scipy"}
+
 
 def run(folder: Path, *arguments: str) -> str:
     """Run Python in a folder, as one who knows nothing of this project; its output."""
@@ -62,24 +76,15 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def upper_part(number: int) -> str:
-    """Cut the module's text before the rule over section `number`."""
-    before, found, _ = MODULE.read_text(encoding="utf-8").partition(
-        f"{RULE}\n# {number}. "
-    )
-    assert found, f"section {number} has no rule and title"
-    return before
+# The text before section 0 and each section's.
+HEADER, *PARTS = re.split(rf"(?m)^(?={RULE}\n# \d+\. )", TEXT)
 
 
-def sections() -> list[int]:
-    text = MODULE.read_text(encoding="utf-8")
-    return [int(n) for n in re.findall(rf"(?m)^{RULE}\n# (\d+)\. ", text)]
-
-
-def lightning_section() -> int:
-    """Find the first section that imports Lightning."""
-    marks = [n for n in sections() if "import pytorch_lightning" in upper_part(n)]
-    return min(marks, default=sections()[-1] + 1) - 1
+def test_sections_are_numbered_and_announced() -> None:
+    titles = [re.match(rf"{RULE}\n# (\d+)\. (.+)\n{RULE}\n", part) for part in PARTS]
+    assert [int(title[1]) for title in titles] == list(range(13))
+    announced = re.findall(r"(?:^|\s)(\d+)\. [A-Z]", TEXT.split('"""')[1])
+    assert sorted(map(int, announced)) == list(range(13))
 
 
 def test_copying_the_file_is_enough(make_pairs: MakePairs, tmp_path: Path) -> None:
@@ -89,39 +94,51 @@ def test_copying_the_file_is_enough(make_pairs: MakePairs, tmp_path: Path) -> No
     assert f"{tmp_path / MODULE.name} 2 (20, 24)" in out
 
 
-def test_upper_sections_need_no_lightning(
+def test_sections_1_to_6_need_no_lightning(
     make_pairs: MakePairs, tmp_path: Path
 ) -> None:
     make_pairs(3)
-    part = upper_part(lightning_section())
-    (tmp_path / MODULE.name).write_text(part, encoding="utf-8")
+    (tmp_path / MODULE.name).write_text(HEADER + "".join(PARTS[:7]), encoding="utf-8")
     out = run(tmp_path, "-c", WITHOUT_LIGHTNING)
     assert out.split() == [str(tmp_path / MODULE.name), "3", "False"]
 
 
-def test_sections_are_numbered_and_announced() -> None:
-    numbers = sections()
-    assert numbers == list(range(1, len(numbers) + 1))
-    header = MODULE.read_text(encoding="utf-8").split('"""')[1]
-    announced = sorted(map(int, re.findall(r"(?:^|\s)(\d+)\. [A-Z]", header)))
-    assert announced == numbers
+def test_each_section_can_go(tmp_path: Path) -> None:
+    """Of the core all that is below a section; from 7 on each by itself, with 12."""
+    kept = {f"before_{n}": range(n) for n in range(2, 13)}
+    for number in range(7, 12):
+        kept[f"without_{number}"] = [n for n in range(12) if n != number]
+    for name, numbers in kept.items():
+        text = HEADER + "".join(PARTS[number] for number in numbers)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    run(tmp_path, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F821")
+    imports = "\n".join(f"import {name}; print(1)" for name in kept)
+    assert run(tmp_path, "-c", imports).split() == ["1"] * len(kept)
 
 
-@pytest.fixture
-def every_cut(tmp_path: Path) -> Path:
-    """A folder with the module cut before each section in turn."""
-    for number in sections()[1:]:
-        part = upper_part(number)
-        (tmp_path / f"cut_{number}.py").write_text(part, encoding="utf-8")
-    return tmp_path
-
-
-def test_each_section_uses_only_those_above(every_cut: Path) -> None:
-    ruff = ("-m", "ruff", "check", "--isolated", "--no-cache")
-    run(every_cut, *ruff, "--select", "F821", ".")
-
-
-def test_what_is_left_imports(every_cut: Path) -> None:
-    names = [path.stem for path in every_cut.glob("cut_*.py")]
-    out = run(every_cut, "-c", "\n".join(f"import {name}; print(1)" for name in names))
-    assert out.split() == ["1"] * (len(sections()) - 1)
+@pytest.mark.parametrize(
+    ("words", "code", "absent", "present"),
+    [
+        ("--help", 0, HEAVY | {"torch", "numpy", "PIL"}, {"argparse"}),
+        ("train --help", 0, HEAVY | {"torch", "numpy", "PIL"}, {"argparse"}),
+        ("check pairs --treshold 3", 2, HEAVY | {"torch", "numpy", "PIL"}, set()),
+        ("check pairs", 0, HEAVY, {"torch"}),
+        ("predict -c a.ckpt pairs/1_input.png", 0, HEAVY, {"torch"}),
+        ("predict -c a.ckpt pairs/1_input.png --tiles", 0, HEAVY, {"torch"}),
+        ("train -d nowhere", 2, set(), {"torch", "pytorch_lightning"}),
+    ],
+)
+def test_a_command_imports_what_it_needs(
+    words: str,
+    code: int,
+    absent: set[str],
+    present: set[str],
+    make_pairs: MakePairs,
+    tmp_path: Path,
+) -> None:
+    make_pairs(2)
+    save_system(tmp_path / "a.ckpt", small_system(image_size=16))
+    printed = run(tmp_path, "-c", COMMAND, *words.split()).partition("\nended ")[2]
+    ended, *modules = printed.split()
+    assert int(ended) == code
+    assert not absent & set(modules) and present <= set(modules)

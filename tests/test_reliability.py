@@ -21,22 +21,23 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import MakePairs, Refused
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import MakePairs, Refused
 
 MODULE = Path(ui.__file__)
 TINY = ("--image-size", "32", "--fast", "--max-features", "16", "--accelerator", "cpu")
 SMALL = (*TINY, "-b", "2")
 COLUMNS = {"epoch", "step", "train_loss", "val_loss", "val_iou", "learning_rate"}
-# A rate that moves no float32 weight.
-NO_RATE = ("-lr", "1e-30")
+# The least rate that is taken; scores stay as they are.
+NO_RATE = ("-lr", "1e-9")
 # The longest wait, in seconds, for a process that hangs; passing runs never reach it.
 PATIENCE = 120
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
+Interrupt = Callable[..., Path]
 
 
 def main(words: list[str]) -> int:
@@ -60,19 +61,18 @@ def read(checkpoint: Path) -> dict[str, Any]:
     return torch.load(checkpoint, weights_only=True)
 
 
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = (read(path / "last.ckpt")["state_dict"] for path in (first, second))
-    return one.keys() == other.keys() and all(
-        torch.equal(one[name], other[name]) for name in one
-    )
-
-
 def log_of(folder: Path) -> str:
     return (folder / "log.csv").read_text()
 
 
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(log_of(folder).splitlines()))
+
+
 def same_run(first: Path, second: Path) -> bool:
-    return same_weights(first, second) and log_of(first) == log_of(second)
+    one, other = (read(path / "last.ckpt")["state_dict"] for path in (first, second))
+    same = one.keys() == other.keys() and log_of(first) == log_of(second)
+    return same and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,7 +89,7 @@ def check_whole(folder: Path) -> None:
     if (folder / "settings.json").exists():
         assert json.loads((folder / "settings.json").read_text())["max_features"] == 16
     if (folder / "log.csv").exists():
-        rows = list(csv.DictReader(log_of(folder).splitlines()))
+        rows = rows_of(folder)
         assert [int(row["epoch"]) for row in rows] == list(range(1, len(rows) + 1))
         assert all(set(row) == COLUMNS and float(row["val_iou"]) >= 0 for row in rows)
 
@@ -105,7 +105,7 @@ def environment(monkeypatch: Patch) -> Iterator[None]:
 
 
 @pytest.fixture
-def interrupt(monkeypatch: Patch) -> Callable[..., Path]:
+def interrupt(monkeypatch: Patch) -> Interrupt:
     """Give a function that trains and presses Ctrl-C in the epoch after `done`."""
 
     def start(pairs: Path, runs: Path, done: int, *words: Any, epochs: int = 3) -> Path:
@@ -132,7 +132,7 @@ def finished(make_pairs: MakePairs, tmp_path: Path) -> Path:
     return train(make_pairs(4), tmp_path / "runs")
 
 
-# Checkpoints
+# ---- checkpoints
 
 
 class Trap:
@@ -145,34 +145,17 @@ class Trap:
         return os.mkdir, (str(self.folder),)
 
 
-def save_trap(path: Path, folder: Path, raw: bool = False) -> None:
-    """Write a checkpoint that carries code; raw: as a bare pickle."""
-    checkpoint = {"state_dict": {}, "hyper_parameters": {"loss": Trap(folder)}}
-    if raw:
-        path.write_bytes(pickle.dumps(checkpoint, protocol=2))
-    else:
-        torch.save(checkpoint, path)
-
-
-def test_checkpoints_hold_plain_values(finished: Path) -> None:
-    assert {"epoch", "optimizer_states", "callbacks"} <= read(
-        finished / "last.ckpt"
-    ).keys()
-    assert read(finished / "best.ckpt")["hyper_parameters"]["max_features"] == 16
-
-
-def test_the_trap_snaps_where_code_is_run(tmp_path: Path) -> None:
-    save_trap(tmp_path / "trap.ckpt", tmp_path / "sprung")
-    torch.load(tmp_path / "trap.ckpt", weights_only=False)
-    assert (tmp_path / "sprung").is_dir()
-
-
 @pytest.mark.parametrize("raw", [False, True])
 def test_code_in_a_checkpoint_is_not_run(
     raw: bool, finished: Path, tmp_path: Path, refused: Refused
 ) -> None:
     trap, sprung = finished / "last.ckpt", tmp_path / "sprung"
-    save_trap(trap, sprung, raw)
+    checkpoint = {"state_dict": {}, "hyper_parameters": {"loss": Trap(sprung)}}
+    torch.save(checkpoint, trap)
+    torch.load(trap, weights_only=False)
+    sprung.rmdir()  # so the trap works where code is run
+    if raw:
+        trap.write_bytes(pickle.dumps(checkpoint, protocol=2))
     for load in (ui.load_system, ui.SafeCheckpointIO().load_checkpoint):
         with pytest.raises(ValueError, match="possibly code"):
             load(trap)
@@ -188,50 +171,29 @@ def test_code_in_a_checkpoint_is_not_run(
     assert not (tmp_path / "out").exists() and not (tmp_path / "new").exists()
 
 
-def test_a_checkpoint_cut_anywhere_is_refused(finished: Path, tmp_path: Path) -> None:
-    whole = (finished / "best.ckpt").read_bytes()
-    path = tmp_path / "cut.ckpt"
-    for length in (0, 1, 2, 4, 30, 1000, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"cut\.ckpt: damaged, cut short"):
-            ui.load_system(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_damaged_and_foreign_files_are_no_checkpoints(
+    finished: Path, tmp_path: Path
+) -> None:
+    whole, rng = (finished / "best.ckpt").read_bytes(), random.Random(0)
+    foreign = [
+        *(whole[:n] for n in (0, 1, 2, 4, 30, 1000, len(whole) // 2, len(whole) - 1)),
         *(b"hello, I am a text", b"state_dict", b"GIF89a", b"a\n", b'{"a": 1}'),
         *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"PK\x03\x04", b"\x80\x02"),
-    ],
-)
-def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> None:
+        *(rng.randbytes(rng.randrange(40)) for _ in range(300)),
+    ]
     path = tmp_path / "other.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"other\.ckpt: .*not a checkpoint"):
-        ui.load_system(path)
-
-
-def test_no_bytes_make_loading_fail_otherwise(tmp_path: Path) -> None:
-    rng = random.Random(0)
-    path = tmp_path / "noise.ckpt"
-    for _ in range(300):
-        path.write_bytes(rng.randbytes(rng.randrange(40)))
-        with pytest.raises(ValueError, match=r"noise\.ckpt"):
+    for content in foreign:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"other\.ckpt: .*no checkpoint"):
             ui.load_system(path)
-
-
-def test_a_flipped_byte_is_refused_or_harmless(finished: Path, tmp_path: Path) -> None:
-    rng = random.Random(0)
-    whole = (finished / "best.ckpt").read_bytes()
-    path = tmp_path / "flipped.ckpt"
-    for _ in range(100):
+    for _ in range(100):  # a flipped byte is refused, or harmless
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= rng.randrange(1, 256)
         path.write_bytes(damaged)
         try:
             ui.load_system(path)
         except ValueError as error:
-            assert "flipped.ckpt" in str(error)
+            assert "other.ckpt" in str(error)
 
 
 def other_models(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -246,55 +208,71 @@ def other_models(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "no settings", {"state_dict": state}
     yield "settings that are none", own | {"hyper_parameters": [3]}
     yield "weights that are none", own | {"state_dict": 7}
-    yield "another size", own | {"hyper_parameters": hyper | {"max_features": 32}}
-    yield (
-        "a size that is none",
-        own | {"hyper_parameters": hyper | {"max_features": -1}},
-    )
+    for number in (32, -1):
+        sized = own | {"hyper_parameters": hyper | {"max_features": number}}
+        yield f"a size of {number}", sized
     yield "a key less", own | {"state_dict": {k: state[k] for k in state if k != first}}
     yield "a key more", own | {"state_dict": state | {"extra": state[first]}}
 
 
-def test_checkpoints_of_other_models_are_refused(
+def test_other_models_are_refused(
     finished: Path, tmp_path: Path, refused: Refused
 ) -> None:
-    for what, checkpoint in other_models(read(finished / "best.ckpt")):
+    own, best = (read(finished / name) for name in ("last.ckpt", "best.ckpt"))
+    last = finished / "last.ckpt"
+    for what, checkpoint in other_models(best):
         path = tmp_path / f"{what}.ckpt"
         torch.save(checkpoint, path)
         with pytest.raises(ValueError, match=re.escape(str(path))):
             ui.load_system(path)
         words = ("predict", "-c", path, tmp_path / "pairs", "-o", tmp_path / "out")
         assert str(path) in refused(*words)
-
-
-def test_a_run_does_not_go_on_from_another_checkpoint(
-    finished: Path, refused: Refused
-) -> None:
-    last = finished / "last.ckpt"
-    own = read(last)
-    rest = {
-        "the best": read(finished / "best.ckpt"),
+    no_run = {
+        "best": best,
         "bare": {key: own[key] for key in ("state_dict", "hyper_parameters")},
         "no loops": {key: own[key] for key in own if key != "loops"},
+        "another rate": own
+        | {"hyper_parameters": own["hyper_parameters"] | {"learning_rate": 1.0}},
     }
-    for checkpoint in (*dict(other_models(own)).values(), *rest.values()):
+    for checkpoint in (*dict(other_models(own)).values(), *no_run.values()):
         torch.save(checkpoint, last)
         assert str(last) in refused("train", "--resume", finished)
 
 
-# One seed, one result
+def test_runs_of_version_0_1_go_on(
+    make_pairs: MakePairs, tmp_path: Path, interrupt: Interrupt
+) -> None:
+    """They lack settings, and what a system knows of classes."""
+    pairs = make_pairs(4)
+    folder = interrupt(pairs, tmp_path / "runs", 1)
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = read(folder / name)
+        for key in ("class_names", "class_values", "num_out_channels", "network"):
+            del checkpoint["hyper_parameters"][key]
+        torch.save(checkpoint, folder / name)
+    settings = json.loads((folder / "settings.json").read_text())
+    for key in ("classes", "allow_missing", "cache"):
+        del settings[key]
+    (folder / "settings.json").write_text(json.dumps(settings))
+    picture = next(pairs.glob("*_input.png"))
+    words = ("predict", "-c", folder / "best.ckpt", picture, "-o", tmp_path / "out")
+    assert run(*words) == 0
+    assert run("train", "--resume", folder) == 0
+    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
 
 
 def test_a_seed_fixes_a_run(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = make_pairs(6)
-    seeds = {"a": 3, "b": 3, "c": 4}
-    runs = [train(pairs, tmp_path / name, "--seed", seeds[name]) for name in seeds]
-    assert same_run(runs[0], runs[1])
-    assert contents(runs[0] / "epochs") == contents(runs[1] / "epochs")
-    assert not same_weights(runs[0], runs[2])
+    one, same, other = (
+        train(pairs, tmp_path / name, "--seed", seed)
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    )
+    assert same_run(one, same)
+    assert contents(one / "epochs") == contents(same / "epochs")
+    assert not same_run(one, other)
 
 
-# Killed
+# ---- killed
 
 
 def train_and_die(words: list[str], moves: int, before: bool) -> None:
@@ -335,21 +313,15 @@ def next_words(runs: Path, pairs: Path, epochs: int) -> list[str]:
     return ["train", *options, "--max-epochs", str(epochs)]
 
 
-def finish(context: Any, words: list[str]) -> None:
+def check_ends_as_whole(context: Any, runs: Path, pairs: Path, epochs: int) -> None:
+    """Let a run that was killed end; compare it with one that was not."""
+    words = next_words(runs, pairs, epochs)
     process = context.Process(target=main, args=(words,))
     process.start()
     process.join(PATIENCE)
     assert process.exitcode == 0
-
-
-def check_killed(runs: Path) -> None:
-    for folder in runs.glob("*"):
-        check_whole(folder)
-
-
-def only_run(runs: Path) -> Path:
     [folder] = (path.parent for path in runs.glob("*/settings.json"))
-    return folder
+    assert same_run(folder, train(pairs, runs.parent / "whole", epochs=epochs))
 
 
 def test_a_run_killed_at_any_file_ends_as_it_would_have(
@@ -358,16 +330,17 @@ def test_a_run_killed_at_any_file_ends_as_it_would_have(
     pairs, runs = make_pairs(6), tmp_path / "runs"
     runs.mkdir()
     codes = []
-    for moves, before in itertools.product(range(1, 8), (True, False)):
+    for moves in range(1, 9):  # by turns killed before the move and after it
+        before = moves % 2 == 0
         words = next_words(runs, pairs, epochs=8)
         process = processes.Process(target=train_and_die, args=(words, moves, before))
         process.start()
         process.join(PATIENCE)
         codes.append(process.exitcode)
-        check_killed(runs)
-    assert codes.count(-signal.SIGKILL) >= 10 and set(codes) <= {-signal.SIGKILL, 0}
-    finish(processes, next_words(runs, pairs, epochs=8))
-    assert same_run(only_run(runs), train(pairs, tmp_path / "whole", epochs=8))
+        for folder in runs.glob("*"):
+            check_whole(folder)
+    assert codes.count(-signal.SIGKILL) >= 6 and set(codes) <= {-signal.SIGKILL, 0}
+    check_ends_as_whole(processes, runs, pairs, epochs=8)
 
 
 def count_files(runs: Path) -> int:
@@ -375,59 +348,46 @@ def count_files(runs: Path) -> int:
     return sum(not path.name.startswith(".") for path in runs.rglob("*.*"))
 
 
-def kill_after(process: Any, runs: Path, first_files: int, seconds: float) -> None:
-    """Kill a process some moments after it wrote so many files, if it still runs."""
-    before = count_files(runs)
-    while process.is_alive() and count_files(runs) < before + first_files:
-        time.sleep(0.005)
-    process.join(seconds)
-    process.kill()
-    process.join()
-
-
-def test_a_run_killed_ten_times_ends_as_it_would_have(
+def test_a_run_killed_again_and_again_ends_as_it_would_have(
     make_pairs: MakePairs, tmp_path: Path, processes: Any
 ) -> None:
     pairs, runs = make_pairs(6), tmp_path / "runs"
     runs.mkdir()
     rng = random.Random(0)
     # Start-up, the first epoch, then anywhere: 1 file is the settings, 2 an epoch.
-    for first_files in (0, 0, 1, 1, 2, 1, 1, 2, 1, 0):
+    for first_files in (0, 1, 2, 1, 1, 0):
+        before = count_files(runs)
         words = next_words(runs, pairs, epochs=24)
         process = processes.Process(target=main, args=(words,))
         process.start()
-        kill_after(process, runs, first_files, rng.uniform(0, 0.3))
-        check_killed(runs)
-    finish(processes, next_words(runs, pairs, epochs=24))
-    assert same_run(only_run(runs), train(pairs, tmp_path / "whole", epochs=24))
+        while process.is_alive() and count_files(runs) < before + first_files:
+            time.sleep(0.005)
+        process.join(rng.uniform(0, 0.3))
+        process.kill()
+        process.join()
+        for folder in runs.glob("*"):
+            check_whole(folder)
+    check_ends_as_whole(processes, runs, pairs, epochs=24)
 
 
-# Interrupted and resumed
+# ---- interrupted and resumed
 
 
+@pytest.mark.parametrize("done", [0, 1])
 def test_ctrl_c_says_how_to_go_on(
+    done: int,
     make_pairs: MakePairs,
     tmp_path: Path,
-    interrupt: Callable[..., Path],
+    interrupt: Interrupt,
     capsys: Capture,
 ) -> None:
     pairs = make_pairs(4)
-    folder = interrupt(pairs, tmp_path / "my runs", 1)
-    printed = capsys.readouterr().out
-    assert f"train --resume '{folder}'" in printed
+    folder = interrupt(pairs, tmp_path / "my runs", done)
+    assert f"train --resume '{folder}'" in capsys.readouterr().out
     check_whole(folder)
-    assert read(folder / "last.ckpt")["epoch"] == 0
-    assert run("train", "--resume", folder) == 0
-    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
-
-
-def test_ctrl_c_in_the_first_epoch(
-    make_pairs: MakePairs, tmp_path: Path, interrupt: Callable[..., Path]
-) -> None:
-    pairs = make_pairs(4)
-    folder = interrupt(pairs, tmp_path / "runs", 0)
-    assert not (folder / "last.ckpt").exists()
-    assert run("train", "--resume", folder) == 0
+    assert (folder / "last.ckpt").exists() == (done > 0)
+    # A checkpoint of the run stands for it, also one that is not there yet.
+    assert run("train", "--resume", folder / "last.ckpt") == 0
     assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
 
 
@@ -446,20 +406,23 @@ def test_ctrl_c_while_the_folder_is_examined(
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "changes"),
     [
-        ("--no-augment",),
-        ("--overfit-num", 6),
-        ("--num-workers", 1),
-        ("--weights",),
-        (*NO_RATE, "--patience", 3),
+        (("--no-augment",), ()),
+        (("--overfit-num", 6), ()),
+        (("--num-workers", 1), ()),
+        (("--weights",), ()),
+        ((*NO_RATE, "--patience", 3), ()),
+        (("--classes", 0, 255), ()),
+        (("--no-augment",), ("--num-workers", 1, "--no-cache")),
     ],
 )
 def test_a_resumed_run_ends_as_it_would_have(
     words: tuple[Any, ...],
+    changes: tuple[Any, ...],
     make_pairs: MakePairs,
     tmp_path: Path,
-    interrupt: Callable[..., Path],
+    interrupt: Interrupt,
 ) -> None:
     pairs = make_pairs(6)
     if words == ("--weights",):
@@ -467,7 +430,7 @@ def test_a_resumed_run_ends_as_it_would_have(
         words = ("--weights", learnt / "best.ckpt")
     whole = train(pairs, tmp_path / "whole", *words, epochs=6)
     folder = interrupt(pairs, tmp_path / "runs", 2, *words, epochs=6)
-    assert run("train", "--resume", folder) == 0
+    assert run("train", "--resume", folder, *changes) == 0
     assert same_run(folder, whole)
 
 
@@ -486,84 +449,42 @@ def test_resuming_a_finished_run_says_its_result_again(
     assert after["best.ckpt"] == before["best.ckpt"]
 
 
-def test_the_machine_may_change(
-    make_pairs: MakePairs, tmp_path: Path, interrupt: Callable[..., Path]
+def test_what_cannot_be_resumed_is_refused(
+    make_pairs: MakePairs, tmp_path: Path, interrupt: Interrupt, refused: Refused
 ) -> None:
-    pairs = make_pairs(4)
-    folder = interrupt(pairs, tmp_path / "runs", 1, "--no-augment")
-    assert run("train", "--resume", folder, "--num-workers", 1) == 0
-    whole = train(pairs, tmp_path / "whole", "--no-augment", epochs=3)
-    assert same_run(folder, whole)
-
-
-@pytest.mark.parametrize(
-    "words", [("-b", 4), ("-lr", 1), ("--seed", 1), ("-d", "other"), ("--no-augment",)]
-)
-def test_the_settings_of_a_run_may_not_change(
-    words: tuple[Any, ...], finished: Path, refused: Refused
-) -> None:
-    before = contents(finished)
-    message = refused("train", "--resume", finished, *words)
-    assert "the run's own settings" in message and "--weights" in message
-    assert contents(finished) == before
-
-
-@pytest.mark.parametrize("name", ["nowhere", "pairs"])
-def test_only_a_run_can_be_resumed(
-    name: str, finished: Path, tmp_path: Path, refused: Refused
-) -> None:
-    message = refused("train", "--resume", tmp_path / name)
-    assert str(tmp_path / name / "settings.json") in message
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
+    folder = interrupt(make_pairs(4), tmp_path / "runs", 1)
+    before = contents(folder)
+    for words in (
+        *(("-b", 4), ("-lr", 1), ("--seed", 1), ("-d", "other"), ("--no-augment",)),
+        ("--classes", 0, 255),
+    ):
+        message = refused("train", "--resume", folder, *words)
+        assert "the run's own settings" in message and "--weights" in message
+    for name in ("nowhere", "pairs"):
+        message = refused("train", "--resume", tmp_path / name)
+        assert str(tmp_path / name / "settings.json") in message
+    path = folder / "settings.json"
+    settings = json.loads(path.read_text())
+    # A OneCycle schedule is not stretched, nor cut by other devices or batches.
+    for change in ({"max_epochs": 9}, {"batch_size": 1}, {"overfit_num": 8}):
+        path.write_text(json.dumps(settings | change))
+        message = refused("train", "--resume", folder)
+        assert re.search("3 steps, the Trainer for [^3].*devices", message)
+    for text in (
         *("", "{", "[]", "null", "3", "\0\1", "{}", '{"batch_size": "4"}'),
         *('{"image_size": 32}', '{"image_size": ["a"]}', '{"dataset": 3}'),
-    ],
-)
-def test_damaged_settings_are_refused(
-    text: str, finished: Path, refused: Refused
-) -> None:
-    path = finished / "settings.json"
-    path.write_text(text)
-    assert str(path) in refused("train", "--resume", finished)
+        *('{"fast": "no"}', '{"foreground": [3]}', '{"max_epochs": 2.5}'),
+    ):
+        path.write_text(text)
+        assert f"{path}: damaged" in refused("train", "--resume", folder)
+    path.write_text(json.dumps(settings | {"bach_size": 4}))
+    message = refused("train", "--resume", folder)
+    assert f"{path}: damaged" in message and "'bach_size'" in message
+    path.write_bytes(before["settings.json"])
+    assert contents(folder) == before
 
 
-def change_settings(folder: Path, **changes: Any) -> None:
-    path = folder / "settings.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_an_unknown_setting_names_the_nearest(finished: Path, refused: Refused) -> None:
-    change_settings(finished, bach_size=4)
-    message = refused("train", "--resume", finished)
-    assert "'bach_size': unknown; did you mean batch_size?" in message
-
-
-def test_a_schedule_is_not_stretched(finished: Path, refused: Refused) -> None:
-    before = contents(finished)
-    change_settings(finished, max_epochs=9)
-    message = refused("train", "--resume", finished)
-    assert "was to train for 2 steps, the Trainer for 9" in message
-    assert contents(finished)["last.ckpt"] == before["last.ckpt"]
-
-
-# Disk full, no number
-
-
-def fail_to_save(error: Exception, from_call: int) -> Callable[..., None]:
-    """Make a torch.save that writes half a file and raises, from some call on."""
-    save, count = torch.save, itertools.count(1)
-
-    def half(checkpoint: Any, path: Path, *rest: Any) -> None:
-        save(checkpoint, path, *rest)
-        if next(count) >= from_call:
-            os.truncate(path, os.path.getsize(path) // 2)
-            raise error
-
-    return half
+# ---- disk full, no number
 
 
 @pytest.mark.parametrize(
@@ -578,16 +499,22 @@ def test_a_full_disk_costs_no_checkpoint(
     make_pairs: MakePairs,
     tmp_path: Path,
     refused: Refused,
-    interrupt: Callable[..., Path],
+    interrupt: Interrupt,
     monkeypatch: Patch,
 ) -> None:
     pairs = make_pairs(4)
     folder = interrupt(pairs, tmp_path / "runs", 1)
-    before = contents(folder)
+    before, save = contents(folder), torch.save
+
+    def half(checkpoint: Any, path: Path, *rest: Any) -> None:
+        save(checkpoint, path, *rest)
+        os.truncate(path, os.path.getsize(path) // 2)
+        raise error
+
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", fail_to_save(error, 1))
+        patch.setattr(torch, "save", half)
         message = refused("train", "--resume", folder)
-    assert re.search(r"(best|last)\.ckpt", message)
+    assert re.search(r"(best|last)\.ckpt", message) and "disk full" in message
     after = contents(folder)
     assert after["last.ckpt"] == before["last.ckpt"]
     assert after["best.ckpt"] == before["best.ckpt"]
@@ -596,31 +523,21 @@ def test_a_full_disk_costs_no_checkpoint(
     assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
 
 
-def test_a_checkpoint_goes_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "last.ckpt", tmp_path / "file" / "a" / "b.ckpt"):
         with pytest.raises(OSError, match=rf"^{re.escape(str(path))}: could not be"):
             ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
-
-
-def test_a_checkpoint_makes_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
     ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
     assert torch.load(path, weights_only=True) == {"a": 1}
 
 
-def test_a_loss_that_is_no_number_ends_the_run(
-    make_pairs: MakePairs, tmp_path: Path, refused: Refused
-) -> None:
-    options = ("-d", make_pairs(4), "-o", tmp_path / "runs", *SMALL)
-    message = refused("train", *options, "-lr", "1e30")
-    assert "the loss is nan in epoch 1" in message and "learning rate" in message
-    assert not list(tmp_path.glob("runs/*/*.ckpt"))
-
-
 @pytest.mark.parametrize("part", ["training_step", "validation_step"])
-def test_no_number_in_a_later_epoch_keeps_the_earlier(
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was(
     part: str,
+    epoch: int,
     make_pairs: MakePairs,
     tmp_path: Path,
     refused: Refused,
@@ -629,58 +546,67 @@ def test_no_number_in_a_later_epoch_keeps_the_earlier(
     loss = ui.UISegmentationSystem.loss
 
     def broken(self: ui.UISegmentationSystem, *arguments: Any) -> torch.Tensor:
-        late = self.trainer.current_epoch == 2 and self.training == (part[0] == "t")
-        return loss(self, *arguments) * (np.nan if late else 1)
+        fits = self._trainer is not None  # its weights are tried when it is made
+        now = fits and self.trainer.current_epoch == epoch
+        now = now and self.training == (part[0] == "t")
+        return loss(self, *arguments) * (np.nan if now else 1)
 
     monkeypatch.setattr(ui.UISegmentationSystem, "loss", broken)
     options = ("-d", make_pairs(4), "-o", tmp_path / "runs", *SMALL)
     message = refused("train", *options, "--max-epochs", 4)
-    assert "nan in epoch 3" in message
+    assert f"nan in epoch {epoch + 1}" in message and "learning rate" in message
     folder = tmp_path / "runs" / "001"
     check_whole(folder)
+    if epoch == 0:
+        assert names(folder) == ["settings.json"]
+        return
     last = read(folder / "last.ckpt")
-    assert last["epoch"] == 1 and len(log_of(folder).splitlines()) == 3
+    assert last["epoch"] == 1 and len(rows_of(folder)) == 2
     assert all(value.isfinite().all() for value in last["state_dict"].values())
 
 
-# Two processes
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
-def run_with_children(*words: Any) -> tuple[int, str, str]:
-    """Run a process and all that it starts; gives its code and texts.
+# ---- two processes
+
+distributed = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch was built without it"
+)
+
+
+def start_two(*words: Any) -> subprocess.Popen:
+    """Train with two processes, in a session of their own."""
+    command = [sys.executable, MODULE, "train", *words, "--devices", 2]
+    command += ["--strategy", "ddp"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), start_new_session=True, **pipes)
+
+
+def end_of(process: subprocess.Popen) -> tuple[str, str]:
+    """Wait for a process and all that it started; gives what they printed.
 
     A process left behind keeps the pipes open: TimeoutExpired, and all are ended.
     """
-    process = subprocess.Popen(
-        list(map(str, words)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
     try:
-        out, err = process.communicate(timeout=PATIENCE)
+        return process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    return process.returncode, out, err
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(log_of(folder).splitlines()))
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="built without it")
+@distributed
 def test_two_processes_learn_as_well_as_one(
     make_pairs: MakePairs, tmp_path: Path
 ) -> None:
     pairs, runs = make_pairs(10), tmp_path / "two"
     options = ("-d", pairs, *TINY, "--max-epochs", 20, "-lr", 0.02, "--no-augment")
-    words = (*options, "-b", 2, "-o", runs, "--devices", 2, "--strategy", "ddp")
-    code, out, err = run_with_children(sys.executable, MODULE, "train", *words)
-    assert code == 0, err
+    process = start_two(*options, "-b", 2, "-o", runs)
+    out, err = end_of(process)
+    assert process.returncode == 0, err
     assert out.count("best val_iou") == 1
-    assert [path.name for path in runs.iterdir()] == ["001"]
+    assert names(runs) == ["001"]
     check_whole(runs / "001")
     assert run("train", *options, "-b", 4, "-o", tmp_path / "one") == 0
     logs = [rows_of(tmp_path / name / "001") for name in ("one", "two")]
@@ -688,3 +614,25 @@ def test_two_processes_learn_as_well_as_one(
     for log in logs:
         scores = [float(row["val_iou"]) for row in log]
         assert scores[0] < 0.5 and max(scores) > 0.8
+
+
+@distributed
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
+)
+@pytest.mark.parametrize("started", ["001/settings.json", "001/epochs/*.png"])
+def test_a_signal_to_the_first_ends_both(
+    started: str, number: int, code: int, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    """While the second is still importing, and in the midst of training."""
+    runs = tmp_path / "runs"
+    options = ("-d", make_pairs(8), "-o", runs, *TINY, "--max-epochs", 100_000)
+    process = start_two(*options, "-b", 1)
+    while process.poll() is None and not [*runs.glob(started)]:
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = end_of(process)
+    assert process.returncode == code
+    assert names(runs) == ["001"]
+    resume = f"train --resume {runs / '001'}"
+    assert out.count(resume) == (number == signal.SIGINT)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MakePairs, draw_image, find_box
 from PIL import Image
 
 import ui_segmentation_system as ui
+from tests.conftest import MakePairs, draw_image, find_box
 from tools import train_reference
 from tools.train_reference import main, open_parts, read_maps, split_parts
 

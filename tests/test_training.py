@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import MakePairs, Train, draw_image, equal, small_system
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from tests.conftest import MakePairs, Train, draw_image, equal, small_system
 from ui_segmentation_system import (
     ImageTargetCompose,
     ImageTargetResize,
@@ -228,19 +228,23 @@ def test_picture_is_turned_and_flattened_before_it_is_judged(tmp_path: Path) -> 
 
 def test_what_cannot_be_judged_is_refused() -> None:
     image = draw_image(0)
-    with pytest.raises(ValueError, match=r"got ndarray: expected a PIL picture"):
+    with pytest.raises(ValueError, match="got ndarray; expected a PIL picture"):
         small_system().predict_mask(np.array(image))
-    with pytest.raises(ValueError, match="threshold 128: a probability, expected 0 to"):
+    with pytest.raises(ValueError, match="threshold 128: expected a number, 0 to 1"):
         small_system().predict_mask(image, 128)
     several = small_system(task="multilabel", num_out_channels=2)
-    with pytest.raises(ValueError, match="not for a network of task multilabel"):
+    with pytest.raises(ValueError, match="task multilabel; expected its own"):
         several.predict_mask(image)
 
 
 @pytest.mark.parametrize(
     ("image", "target", "message"),
     [
-        (torch.rand(3, 16, 16) * 255, torch.ones(1, 16, 16), "expected 0..1; divide"),
+        (
+            torch.rand(3, 16, 16) * 255,
+            torch.ones(1, 16, 16),
+            r"expected an image \(3, H, W\) in 0..1",
+        ),
         (torch.rand(3, 16, 16), torch.full((1, 16, 16), 255.0), "divided by 255"),
     ],
 )
@@ -314,7 +318,7 @@ def test_overfitting_data_is_the_first_pair_alone(make_pairs: MakePairs) -> None
     [
         (5, {"batch_size": 5}, "batch_size 5: there are only 4 training samples"),
         (3, {"batch_size": 9, "overfit_num": 8}, "batch_size 9: .*only 8 training"),
-        (1, {"batch_size": 1}, "pairs: 1 pairs; expected at least 2, .*overfit_num"),
+        (1, {"batch_size": 1}, "1 groups in 1 samples: expected at least 2"),
     ],
 )
 def test_too_little_data_is_refused(
@@ -328,11 +332,11 @@ def test_too_little_data_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0: expected 1 or more"),
-        ({"overfit_num": -1}, "overfit_num -1: expected 0 or more"),
-        ({"val_share": 0}, "val_share 0: expected more than 0, less than 1"),
-        ({"val_share": 1}, "val_share 1: expected more than 0, less than 1"),
-        ({"image_size": (0, 32)}, r"size \(0, 32\); expected a positive"),
+        ({"batch_size": 0}, "batch_size 0: expected a whole number, 1 or more"),
+        ({"overfit_num": -1}, "overfit_num -1: expected a whole number, 0 or more"),
+        ({"val_share": 0}, "val_share 0: expected a number, 0.001 to 0.999"),
+        ({"val_share": 1}, "val_share 1: expected a number, 0.001 to 0.999"),
+        ({"image_size": (0, 32)}, r"image_size \(0, 32\): expected one whole number"),
     ],
 )
 def test_bad_settings_are_refused(options: dict, message: str) -> None:
@@ -392,12 +396,14 @@ def test_watch_begins_where_training_begins(
     watch = Watch(Sample(image, target), every_n_steps=1)
     train(small_system(), overfit_data(folder), callbacks=[watch])
     start: UNet = small_system().network
-    start.set_foreground_share(foreground_share([target]))
+    start.set_prior([foreground_share([target])])
     with torch.no_grad():
         logits = start(image[None])
     assert watch.losses[0] == pytest.approx(bce_loss(logits, target[None]).item())
     torch.testing.assert_close(watch.probabilities[0], logits[0, 0].sigmoid())
-    with pytest.raises(ValueError, match="every_n_steps 0: expected 1 or more"):
+    with pytest.raises(
+        ValueError, match="every_n_steps 0: expected a whole number, 1 or more"
+    ):
         Watch(Sample(image, target), 0)
 
 
@@ -429,7 +435,7 @@ def test_predicts_at_the_size_it_was_trained_at(
     system = small_system(image_size=own)
     data = UISegmentationData(make_pairs(3), 2, (32, 48), overfit_num=4)
     trainer = train(system, data, max_epochs=1)
-    assert tuple(system.hparams.image_size) == (own or (32, 48))
+    assert tuple(system.settings["image_size"]) == (own or (32, 48))
     trainer.save_checkpoint(tmp_path / "own.ckpt", weights_only=True)
     again = load_system(tmp_path / "own.ckpt")
     seen = []

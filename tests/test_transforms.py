@@ -4,15 +4,19 @@ The images are drawn so that their target can be made from their pixels again, s
 test can ask of a transformed sample whether its two halves still belong together.
 """
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import BOX_LEVEL, draw_image, find_box
 from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
+from tests.conftest import BOX_LEVEL, draw_image, find_box
 from ui_segmentation_system import (
     ImageTargetColorJitter,
     ImageTargetCompose,
@@ -23,6 +27,7 @@ from ui_segmentation_system import (
     ImageTargetRandomHorizontalFlip,
     ImageTargetResize,
     ImageTargetToTensor,
+    PairedTransform,
     Sample,
     denormalize,
     to_array,
@@ -155,14 +160,9 @@ def test_flip_twice_is_nothing(kind: Callable, pair: PicturePair) -> None:
     once = flip(*before)
     assert np.array_equal(ids_of(once.target), ids_of(before[1])[:, ::-1])
     assert np.array_equal(pixels_of(once.image), pixels_of(before[0])[:, ::-1])
-    twice = flip(*once)
+    twice = ImageTargetRandomHorizontalFlip(0)(*flip(*once))
     assert np.array_equal(ids_of(twice.target), ids_of(before[1]))
     assert np.array_equal(pixels_of(twice.image), pixels_of(before[0]))
-
-
-def test_flip_that_never_happens(pair: PicturePair) -> None:
-    sample = ImageTargetRandomHorizontalFlip(0)(*pair)
-    assert np.array_equal(pixels_of(sample.image), pixels_of(pair[0]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,6 +177,8 @@ def test_padding_is_black_and_ignored(kind: Callable, pair: PicturePair) -> None
     outside[:48, :64] = False
     assert (image[outside] == 0).all()
     assert (ids[outside] == 255).all()
+    shapes = [ids_of(ImageTargetPad(least)(*before).target).shape for least in (10, 50)]
+    assert shapes == [(48, 64), (50, 64)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,12 +193,6 @@ def test_crop_and_affine_ignore_what_they_pad(
     sample = ImageTargetRandomAffine((45, 45))(*kind(pair))
     assert [ids_of(sample.target)[y, x] for y in (0, -1) for x in (0, -1)] == [255] * 4
     assert (pixels_of(sample.image)[0, 0] == 0).all()
-
-
-def test_padding_only_adds(pair: PicturePair) -> None:
-    assert ImageTargetPad((10, 10))(*pair).image.size == (64, 48)
-    assert ImageTargetPad((10, 70))(*pair).image.size == (70, 48)
-    assert ImageTargetPad(50)(*pair).image.size == (64, 50)
 
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
@@ -237,6 +233,112 @@ def test_class_ids_are_never_blended(transform: Callable) -> None:
         assert len(moved) > 3
 
 
+def sampled(length: int, new: int) -> np.ndarray:
+    """Which pixel stands at the centre of each new one."""
+    return ((np.arange(new) + 0.5) * length / new).astype(int)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: ImageTargetResize(size),
+        lambda size: PairedTransform(v2.Resize(size)),
+        lambda size: PairedTransform(v2.RandomResizedCrop(size, (1, 1), (1, 1.001))),
+    ],
+)
+def test_masks_are_sampled_where_the_image_is(kind: Callable, make: Callable) -> None:
+    white = Image.new("RGB", (9, 9))
+    white.paste("white", (1, 0, 8, 9))
+    halves = ids_of(make((3, 3))(*kind((white, find_box(white)))).target)
+    assert halves.tolist() == [[1, 1, 1]] * 3
+    values = np.random.default_rng(0).integers(0, 2, (60, 60), dtype=np.uint8) * 255
+    for height, width in ((60, 60), (33, 47), (7, 59), (61, 128), (1, 200)):
+        before = kind((Image.new("RGB", (60, 60)), Image.fromarray(values)))
+        found = ids_of(make((height, width))(*before).target).reshape(height, width)
+        expected = values[sampled(60, height)][:, sampled(60, width)] // 255
+        assert np.array_equal(found, expected)
+
+
+def test_other_ways_to_scale_keep_what_v2_promises() -> None:
+    image, ids = torch.rand(3, 20, 40), torch.arange(800).view(20, 40)
+    shorter = PairedTransform(v2.Resize(10, max_size=15))(image, ids)
+    assert shorter.image.shape[1:] == shorter.target.shape == (7, 15)
+    torch.manual_seed(0)
+    cut = PairedTransform(v2.RandomResizedCrop((5, 5), (0.1, 0.2)))(image, ids).target
+    rows, columns = cut // 40, cut % 40
+    assert (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+    assert 2 <= rows[-1, 0] - rows[0, 0] < 12
+    assert 2 <= columns[0, -1] - columns[0, 0] < 20
+
+
+WHOLE = (torch.bool, torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int64)
+DTYPES = (*WHOLE, torch.float16, torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4), (2, 4, 4)])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ImageTargetPad(6),
+        *map(
+            PairedTransform,
+            (
+                *(v2.Pad(1), v2.RandomCrop(6, pad_if_needed=True), v2.CenterCrop(6)),
+                *(v2.RandomRotation((45, 45), expand=True), v2.RandomZoomOut(p=1)),
+                *(v2.RandomPerspective(1, p=1), v2.RandomAffine((45, 45))),
+            ),
+        ),
+    ],
+    ids=repr,
+)
+def test_what_is_padded_is_ignored_in_every_dtype(
+    dtype: torch.dtype, shape: tuple[int, ...], transform: Callable
+) -> None:
+    torch.manual_seed(0)
+    image, target = transform(torch.ones(3, 4, 4), torch.ones(shape, dtype=dtype))
+    holds = {torch.bool: torch.uint8, torch.int8: torch.int16}
+    assert target.dtype == holds.get(dtype, dtype)
+    assert target.shape == (*shape[:-2], *image.shape[1:])
+    assert set(target.unique().tolist()) == {1, 255}
+    black = (image == 0).all(dim=0)
+    assert (target[..., black] == 255).all()
+
+
+def test_mirrored_padding_is_known() -> None:
+    pad = PairedTransform(v2.Pad(2, padding_mode="reflect"))
+    ids = torch.arange(16).view(4, 4)
+    assert pad(torch.ones(3, 4, 4), ids).target[0].tolist() == [
+        10,
+        9,
+        8,
+        9,
+        10,
+        11,
+        10,
+        9,
+    ]
+
+
+TENSORS = torch.rand(3, 4, 4), torch.tensor([[[0.0, 1, 1, 0]] * 4])
+TV_TENSORS = tv_tensors.Image(TENSORS[0]), tv_tensors.Mask(TENSORS[1])
+
+
+@pytest.mark.parametrize(
+    "transform", [ImageTargetRandomHorizontalFlip(0), ImageTargetToTensor()]
+)
+def test_what_v2_would_move_stays_together(transform: Callable) -> None:
+    # v2 flips the first plain tensor alone, and every tv_tensor.
+    for image, target in (TV_TENSORS, (TV_TENSORS[0], TENSORS[1] > 0)):
+        kept = transform(image, target)
+        assert [type(half) for half in kept] == [tv_tensors.Image, tv_tensors.Mask]
+        flipped = v2.RandomHorizontalFlip(1)(kept)
+        assert torch.equal(flipped[0], image.flip(-1))
+        assert torch.equal(flipped[1], kept.target.flip(-1))
+    assert [type(half) for half in transform(*TENSORS)] == [torch.Tensor] * 2
+
+
 def test_int_is_the_shorter_side_and_a_pair_height_and_width() -> None:
     for size in ((40, 20), (20, 40)):
         image = draw_image(0, size)
@@ -244,8 +346,11 @@ def test_int_is_the_shorter_side_and_a_pair_height_and_width() -> None:
         assert sample.image.size == sample.target.size == (size[0] // 2, size[1] // 2)
     sample = ImageTargetResize((7, 9))(image, find_box(image))
     assert sample.image.size == sample.target.size == (9, 7)
-    sample = ImageTargetRandomCrop((7, 9))(image, find_box(image))
-    assert sample.image.size == sample.target.size == (9, 7)
+    for size in ((7, 9), [7, 9], np.array([7, 9]), (np.int64(7), np.int16(9))):
+        for make in (ImageTargetResize, ImageTargetRandomCrop):
+            sample = make(size)(image, find_box(image))
+            assert sample.image.size == sample.target.size == (9, 7)
+    assert ImageTargetPad(np.int64(99))(image, find_box(image)).image.size == (99, 99)
 
 
 def test_shrinking_averages() -> None:
@@ -285,10 +390,41 @@ def test_ignored_grey_becomes_255() -> None:
     assert target.tolist() == [[[0, 255, 1]]]
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_image_of_another_mode_has_three_channels(mode: str, pair: PicturePair) -> None:
-    image = pair[0].convert(mode)
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA", "I;16"])
+def test_pictures_of_other_modes_are_taken_as_rgb(mode: str, pair: PicturePair) -> None:
+    image = pair[0].convert("L" if mode == "I;16" else mode).convert(mode)
     assert ImageTargetToTensor()(image, pair[1]).image.shape == (3, 48, 64)
+    padded = ImageTargetPad(70)(image, pair[1]).image
+    assert (padded.mode, padded.getpixel((69, 0))) == ("RGB", (0, 0, 0))
+    jitter = ImageTargetColorJitter(0.1, 0.1)
+    assert (ImageTargetCompose([jitter])(image, pair[1])).image.mode == "RGB"
+
+
+DEEP = np.array([[0, 1000, 30000, 65535]], np.uint16)
+
+
+def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+    mask, tensor = Image.new("L", (4, 1)), torch.from_numpy(np.stack([DEEP] * 3))
+    for suffix in ("png", "tif"):
+        Image.fromarray(DEEP).save(tmp_path / f"i16.{suffix}")
+        image = Image.open(tmp_path / f"i16.{suffix}")
+        for transform in (ImageTargetToTensor(), ImageTargetPad(1)):
+            found = pixels_of(transform(image, mask).image)[0, :4, 0]
+            assert found.tolist() == [0, 3, 117, 255]
+    found = ImageTargetToTensor()(tensor, torch.zeros(1, 1, 4)).image
+    np.testing.assert_allclose(found[0].numpy(), DEEP / 65535, atol=1e-6)
+    bright = torch.full((3, 1, 4), 255, dtype=torch.uint8)
+    assert ImageTargetToTensor()(bright, torch.zeros(1, 1, 4)).image.min() == 1
+
+
+@pytest.mark.parametrize("dtype", WHOLE, ids=str)
+def test_targets_of_whole_numbers_become_what_losses_take(dtype: torch.dtype) -> None:
+    for shape, expected in (((4, 4), torch.int64), ((2, 4, 4), torch.float32)):
+        target = ImageTargetToTensor()(
+            TENSORS[0], torch.ones(shape, dtype=dtype)
+        ).target
+        assert (target.dtype, target.shape) == (expected, shape)
+        assert (target == 1).all()
 
 
 def test_normalize_and_back(pair: PicturePair) -> None:
@@ -319,63 +455,52 @@ def test_white_can_be_scaled_turned_and_normalized(side: int) -> None:
         to_array(sample.image)
 
 
-def test_normalize_refuses_what_is_not_0_to_1(pair: PicturePair) -> None:
-    normalize = ImageTargetNormalize(MEAN, STD)
-    image, target = as_tensors(pair)
-    for whole in (pair[0], (image * 255).to(torch.uint8)):
-        with pytest.raises(ValueError, match="put ImageTargetToTensor before it"):
-            normalize(whole, target)
-    with pytest.raises(ValueError, match=r"0\.00 to 255\.00: expected 0\.\.1"):
-        normalize(image / image.max() * 255, target)
-    with pytest.raises(ValueError, match="scale first, and only once"):
-        normalize(*normalize(image, target))
+PICTURE, MASK = Image.new("RGB", (64, 48)), Image.new("L", (64, 48))
+IMAGE, TARGET = torch.rand(3, 48, 64), torch.ones(1, 48, 64)
+TURNED = MASK.transpose(Image.Transpose.ROTATE_90)
+FLIP, TO_TENSOR = ImageTargetRandomHorizontalFlip(), ImageTargetToTensor()
+NORMALIZE = ImageTargetNormalize(MEAN, STD)
+BAD_SIZES = (0, -3, (0, 4), (4, -1), (1, 2, 3), (2.5, 3), "8", None, True)
+REFUSED: list[tuple[Callable, tuple, str]] = [
+    # what is called, with what, and how the message names what arrived and is expected
+    *(
+        (make, (size,), rf"size .*{re.escape(repr(size))}: expected one whole number")
+        for make in (ImageTargetResize, ImageTargetPad, ImageTargetRandomCrop)
+        for size in BAD_SIZES
+    ),
+    *(
+        (transform, pair, r"\(64, 48\) and target \(48, 64\) \(W, H\): .*one size")
+        for transform in (FLIP, ImageTargetResize(8), ImageTargetPad(99), TO_TENSOR)
+        for pair in ((PICTURE, TURNED), (IMAGE, TARGET.transpose(1, 2)))
+    ),
+    (FLIP, (np.zeros((4, 4, 3)), MASK), "image <class 'numpy.ndarray'> and .*tensors"),
+    (TO_TENSOR, (np.ones((4, 4)),) * 2, "image .*ndarray.*: expected pictures or tens"),
+    (FLIP, (PICTURE, PICTURE), r"mode RGB .*: expected mode L of 0, 255 and 128"),
+    *(
+        (transform, (PICTURE, Image.new("L", (64, 48), 250)), r"\[250\]: .* load_mask")
+        for transform in (FLIP, TO_TENSOR)
+    ),
+    (TO_TENSOR, (PICTURE.convert("F"), MASK), "32-bit values; expected 8 or 16 bits"),
+    *(
+        (TO_TENSOR, ((IMAGE * 255).to(kind), TARGET), f"{kind}: expected uint8, uint16")
+        for kind in (torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+    ),
+    (NORMALIZE, (PICTURE, MASK), "got a picture.*put ImageTargetToTensor before it"),
+    (NORMALIZE, ((IMAGE * 255).byte(), TARGET), "got torch.uint8.*expected a float"),
+    (NORMALIZE, (IMAGE / IMAGE.max() * 255, TARGET), r"to 255\.00: .* in 0\.\.1"),
+    (NORMALIZE, NORMALIZE(IMAGE, TARGET), "normalize only once"),
+    (NORMALIZE, (IMAGE * torch.nan, TARGET), "of nan to nan: expected"),
+    (ImageTargetNormalize, (MEAN, STD[:2]), r"std=\(0.2, 0.25\).*: .* as many of both"),
+    (ImageTargetNormalize, (MEAN, (0.2, 0, 0.2)), r"std=\(0.2, 0, .*std above 0"),
+    (ImageTargetNormalize, (MEAN, (0.2, -1, 0.2)), "std above 0"),
+]
 
 
-@pytest.mark.parametrize(
-    ("mean", "std"), [(MEAN, STD[:2]), (MEAN, (0.2, 0, 0.2)), (MEAN, (0.2, -1, 0.2))]
-)
-def test_bad_mean_and_std_are_refused(mean: tuple, std: tuple) -> None:
-    with pytest.raises(ValueError, match="expected as many of both, std above 0"):
-        ImageTargetNormalize(mean, std)
-
-
-@pytest.mark.parametrize(
-    "make", [ImageTargetResize, ImageTargetPad, ImageTargetRandomCrop]
-)
-@pytest.mark.parametrize("size", [0, -3, (0, 4), (4, -1), (1, 2, 3), (2.5, 3)])
-def test_bad_sizes_are_refused(make: Callable, size: Any) -> None:
-    with pytest.raises(ValueError, match=f"{make.__name__} .*: expected one whole"):
-        make(size)
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        ImageTargetRandomHorizontalFlip(),
-        ImageTargetResize(8),
-        ImageTargetRandomCrop(4),
-        ImageTargetToTensor(),
-    ],
-)
-def test_unequal_sizes_are_refused(transform: Callable, pair: PicturePair) -> None:
-    image, target = pair
-    message = r"\(48, 64\) and target of \(64, 48\) \(H, W\): expected equal sizes"
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_what_does_not_fit_is_refused(case: int) -> None:
+    call, given, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        transform(image, target.transpose(Image.Transpose.ROTATE_90))
-    image, target = as_tensors(pair)
-    with pytest.raises(ValueError, match=message):
-        transform(image, target.transpose(1, 2))
-
-
-def test_target_pictures_of_other_values_are_refused(pair: PicturePair) -> None:
-    image, target = pair
-    flip = ImageTargetRandomHorizontalFlip()
-    with pytest.raises(ValueError, match=r"mode RGB: expected L .* see load_mask"):
-        flip(image, target.convert("RGB"))
-    rings = target.point(lambda value: value * 250 // 255)
-    for transform in (flip, ImageTargetToTensor()):
-        with pytest.raises(ValueError, match=r"values 0, 250: .*threshold it first"):
-            transform(image, rings)
+        call(*given)
 
 
 def test_compose_applies_in_order(pair: PicturePair) -> None:
@@ -385,5 +510,5 @@ def test_compose_applies_in_order(pair: PicturePair) -> None:
     assert isinstance(sample, Sample)
     assert torch.equal(sample.image, image)
     assert torch.equal(sample.target, target)
-    assert "Resize" in repr(ImageTargetCompose(steps))
+    assert "ImageTargetResize(Resize(size=[12, 16]" in repr(ImageTargetCompose(steps))
     assert isinstance(ImageTargetCompose([])(*pair), Sample)

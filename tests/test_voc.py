@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import draw_image
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import VOCDetection
 from torchvision.transforms import v2
 
 import ui_segmentation_system as ui
+from tests.conftest import draw_image
 from tools.small_layouts import write_voc
 
 PETS = {"cat": 0, "dog": 1}
