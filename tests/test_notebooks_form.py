@@ -169,7 +169,7 @@ def faults_of_cell(book: Book, cell: NotebookNode) -> Faults:
     html = [output.get("data", {}).get("text/html", "") for output in cell.outputs]
     page = re.sub(r"`[^`\n]+`", "code", prose(cell)) + "".join(html)
     ids = [other.id for other in book.cells]
-    if not refresh.CELL_ID.fullmatch(cell.id) or ids.count(cell.id) > 1:
+    if not re.fullmatch(r"[\w-]{1,64}", cell.id) or ids.count(cell.id) > 1:
         yield "stored as refreshed", f"id {cell.id}"
     for what in {*cell.metadata} - refresh.CELL_METADATA | kinds - OUTPUT_KINDS:
         yield "stored as refreshed", what

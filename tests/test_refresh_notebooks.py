@@ -44,6 +44,8 @@ def noise(height: int, width: int) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
+@pytest.mark.filterwarnings("ignore:Cell is missing an id:Warning")
+@pytest.mark.filterwarnings("ignore:Non-unique cell id:Warning")
 def test_runs_in_the_folder_and_stores_one_form(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -53,15 +55,15 @@ def test_runs_in_the_folder_and_stores_one_form(
     second = 'print(Path("beside.txt").read_text(), os.environ["OMP_NUM_THREADS"])'
     third = "for i in range(3):\n    print(i, end='\\r', flush=True)\nprint('done')\ni"
     path = store(tmp_path, first, second, third)
-    notebook = load(path) | {"nbformat_minor": 4}  # an old one, without ids
-    for cell in notebook["cells"]:
-        del cell["id"]
+    notebook = load(path) | {"nbformat_minor": 4}  # an old one, without some ids
+    del notebook["cells"][0]["id"]
+    notebook["cells"][2]["id"] = kept = notebook["cells"][1]["id"]
     notebook["cells"][2]["metadata"] = {"tags": ["close=0.1"], "collapsed": True}
     path.write_text(json.dumps(notebook))
     assert refresh.main(["01", "--folder", str(tmp_path)]) == 0
     notebook = load(path)
     ids = [cell["id"] for cell in notebook["cells"]]
-    assert ids == ["cell-01", "cell-02", "cell-03", "cell-04"]
+    assert len(set(ids)) == 4 and ids[1] == kept
     code = notebook["cells"][1:]
     assert notebook["metadata"] == refresh.METADATA
     assert [cell["execution_count"] for cell in code] == [1, 2, 3]
@@ -112,50 +114,28 @@ def test_what_is_refused_stays_as_it_was(
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "text/html", "stream", "error"])
-@pytest.mark.parametrize(
-    "parts",
-    [
-        *(("File ", "home", "ada", "x.py"), ("in '", "any", "notebooks")),
-        *(("(", "tmp", "tmpab12", "1_input.png"), ("", "Users", "ada")),
-        *(("lib/python3.12/site-packages/torch",), (r"C:\Users",)),
-        *(("<Thing at 0x7f3e2a>",), ("<Thing at 0x7F3E2A99>",)),
-    ],
-)
-def test_leaks_are_refused_in_every_kind_of_output(
-    parts: tuple[str, ...], kind: str
-) -> None:
-    text = "/".join(parts)
-    outputs = {
-        "stream": stdout(f"fine\n{text}\n"),
-        "error": new_output("error", ename="E", evalue="", traceback=["fine", text]),
-    }
-    output = outputs.get(kind) or new_output("display_data", {kind: text})
-    with pytest.raises(ValueError, match=r"^x, cell 1 shows .*, of this machine only"):
-        refresh.check_outputs(new_code_cell(outputs=[output]), "x, cell 1")
+# Written so that this file shows none itself.
+LEAKS = ["File |home|ada|x.py", "in '|any|notebooks", "(|tmp|ab12|1_input.png", "|A|b"]
+LEAKS += ["lib/python3.12/site-packages/torch", r"C:\Users", "<Thing at 0x7f3e2a>"]
+FINE = ["../test_inputs/1_input.png", "0x1f", "at work/home", "ID:\\n", "10x123456"]
+FINE += ["<td></td></tr>", "1 / 2 / 3", "https://example.org/a/b", "0x7F3E2"]
 
 
-def test_harmless_texts_and_pictures_pass() -> None:
-    figure = new_output("display_data", {"image/png": "AA (/any/AA"})
-    refresh.check_outputs(new_code_cell(outputs=[figure]), "x, cell 1")
-    for text in (
-        *("../test_inputs/1_input.png", "0x1f", "at work/home", "ID:\\n", "10x123456"),
-        *("<td></td></tr>", "1 / 2 / 3", "https://example.org/a/b"),
-    ):
-        assert refresh.find_leak(text) is None, text
+@pytest.mark.parametrize("text", [leak.replace("|", "/") for leak in LEAKS])
+def test_leaks_are_refused_in_every_kind_of_output(text: str) -> None:
+    outputs = [
+        *(new_output("display_data", {kind: text}) for kind in ("text/plain", "a/b")),
+        new_output("error", ename="E", evalue="", traceback=["fine", text]),
+        stdout(f"fine\n{text}\n"),
+    ]
+    for output in outputs:
+        with pytest.raises(ValueError, match=r"^x shows .*, of this machine only"):
+            refresh.check_outputs(new_code_cell(outputs=[output]), "x")
+    figure = new_output("display_data", {"image/png": text})
+    refresh.check_outputs(new_code_cell(outputs=[figure, *map(stdout, FINE)]), "x")
 
 
-def test_neighbouring_stdout_is_merged_and_a_redrawn_line_keeps_its_last_state() -> (
-    None
-):
-    figure = new_output("display_data", {"text/plain": "<Figure>"})
-    merged = refresh.merge_stdout([stdout("a"), stdout("b\n"), figure, stdout("c\n")])
-    assert [output.get("text") for output in merged] == ["ab\n", None, "c\n"]
-    parts = [stdout("top\nstep 1\r"), stdout("step 2\rstep 3\n"), stdout("end\r\n")]
-    assert refresh.merge_stdout(parts)[0]["text"] == "top\nstep 3\nend\r\n"
-
-
-def test_large_figure_gets_256_colours_on_white_at_its_size(monkeypatch) -> None:
+def test_a_large_figure_gets_256_colours_on_white_at_its_size(monkeypatch) -> None:
     figure = noise(160, 200)
     figure.putalpha(Image.new("L", figure.size, 255))
     figure.paste((0, 0, 0, 0), (0, 0, 20, 20))
@@ -173,50 +153,38 @@ def test_large_figure_gets_256_colours_on_white_at_its_size(monkeypatch) -> None
     assert refresh.shrink_png(data) == data  # would grow
 
 
-def test_ids_are_kept_or_counted() -> None:
-    ids = ["good_1", "not good", "good_1", "cell-05", None, ""]
-    cells = [{} if name is None else {"id": name} for name in ids]
-    refresh.give_ids(cells)
-    wanted = ["good_1", "cell-02", "cell-03", "cell-05", "cell-05-b", "cell-06"]
-    assert [cell["id"] for cell in cells] == wanted
-
-
 def test_normal_form_keeps_what_counts() -> None:
     figure = base64.b64encode(png(noise(20, 20))).decode("ascii")
     code = new_code_cell("1", execution_count=7)
-    code.outputs = [new_output("execute_result", {"image/png": f"{figure}\n"})]
+    # Neighbours are merged, and of a line that is redrawn the last state is kept.
+    code.outputs = [stdout("top\nstep 1\r"), stdout("step 2\rstep 3\n")]
+    code.outputs += [new_output("execute_result", {"image/png": f"{figure}\n"})]
+    code.outputs += [stdout("end\r\n")]
     code.metadata.update(execution={}, jupyter={"source_hidden": True}, tags=["answer"])
     notebook = new_notebook(cells=[code, new_markdown_cell("Größe")])
     notebook.metadata.update(widgets={}, title="x")
     refresh.normalise(notebook)
     assert notebook.metadata == refresh.METADATA
     assert code.metadata == {"jupyter": {"source_hidden": True}, "tags": ["answer"]}
-    assert (code.execution_count, code.outputs[0].execution_count) == (1, 1)
-    assert code.outputs[0]["data"]["image/png"] == figure
+    assert (code.execution_count, code.outputs[1].execution_count) == (1, 1)
+    texts = [output.get("text") for output in code.outputs]
+    assert texts == ["top\nstep 3\n", None, "end\r\n"]
+    assert code.outputs[1]["data"]["image/png"] == figure
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "JSONDecodeError"),
-        ("[1]", "TypeError"),
-        ('{"nbformat": 4, "cells": [1]}', "AttributeError"),
-        ('{"nbformat": 4}', "KeyError.*'cells'"),
-        ('{"nbformat": 3, "cells": []}', "format 3"),
-    ],
+    "text",
+    ["", "[1]", '{"nbformat": 4, "cells": [1]}', '{"nbformat": 4}', '{"nbformat": 3}'],
 )
-def test_file_that_is_no_notebook_is_refused(tmp_path, text, message) -> None:
+def test_file_that_is_no_notebook_is_refused(tmp_path, text) -> None:
     path = tmp_path / NAME
     path.write_text(text)
-    message = f"{NAME}: expected a notebook of format 4, not .*{message}"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{NAME}: expected a notebook, got .*Error: "):
         refresh.read_notebook(path)
 
 
 def test_names_are_beginnings(tmp_path) -> None:
     find = refresh.find_notebooks
-    with pytest.raises(FileNotFoundError, match="no notebook"):
-        find(tmp_path, [])
     for name in ("01_a", "02_b", "02_c"):
         (tmp_path / f"{name}.ipynb").touch()
     everything = find(tmp_path, [])

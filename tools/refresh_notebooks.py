@@ -21,6 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from nbformat.validator import normalize
 from PIL import Image
 from tqdm import tqdm
 
@@ -30,7 +31,6 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 CELL_METADATA = {"tags", "jupyter"}
-CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CELL_SECONDS = 300
 LARGEST_FILE = 400_000
 # Above it a figure gets 256 colours: half a dozen figures then fit into a lesson.
@@ -86,21 +86,9 @@ def shrink_png(data: bytes) -> bytes:
     return min(data, buffer.getvalue(), key=len)
 
 
-def give_ids(cells: Sequence[dict[str, Any]]) -> None:
-    """Keep valid cell ids in place; give the other cells cell-01, cell-02 and so on."""
-    names = [str(cell.get("id", "")) for cell in cells]
-    for place, cell in enumerate(cells):
-        if not CELL_ID.fullmatch(names[place]) or names[place] in names[:place]:
-            name = f"cell-{place + 1:02d}"
-            while name in names:
-                name += "-b"
-            cell["id"] = names[place] = name
-
-
 def normalise(notebook: NotebookNode) -> None:
     """Bring everything but the sources to its one form, in place."""
     notebook["metadata"] = nbformat.from_dict(METADATA)
-    give_ids(notebook["cells"])
     for cell in notebook["cells"]:
         for key in set(cell["metadata"]) - CELL_METADATA:
             del cell["metadata"][key]
@@ -118,16 +106,15 @@ def normalise(notebook: NotebookNode) -> None:
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """Read a notebook of format 4, with an id for every cell."""
+    """Read a notebook; cells without an id of their own get one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        give_ids(content["cells"])
-        if content["nbformat"] != 4:
-            raise ValueError(f"format {content['nbformat']}")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        what = f"expected a notebook of format 4, not {error!r}"
-        raise ValueError(f"{path.name}: {what}; save it from JupyterLab") from None
-    content["nbformat_minor"] = 5
+        content = json.loads(path.read_text(encoding="utf-8")) | {"nbformat_minor": 5}
+        _, content = normalize(content)
+        nbformat.validate(content)
+    except Exception as error:  # of many kinds, for what is no notebook
+        what = f"{type(error).__name__}: {error}".split("\n")[0]
+        expected = f"expected a notebook, got {what}; save it from JupyterLab"
+        raise ValueError(f"{path.name}: {expected}") from None
     return nbformat.reads(json.dumps(content), as_version=4)
 
 
