@@ -145,15 +145,6 @@ def choose(
     return chosen
 
 
-def order(chosen: Sequence[Candidate], first: str | None) -> list[Candidate]:
-    """Shuffle, and begin with the picture named."""
-    rest = sorted(chosen, key=lambda candidate: candidate.name)
-    random.Random(1).shuffle(rest)
-    if first and first not in [candidate.name for candidate in rest]:
-        raise ValueError(f"--first {first}: not among the chosen pictures")
-    return sorted(rest, key=lambda candidate: candidate.name != first)
-
-
 def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object]:
     """Write one pair and its classes. Returns its entry in the index."""
     picture = Image.fromarray(candidate.image).quantize(
@@ -189,17 +180,15 @@ def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
 def build(
     raw: Path,
     out: Path,
-    *,
-    flare: int,
-    freedoom: int,
-    dialogs: int,
-    per_kind: int,
-    per_map: int,
     first: str | None,
     reject: Sequence[str],
     sheet: Path | None,
+    **most: int,
 ) -> None:
-    """Build the whole set in a new folder, and print a line that sums it up."""
+    """Build the whole set in a new folder, and print a line that sums it up.
+
+    most: how many pictures of what, by the names of the options.
+    """
     folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")
@@ -212,11 +201,15 @@ def build(
         if folder.name not in reject
     ]
     faults = Counter(candidate.fault for candidate in candidates if candidate.fault)
-    chosen = []
-    for game, number, most in (("flare", flare, per_map), ("freedoom", freedoom, 1)):
+    quotas, chosen = (most["dialogs"], most["per_kind"]), []
+    for game, per_map in (("flare", most["per_map"]), ("freedoom", 1)):
         usable = [c for c in candidates if c.game == game and not c.fault]
-        chosen += choose(usable, number, (dialogs, per_kind), most)
-    chosen = order(chosen, first)
+        chosen += choose(usable, most[game], quotas, per_map)
+    chosen.sort(key=lambda candidate: candidate.name)
+    random.Random(1).shuffle(chosen)
+    if first and first not in [candidate.name for candidate in chosen]:
+        raise ValueError(f"--first {first}: not among the chosen pictures")
+    chosen.sort(key=lambda candidate: candidate.name != first)
     with new_folder(out) as part:
         (part / "classes").mkdir()
         items = [write_pair(c, n, part) for n, c in enumerate(tqdm(chosen), 1)]
@@ -231,21 +224,17 @@ def build(
     print(f"the first from {chosen[0].name}; left out: {dict(faults)}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("build_set", __doc__)
-    command.add("raw", Path, "folder of raw items of both games")
-    command.add("out", Path, "folder to write, new or empty")
-    command.add("--flare", int, "pictures of Flare", 80)
-    command.add("--freedoom", int, "and of Freedoom", 40)
-    command.add("--dialogs", int, "dialogues at most", 30)
-    command.add("--per-kind", int, "of any other scene", 6)
-    command.add("--per-map", int, "of one map of Flare", 3)
-    command.add("--first", str, "raw item that becomes pair 1")
-    command.add("--reject", str, "raw items to leave", [], nargs="+")
-    command.add("--sheet", Path, "PNG for sheets of 24 pairs, to look at each")
-    return command.run(build, argv)
-
+main = Command(build)
+main.add("raw", Path, "folder of raw items of both games")
+main.add("out", Path, "folder to write, new or empty")
+main.add("--flare", int, "pictures of Flare", 80)
+main.add("--freedoom", int, "and of Freedoom", 40)
+main.add("--dialogs", int, "dialogues at most", 30)
+main.add("--per-kind", int, "of any other scene", 6)
+main.add("--per-map", int, "of one map of Flare", 3)
+main.add("--first", str, "raw item that becomes pair 1")
+main.add("--reject", str, "raw items to leave", [], nargs="+")
+main.add("--sheet", Path, "PNG for sheets of 24 pairs, to look at each")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,24 +10,30 @@ from typing import Any
 
 
 class Command(argparse.ArgumentParser):
-    """The command line `python -m tools.NAME`, described by its module's text."""
+    """The command line of a function, `python -m tools.ITS_FILE`.
 
-    def __init__(self, name: str, doc: str) -> None:
+    The text of its module describes it.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        name = Path(function.__code__.co_filename).stem
+        doc = function.__globals__["__doc__"]
         super().__init__(f"python -m tools.{name}", description=doc)
         self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.function = function
 
     def add(self, name: str, kind: type, text: str, default=None, **more: Any) -> None:
         """Add an argument of a type, with its help, which tells the default."""
         text = text if default in (None, []) else f"{text} ({default})"
         self.add_argument(name, type=kind, help=text, default=default, **more)
 
-    def run(self, function: Callable, argv: Sequence[str] | None) -> int:
-        """Call a function with the options; returns the exit status that it gives.
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Call the function with the options; returns the exit status that it gives.
 
         A ValueError or OSError ends the program with one line and status 2.
         """
         try:
-            return function(**vars(self.parse_args(argv))) or 0
+            return self.function(**vars(self.parse_args(argv))) or 0
         except (ValueError, OSError) as error:
             self.exit(2, f"{self.prog}: {error}\n")
 

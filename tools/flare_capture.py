@@ -238,15 +238,13 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
 def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, int]:
     """Write settings and a saved game that starts on the scene's spot with a full bag.
 
-    Returns the window's width and height.
+    Returns the window's width and height. The settings that all scenes share leave out
+    what is drawn on the world that nobody could call interface or not.
     """
     rng = scene.rng()
     width, height = (800, 600) if rng.random() < 0.3 else (640, 480)
     settings = {"resolution_w": width, "resolution_h": height}
-    # Three things drawn on the world that nobody could call interface or not.
-    settings |= {"combat_text": 0, "loot_tooltips": 2, "entity_markers": 0}
-    settings |= {"statbar_autohide": 0, "statbar_labels": rng.choice([0, 1])}
-    settings |= {"dev_mode": 0, "auto_equip": 0}
+    settings["statbar_labels"] = rng.choice([0, 1])
     rng = scene.rng()
     bag = [rng.randint(2, 60) if rng.random() < 0.6 else 0 for _ in range(40)]
     body = rng.choice(["female,head_long", "male,head_short"])
@@ -275,9 +273,8 @@ class Player:
 
     def __init__(self, home: Path, display: str, shim: Path) -> None:
         self.home, self.shim, self.trigger = home, shim, home / "trigger"
-        self.env = {**os.environ, "HOME": str(home), "DISPLAY": display}
-        self.env |= {"SDL_AUDIODRIVER": "dummy"}
-        self.env |= {"FLARE_SHIM_TRIGGER": str(self.trigger)}
+        self.env = os.environ | {"HOME": str(home), "DISPLAY": display}
+        self.env |= {"SDL_AUDIODRIVER": "dummy", "FLARE_SHIM_TRIGGER": self.trigger}
 
     def capture(self, scene: Scene) -> RawItem:
         """Play one scene and take it apart; raises ValueError when that fails."""
@@ -289,13 +286,9 @@ class Player:
         command = [str(GAME), "--renderer=sdl", "--no-audio", "--load-slot=1"]
         command += ["--mods=fantasycore,empyrean_campaign,scene"]
         command += ["--load-script=scripts/scene.txt"] * has_script
-        game = subprocess.Popen(
-            command,
-            env={**self.env, "LD_PRELOAD": str(self.shim)},
-            cwd=self.home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        env = self.env | {"LD_PRELOAD": str(self.shim)}
+        quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        game = subprocess.Popen(command, env=env, cwd=self.home, **quiet)
         try:
             self.act(scene, (width, height), rng)
             # Ask the shim for the next frame and wait until all of it is written.
@@ -343,23 +336,15 @@ class Player:
 @contextmanager
 def virtual_screen() -> Iterator[str]:
     """Run an X server without a monitor on a free display; gives the display's name."""
-    read_end, write_end = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x600x24"],
-        pass_fds=[write_end],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(write_end)
-    try:
-        with os.fdopen(read_end) as answer:
-            display = answer.readline().strip()
-        if not display:
-            raise ValueError("Xvfb did not start; try it by hand")
-        yield f":{display}"
-    finally:
-        server.terminate()
-        server.wait()
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as server:
+        try:
+            if not (display := server.stdout.readline().strip()):
+                raise ValueError("Xvfb did not start; try it by hand")
+            yield f":{display}"
+        finally:
+            server.terminate()
 
 
 def need_tools() -> None:
@@ -394,16 +379,12 @@ def capture_all(
         return save_missing(out, named, player.capture)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("flare_capture", __doc__)
-    command.add("out", Path, "folder for the raw items")
-    command.add("--count", int, "number of scenes", 150)
-    command.add("--seed", int, "what all is drawn from", 5)
-    command.add("--maps", str, "just these maps of the campaign", nargs="+")
-    command.add("--only", int, "just these numbers", nargs="+")
-    return command.run(capture_all, argv)
-
+main = Command(capture_all)
+main.add("out", Path, "folder for the raw items")
+main.add("--count", int, "number of scenes", 150)
+main.add("--seed", int, "what all is drawn from", 5)
+main.add("--maps", str, "just these maps of the campaign", nargs="+")
+main.add("--only", int, "just these numbers", nargs="+")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -420,15 +420,11 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
     return save_missing(out, named, make, tuple(crashes))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("freedoom_capture", __doc__)
-    command.add("out", Path, "folder for the items")
-    command.add("--count", int, "number of items", 80)
-    command.add("--seed", int, "seed of the plan", 77)
-    command.add("--walks", int, "walks per item, for the best view", 5)
-    return command.run(capture, argv)
-
+main = Command(capture)
+main.add("out", Path, "folder for the items")
+main.add("--count", int, "number of items", 80)
+main.add("--seed", int, "seed of the plan", 77)
+main.add("--walks", int, "walks per item, for the best view", 5)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -86,20 +86,15 @@ def judge(source: str, files: Sequence[str], seconds: float) -> tuple[str, str]:
 
 
 def try_faults(
-    count: int,
-    seed: int,
-    section: int | None,
-    jobs: int,
-    write: Path | None,
-    equivalent: Path | None,
+    write: Path | None, equivalent: Path | None, section: int | None, **options: int
 ) -> None:
-    """Plant so many faults and print the table, row by row."""
+    """Plant faults and print the table, row by row; options: count, seed and jobs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C
     source = (ROOT / MODULE).read_text(encoding="utf-8")
     given = equivalent.read_text(encoding="utf-8") if equivalent else ""
     left_out = [row.split("\t")[:3] for row in given.splitlines()]
     table = [["section", "line", "kind", "before", "after", "outcome", "failed first"]]
-    for number, title, share, faults in draw(source, count, seed):
+    for number, title, share, faults in draw(source, options["count"], options["seed"]):
         if section not in (None, number):
             continue
         begin = time.monotonic()
@@ -112,7 +107,7 @@ def try_faults(
         kept = (one for one in planted if one[1][1:] not in left_out)
         while batch := list(islice(kept, share)):
             texts, rows = zip(*batch, strict=True)
-            with ThreadPool(jobs) as pool:
+            with ThreadPool(options["jobs"]) as pool:
                 for row, verdict in zip(rows, pool.imap(run, texts), strict=True):
                     table.append([title, *row, *verdict])
                     print(*table[-1], sep="\t", flush=True)
@@ -125,18 +120,14 @@ def try_faults(
         write.write_text("".join(lines), encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("mutate", __doc__)
-    command.add("--count", int, "faults in all sections", 120)
-    command.add("--seed", int, "another draws other faults", 0)
-    command.add("--section", int, "plant in this one alone, by its number")
-    command.add("--jobs", int, "faults tried at a time", 1)
-    command.add("--write", Path, "file for the table, tabs between columns")
-    leave = "file of faults that change nothing, to leave out: kind, before, after, why"
-    command.add("--equivalent", Path, leave)
-    return command.run(try_faults, argv)
-
+main = Command(try_faults)
+main.add("--count", int, "faults in all sections", 120)
+main.add("--seed", int, "another draws other faults", 0)
+main.add("--section", int, "plant in this one alone, by its number")
+main.add("--jobs", int, "faults tried at a time", 1)
+main.add("--write", Path, "file for the table, tabs between columns")
+leave = "file of faults that change nothing, to leave out: kind, before, after, why"
+main.add("--equivalent", Path, leave)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -200,18 +200,15 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
     return chosen
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("refresh_notebooks", __doc__)
-    command.add("names", str, "beginnings of names, such as 01; all if none", nargs="*")
-    command.add("--folder", Path, "folder of the notebooks", FOLDER)
+def refresh_all(folder: Path, names: Sequence[str]) -> None:
+    """Refresh notebooks one after the other and print a line about each."""
+    for path in find_notebooks(folder, names):
+        print(refresh(path))
 
-    def refresh_all(folder: Path, names: Sequence[str]) -> None:
-        for path in find_notebooks(folder, names):
-            print(refresh(path))
 
-    return command.run(refresh_all, argv)
-
+main = Command(refresh_all)
+main.add("names", str, "beginnings of names, such as 01; all if none", nargs="*")
+main.add("--folder", Path, "folder of the notebooks", FOLDER)
 
 if __name__ == "__main__":
     sys.exit(main())

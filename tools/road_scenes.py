@@ -454,16 +454,12 @@ def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> N
         (part / "drives.csv").write_text("\n".join(drives) + "\n")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("road_scenes", __doc__)
-    command.add("out", Path, "folder to write, new or empty")
-    command.add("--count", int, "number of scenes", 60)
-    command.add("--seed", int, "whole number from 0 up", 1)
-    command.add("--width", int, "pixels, from 32 up", 414)
-    command.add("--height", int, "pixels, from 32 up", 125)
-    return command.run(write_scenes, argv)
-
+main = Command(write_scenes)
+main.add("out", Path, "folder to write, new or empty")
+main.add("--count", int, "number of scenes", 60)
+main.add("--seed", int, "whole number from 0 up", 1)
+main.add("--width", int, "pixels, from 32 up", 414)
+main.add("--height", int, "pixels, from 32 up", 125)
 
 if __name__ == "__main__":
     sys.exit(main())

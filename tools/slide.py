@@ -9,7 +9,7 @@ square roots are used, which every machine rounds alike.
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -182,17 +182,13 @@ def write_window(out: Path, y: int, x: int, height: int, width: int, seed: int) 
         Image.fromarray(mask).save(part / "mask.png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("slide", __doc__)
-    command.add("out", Path, "folder to write, new or empty")
-    command.add("--y", int, "first row, pixels", 11_000)
-    command.add("--x", int, "first column, pixels", 4_200)
-    command.add("--height", int, "of the window, pixels", 512)
-    command.add("--width", int, "of the window, pixels", 512)
-    command.add("--seed", int, "a whole number: which slide", 1)
-    return command.run(write_window, argv)
-
+main = Command(write_window)
+main.add("out", Path, "folder to write, new or empty")
+main.add("--y", int, "first row, pixels", 11_000)
+main.add("--x", int, "first column, pixels", 4_200)
+main.add("--height", int, "of the window, pixels", 512)
+main.add("--width", int, "of the window, pixels", 512)
+main.add("--seed", int, "a whole number: which slide", 1)
 
 if __name__ == "__main__":
     sys.exit(main())

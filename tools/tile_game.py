@@ -326,16 +326,12 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
             save_classes(screen.classes, part / f"classes/{number}_classes.png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("tile_game", __doc__)
-    command.add("out", Path, "folder to write, new or empty")
-    command.add("--count", int, "number of screens", 100)
-    command.add("--seed", int, "whole number from 0 up", 1)
-    command.add("--width", int, "pixels, from 128 up", 256)
-    command.add("--height", int, "pixels, from 112 up", 224)
-    return command.run(write_set, argv)
-
+main = Command(write_set)
+main.add("out", Path, "folder to write, new or empty")
+main.add("--count", int, "number of screens", 100)
+main.add("--seed", int, "whole number from 0 up", 1)
+main.add("--width", int, "pixels, from 128 up", 256)
+main.add("--height", int, "pixels, from 112 up", 224)
 
 if __name__ == "__main__":
     sys.exit(main())

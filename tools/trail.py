@@ -74,17 +74,14 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
     return "\n".join(table)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("trail", __doc__)
-    command.add("file", Path, "Python file, such as the module")
-    command.add("names", str, "defined at its top; all if none", nargs="*")
+def show(file: Path, names: Sequence[str]) -> None:
+    """Print the trails of names."""
+    print(describe(file.read_text(encoding="utf-8"), names))
 
-    def show(file: Path, names: Sequence[str]) -> None:
-        print(describe(file.read_text(encoding="utf-8"), names))
 
-    return command.run(show, argv)
-
+main = Command(show)
+main.add("file", Path, "Python file, such as the module")
+main.add("names", str, "defined at its top; all if none", nargs="*")
 
 if __name__ == "__main__":
     sys.exit(main())

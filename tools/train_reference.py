@@ -101,15 +101,11 @@ def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> Non
         print(f"{name}: {len(part)} pictures, IoU {iou:.3f}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    command = Command("train_reference", __doc__)
-    command.add("--output", Path, "folder for reference.ckpt and log", required=True)
-    command.add("--pictures", Path, "folder with an index.json", PICTURES)
-    command.add("--epochs", int, "of 10 passes each", EPOCHS)
-    command.add_argument("--fast", action="store_true", help="the fast network")
-    return command.run(make_reference, argv)
-
+main = Command(make_reference)
+main.add("--output", Path, "folder for reference.ckpt and log", required=True)
+main.add("--pictures", Path, "folder with an index.json", PICTURES)
+main.add("--epochs", int, "of 10 passes each", EPOCHS)
+main.add_argument("--fast", action="store_true", help="the fast network")
 
 if __name__ == "__main__":
     sys.exit(main())
