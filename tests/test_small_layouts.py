@@ -213,7 +213,7 @@ def test_things_vary_stand_out_and_come_in_any_size(name: str) -> None:
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [
-        (draw_scene, (("cat", "unicorn"), 1, (32, 32)), "thing is 'unicorn', expected"),
+        (draw_scene, (("cat", "unicorn"), 1, (32, 32)), "things {'unicorn'}: expected"),
         (draw_scene, ((), 1, (32, 32)), "0 things on 32x32 pixels"),
         (draw_scene, (("cat",), 1, (7, 32)), "1 things on 7x32 pixels"),
         (draw_scene, (("cat",), 1, (32, 0)), "1 things on 32x0 pixels"),

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from tools.command import Command, new_folder
-from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_classes
+from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_targets
 from ui_segmentation_system import overlay
 
 WIDTH, HEIGHT = 256, 224
@@ -151,17 +151,10 @@ def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object
         256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
     )
     picture.save(out / f"{number}_input.png", optimize=True)
-    target = Image.fromarray(candidate.mask.astype(np.uint8) * 255)
-    target.save(out / f"{number}_target.jpg", quality=95)
-    save_classes(candidate.classes, out / f"classes/{number}_classes.png")
-    return {
-        "id": number,
-        "game": candidate.game,
-        "scene": candidate.scene,
-        "map": candidate.map,
-        "ui_fraction": round(candidate.ui_fraction, 4),
-        "classes": np.unique(candidate.classes).tolist(),
-    }
+    save_targets(candidate.classes, out, number)
+    facts = {name: getattr(candidate, name) for name in ("game", "scene", "map")}
+    facts["ui_fraction"] = round(candidate.ui_fraction, 4)
+    return {"id": number, **facts, "classes": np.unique(candidate.classes).tolist()}
 
 
 def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
@@ -211,13 +204,12 @@ def build(
         raise ValueError(f"--first {first}: not among the chosen pictures")
     chosen.sort(key=lambda candidate: candidate.name != first)
     with new_folder(out) as part:
-        (part / "classes").mkdir()
         items = [write_pair(c, n, part) for n, c in enumerate(tqdm(chosen), 1)]
         index = {"class_names": CLASS_NAMES, "items": items}
         (part / "index.json").write_text(json.dumps(index, indent=1) + "\n")
     for start in range(0, len(chosen) if sheet else 0, 24):
-        path = sheet.with_stem(f"{sheet.stem}_{start + 1}")
-        draw_sheet(chosen[start : start + 24]).save(path)
+        page = draw_sheet(chosen[start : start + 24])
+        page.save(sheet.with_stem(f"{sheet.stem}_{start + 1}"))
     maps = {(candidate.game, candidate.map) for candidate in chosen}
     talks = sum(candidate.shows_dialog for candidate in chosen)
     print(f"{len(chosen)} pairs of {len(maps)} maps, {talks} dialogues, ", end="")

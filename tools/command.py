@@ -10,10 +10,7 @@ from typing import Any
 
 
 class Command(argparse.ArgumentParser):
-    """The command line of a function, `python -m tools.ITS_FILE`.
-
-    The text of its module describes it.
-    """
+    """The command line of a function, `python -m tools.FILE`, told by its module."""
 
     def __init__(self, function: Callable) -> None:
         name = Path(function.__code__.co_filename).stem

@@ -49,17 +49,16 @@ SPEAKERS += ["Bell Ringer", "Mason", "Herbalist", "Net Mender", "Cook", "Lamplig
 LINES = (BASE / "lines.txt").read_text().splitlines()  # of dialogues
 REMARKS = ["It is getting late.", "A bell rings far away.", "You feel rested."]
 REMARKS += ["Somebody was here before you.", "The wind turns.", "Game saved."]
-FOES = ["goblin", "skeleton", "zombie", "antlion_sprayer", "mog", "hobgoblin"]
-FOES += ["minotaur", "wyvern_adult"]
+FOES = "goblin skeleton zombie antlion_sprayer mog hobgoblin minotaur wyvern_adult"
+FOES = FOES.split()
 
 # Maps of the campaign that are not places to stand.
 NO_PLACES = ("spawn", "hyperspace")
 
 # The keys that open what a kind of scene shows.
 KEYS = {
-    **{"inventory": ["i"], "character": ["c"], "powers": ["p"], "log": ["l"]},
-    **{"exit": ["Escape"], "inventory_character": ["i", "c"]},
-    **{"log_inventory": ["l", "i"], "tooltip": ["i"]},
+    **{"inventory": "i", "character": "c", "powers": "p", "log": "l", "tooltip": "i"},
+    **{"inventory_character": "ic", "log_inventory": "li", "exit": ["Escape"]},
 }
 # The kinds are dealt out in turn, dialogues often.
 KINDS = [
@@ -356,9 +355,7 @@ def need_tools() -> None:
         raise FileNotFoundError(f"missing: {', '.join(missing)}; {install}")
 
 
-def capture_all(
-    out: Path, count: int, seed: int, maps: list[str] | None, only: list[int] | None
-) -> int:
+def capture_all(out: Path, count: int, seed: int, maps: list[str] | None) -> int:
     """Capture what OUT does not hold yet, and say how it went."""
     need_tools()
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
@@ -367,7 +364,6 @@ def capture_all(
         raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
     maps = maps or [name for name in names if name not in NO_PLACES]
     scenes = deal_scenes(count, seed, maps)
-    scenes = [scene for scene in scenes if not only or scene.number in only]
     named = {f"flare_{seed}_{scene.number:03}": scene for scene in scenes}
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
         shim = Path(home, "flare_shim.so")
@@ -384,7 +380,6 @@ main.add("out", Path, "folder for the raw items")
 main.add("--count", int, "number of scenes", 150)
 main.add("--seed", int, "what all is drawn from", 5)
 main.add("--maps", str, "just these maps of the campaign", nargs="+")
-main.add("--only", int, "just these numbers", nargs="+")
 
 if __name__ == "__main__":
     sys.exit(main())

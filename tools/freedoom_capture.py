@@ -3,14 +3,12 @@
     python -m tools.freedoom_capture OUT --count 80
 
 One walk through a map is replayed with the same seed and the same actions, so that the
-world is the same on every pixel and only the interface differs: the image with all of
-it; the world without; the layers alone. For these the hero stands far outside the map,
-once before a black and once before a white void, and the layers are switched on one
-after the other (bars, messages, crosshair); a pixel belongs to the last layer that
-changed it, before either void, so none is missed where the interface has the colour of
-what is behind. A menu is seen alone by letting the game dim everything behind it to
-pure black and to pure white. That layers and world put together give the image again,
-exactly, is checked for every item.
+world is the same on every pixel and only the interface differs. For the layers alone
+the hero stands far outside the map, once before a black and once before a white void,
+and they are switched on one after the other (bars, messages, crosshair); a pixel
+belongs to the last layer that changed it before either void. A menu is seen alone by
+letting the game dim everything behind it to pure black and to pure white. That layers
+and world together give the image again, exactly, is checked for every item.
 """
 
 import contextlib
@@ -57,15 +55,11 @@ KINDS = (
 # Left out: the video options show the dimming, which differs between replays. Under its
 # own name the skill menu crashes the engine; the second game, which has no episodes,
 # shows it as the episode menu.
-LARGE_MENUS = (
-    *("menu_main", "openmenu EpisodeMenu", "menu_quit", "openmenu CustomizeControls"),
-    *("openmenu CompatibilityOptions", "openmenu PlayerMenu"),
-)
-MENUS = (
-    *(*LARGE_MENUS, *LARGE_MENUS, "openmenu OptionsMenu", "openmenu SoundOptions"),
-    *("openmenu GameplayOptions", "openmenu HUDOptions", "openmenu AutomapOptions"),
-    *("openmenu MessageOptions", "openmenu AltHUDOptions"),
-)
+LARGE_MENUS = ["menu_main", "EpisodeMenu", "menu_quit", "CustomizeControls"]
+LARGE_MENUS += ["CompatibilityOptions", "PlayerMenu"]
+MENUS = [*LARGE_MENUS, *LARGE_MENUS, "OptionsMenu", "SoundOptions", "GameplayOptions"]
+MENUS += ["HUDOptions", "AutomapOptions", "MessageOptions", "AltHUDOptions"]
+MENUS = [name if name.startswith("menu_") else f"openmenu {name}" for name in MENUS]
 # The engine switches the alternative bars off unless its own choice is ignored.
 ALT_HUD = ("viz_ignore_render_mode 1", "screenblocks 11", "hud_althud 1")
 NOTICES = (
@@ -79,8 +73,8 @@ CHATS = (
     "who opened that door?",
 )
 GIFTS = ("give ammo", "give armor", "give keys", "give backpack")
-WEAPONS = ("Shotgun", "Chaingun", "RocketLauncher", "PlasmaRifle", "BFG9000")
-WEAPONS += ("Chainsaw",)
+WEAPONS = ["Shotgun", "Chaingun", "RocketLauncher", "PlasmaRifle", "BFG9000"]
+WEAPONS += ["Chainsaw"]
 
 
 @dataclass(frozen=True)
@@ -220,10 +214,8 @@ def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> Non
     gap = np.abs(image.astype(np.int16) - world).max(axis=-1)
     gap[mask > 0] = 0
     if gap.any():
-        raise ValueError(
-            f"frames not aligned: {np.count_nonzero(gap)} pixels outside the mask "
-            f"differ, by up to {gap.max()} grey levels; expected none"
-        )
+        what = f"{np.count_nonzero(gap)} pixels outside the mask"
+        raise ValueError(f"frames not aligned: {what} by up to {gap.max()} grey levels")
 
 
 def check_dimming(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
@@ -274,11 +266,10 @@ def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
     game.set_doom_scenario_path(wad)
     game.set_doom_map(scene.map)
     game.set_seed(scene.seed)
-    options = "+con_scaletext 1"
+    game.add_game_args("+con_scaletext 1")
     if scene.crosshair:
-        options += f" +crosshair {scene.crosshair} +crosshairforce 1"
-        options += " +crosshairgrow 0 +crosshairscale 1"
-    game.add_game_args(options)
+        options = "+crosshairforce 1 +crosshairgrow 0 +crosshairscale 1"
+        game.add_game_args(f"+crosshair {scene.crosshair} {options}")
     # What is drawn. A full status bar is always there: it takes room from the world's
     # view, which would be another one without it.
     full = scene.bar == "full"
@@ -312,11 +303,8 @@ def find_route(scene: Scene, walks: int) -> Route:
                 laps, rest = divmod(step, RUN_STEPS + STOP_STEPS)
                 if rest == 0:
                     state = game.get_state()
-                    objects = sum(
-                        label.object_name != "DoomPlayer"
-                        and label.width * label.height > LARGE_OBJECT
-                        for label in state.labels
-                    )
+                    others = (n for n in state.labels if n.object_name != "DoomPlayer")
+                    objects = sum(n.width * n.height > LARGE_OBJECT for n in others)
                     view = state.screen_buffer, state.depth_buffer, objects
                     routes.append(Route(seed, laps, view_score(*view)))
     return max(routes, key=lambda route: route.score)
@@ -348,9 +336,7 @@ def replay(scene: Scene, route: Route, shot: Shot) -> np.ndarray:
     An open menu stops the clock at once, so without it one tic less is waited. Returns
     (height, width, 3) uint8 RGB.
     """
-    wait = SETTLE_TICS
-    if scene.menu and "menu" not in shot.layers:
-        wait -= 1
+    wait = SETTLE_TICS - (bool(scene.menu) and "menu" not in shot.layers)
     with open_game(scene, shot) as game:
         for action in plan_walk(route.seed, route.laps):
             game.make_action(action, STEP_TICS)
@@ -409,15 +395,15 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
         import vizdoom
     except ImportError:
         raise ValueError("no game engine: run pip install vizdoom==1.3.2") from None
-    crashes = [one for one in vars(vizdoom).values() if isinstance(one, type)]
-    crashes = [one for one in crashes if issubclass(one, Exception)]
+    types = [one for one in vars(vizdoom).values() if isinstance(one, type)]
+    crashes = tuple(one for one in types if issubclass(one, Exception))
     scenes = enumerate(plan_scenes(count, seed))
     named = {f"freedoom_{seed}_{number:03}": scene for number, scene in scenes}
 
     def make(scene: Scene) -> RawItem:
         return make_item(scene, find_route(scene, walks))
 
-    return save_missing(out, named, make, tuple(crashes))
+    return save_missing(out, named, make, crashes)
 
 
 main = Command(capture)

@@ -88,8 +88,14 @@ def load_item(folder: Path) -> RawItem:
     return item
 
 
-def save_classes(classes: np.ndarray, path: Path) -> None:
-    """Write class ids, uint8 (H, W), as a palette picture: the index is the id."""
+def save_targets(classes: np.ndarray, folder: Path, number: int) -> None:
+    """Write class ids, uint8 (H, W), as a set has them.
+
+    N_target.jpg is 0 and 255; classes/N_classes.png has a palette: the index is the id.
+    """
+    mask = Image.fromarray((classes > 0).astype(np.uint8) * 255)
+    mask.save(folder / f"{number}_target.jpg", quality=95)
     picture = Image.fromarray(classes, "L")
     picture.putpalette([value for colour in PALETTE for value in colour])
-    picture.save(path, optimize=True)
+    (folder / "classes").mkdir(exist_ok=True)
+    picture.save(folder / f"classes/{number}_classes.png", optimize=True)

@@ -154,15 +154,11 @@ def draw_scene(
     names: of SHAPES, the first says where the scene is. size: width and height, each
     from 8 pixels up. Raises ValueError for an unknown name or a size too small.
     """
-    unknown = [name for name in names if name not in SHAPES]
-    if unknown:
-        known = ", ".join(SHAPES)
-        raise ValueError(f"thing is {unknown[0]!r}, expected some of {known}")
+    if unknown := set(names) - set(SHAPES):
+        raise ValueError(f"things {unknown}: expected some of {', '.join(SHAPES)}")
     if not names or size[0] < MIN_SIDE * len(names) or size[1] < MIN_SIDE:
-        raise ValueError(
-            f"{len(names)} things on {size[0]}x{size[1]} pixels, expected one or more "
-            f"of {MIN_SIDE}x{MIN_SIDE} each; give a larger size"
-        )
+        what = f"{len(names)} things on {size[0]}x{size[1]} pixels"
+        raise ValueError(f"{what}: expected one or more, each of 8x8 pixels or more")
     draws = Draws(index(seed))
     width, height = (side * OVERSAMPLING for side in size)
     picture = draw_ground(draws, draws.choice(HOMES.get(names[0], STREETS)), size)

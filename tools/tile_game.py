@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tools.command import Command, check_range, new_folder
 from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
-from tools.raw_item import CLASS_IDS, save_classes
+from tools.raw_item import CLASS_IDS, save_targets
 
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
     CLASS_IDS[name] for name in ("bars", "window", "dialog", "message", "cursor")
@@ -317,13 +317,10 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
     """
     check_range("count", count, 1, MAX_COUNT)
     with new_folder(out) as part:
-        (part / "classes").mkdir()
         for number in tqdm(range(1, count + 1), unit="screen", disable=None):
             screen = render_screen(seed * (MAX_COUNT + 1) + number, width, height)
             Image.fromarray(screen.image).save(part / f"{number}_input.png")
-            mask = Image.fromarray((screen.classes > 0).astype(np.uint8) * 255)
-            mask.save(part / f"{number}_target.jpg", quality=95)
-            save_classes(screen.classes, part / f"classes/{number}_classes.png")
+            save_targets(screen.classes, part, number)
 
 
 main = Command(write_set)

@@ -18,18 +18,6 @@ FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 DEFINITION = FUNCTION | ast.ClassDef
 
 
-def find_names(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Find the functions, classes and constants of a module, by name."""
-    names: dict[str, ast.stmt] = {}
-    for node in tree.body:
-        if isinstance(node, DEFINITION):
-            names[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
-    return names
-
-
 def describe(text: str, wanted: Sequence[str] = ()) -> str:
     """Write a line for each name, the longest trail first, and totals.
 
@@ -37,7 +25,11 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
     defined.
     """
     tree = ast.parse(text)
-    names, nodes = find_names(tree), list(ast.walk(tree))
+    names, nodes = {}, list(ast.walk(tree))
+    for node in tree.body:  # functions and classes have a name, constants targets
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
+        names |= {node.name: node} if isinstance(node, DEFINITION) else {}
     if unknown := set(wanted) - names.keys():
         raise ValueError(f"no {', '.join(sorted(unknown))} at the top of the file")
     lines, references = {}, {}
