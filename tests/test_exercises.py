@@ -111,19 +111,13 @@ def widest(network):
     return max(layer.kernel_size[0] for layer in layers) // 2
 
 
-def mean_iou(found, wanted):
-    return fmean(
-        build("pooled_iou")([f], [w]) for f, w in zip(found, wanted, strict=True)
-    )
+def mean_iou(*masks):
+    return fmean(build("pooled_iou")([f], [w]) for f, w in zip(*masks, strict=True))
 
 
 def one_behind(results):
     items = itertools.chain(build("in_order")(results), "e")
     return (item for item, _ in itertools.pairwise(items))
-
-
-def first_by_hand(results):
-    yield from build("in_order")(itertools.chain([next(results)], results))
 
 
 def batches(sizes, batch_size):
@@ -138,6 +132,7 @@ SWAPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "02.2 match_all": [
         ("set(targets) - {", "{*()} - {", "naming 2_target.jpg, got [["),
+        ("{orphans}", "some", "naming 2_input.png, got ValueError('no partner for s"),
         ("{orphans}", "{orphans[0]}", "naming 2_input.png naming 3_target.jpg, got V"),
     ],
     "02.3 Halves": [
@@ -156,13 +151,11 @@ SWAPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "03.3 square": [
         (", 128)", ")", "expected 32 and 64, got 64 and 64; keep the ratio"),
-        ("round(side * size / max(image.size))", "size", "got 64 and 64; keep"),
         ("max(image.size)", "image.width", "(40, 80), 64: rows and columns"),
         ("max(image.size)", "max(64, *image.size)", "(32, 16), 64: rows and columns"),
         ("return picture, ", "return image.resize(shape), ", "got [(64, 32), (64, 64"),
         ("NEAREST", "BILINEAR", "expected 0, 255 and ignored (128) alone in the mask"),
         ("picture.paste(image.resize(shape))", "pass", "25% of the image is wrong"),
-        ("(image.resize(shape))", "(image.resize(shape), (0, 32))", "25% of the image"),
         ("(target.", "(target.transpose(1).", "50% of the mask is wrong"),
         ("return picture, labels", "return [np.array(labels)] * 2", "pictures in, p"),
     ],
@@ -171,13 +164,13 @@ SWAPS: dict[str, list[tuple[str, str, str]]] = {
         ("total == 0", "1 // int(total) < 0", "your answer raised ZeroDivisionError"),
     ],
     "04.3 reach": [
+        ("max())", "max()) + 1", "padding=(2, 2)): expected 2.0, got 3"),
         (".abs()", "", "for [ZeroPad2d((0, 4, 2, 2)), Conv2d"),
         ("(changed - 128).abs()", "(128 - changed)", "for [ZeroPad2d((4, 0, 2, 2)), C"),
         ("[0, 0, 128]", "[0, 0]", "expected 1.0, got 3"),
     ],
     "05.2 pooled_iou": [
         ("both / either if", "2 * both / (both + either) if", "that is Dice"),
-        ("    both", "    torch.stack(targets)\n    both", "RuntimeError: stack"),
         ("if either", "if all(t.sum() for t in targets[:1])", "expected 0.6, got 1.0"),
         (" if either else 1.0", "", "your answer raised ZeroDivisionError"),
     ],
@@ -199,12 +192,10 @@ SWAPS: dict[str, list[tuple[str, str, str]]] = {
         ("sizes, batch_size", "sizes, _, batch_size=2", "expected 4 batches, got 6"),
     ],
     "07.2 road_target": [
-        ("return target", "return target.double()", "expected Tensor torch.float32 (2"),
         ("return target", "return target.squeeze()", "got Tensor torch.float32 (5,)"),
         ("return target", "mask[:] = 0\n    return target", "changed what it was"),
         ("= 255", "= 0", "expected [[1.0, 0.0, 255.0], [255.0, 1.0, 0.0]], got [["),
         ("mask == (255, 0, 255)", "mask[..., ::2] == 255", "got [[0.0, 0.0, 1.0, 0.0,"),
-        ("(mask == (255, 0, 255)).all(-1)", "mask.sum(-1) == 510", "got [[0.0, 0.0, 0"),
         ("(mask == 0).all(-1)", "mask[..., 0] == 0", "got [[255.0, 255.0, 0.0"),
     ],
     "07.3 split_with_gap": [
@@ -226,7 +217,6 @@ SWAPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "08.3 merge_classes": [
         ("torch.full_like(ids, 255)", "ids", "your function changed what it was given"),
-        ("torch.full_like(ids, 255)", "ids.clone()", "got [[1, 1, 0, 255]]"),
         ("= new", "= min(group)", "expected [[1, 0, 0]], got [[0, 1, 1]]"),
         ("return merged", "return merged.byte()", "expected Tensor torch.int64 (1, 3)"),
         ("return merged", "return merged[None]", "got Tensor torch.int64 (1, 1, 3)"),
@@ -237,14 +227,12 @@ SWAPS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "09.2 place_of": [
         ("max(min(row * tile, height - tile), 0)", "row * tile", "expected [3, 0], g"),
-        ("-(-width // tile)", "width // tile", "for 2, 7, 10, 4: expected [0, 6], got"),
         ("height - tile), 0)", "height - tile), -1)", "expected [0, 0], got [-1, 0]"),
         ("divmod(index", "divmod(float(index)", "expected [0, 0], got [0.0, 0.0]"),
     ],
     "09.3 stitch": [
         ("total / count", "total", "got [[0.0, 11.0"),
         ("total / count", "(total / count).T", "got ndarray float32 or float64 (4, 2)"),
-        ("np.zeros((height, width)),", "np.zeros((height, width), int),", "UFuncTy"),
         ("h, w =", "values *= 2\n        h, w =", "your function changed what it was"),
         ("raise ValueError", "count[count == 0] = 1  #", "expected a ValueError, got"),
         ("if (count", "if tiles and (count", "for [], 2, 3: expected a ValueError"),
@@ -264,7 +252,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("06.2", sorted, "a list waits for all results; use yield"),
     ("06.2", one_behind, "item 0 came after 2 of 4 results, but was due after 1"),
     ("06.2", lambda results: itertools.cycle(build("in_order")(results)), "'d', 'a']"),
-    ("06.2", first_by_hand, "your answer raised RuntimeError: generator raised Stop"),
     ("06.3", lambda s, n: [b for b in batches(s, n) if len(b) == n], "index 6 occurs "),
     ("06.3", lambda s, n: [*batches(s, n), []], "1 to 2 samples in a batch, got []"),
     ("06.3", lambda s, n: [[s[i] for i in b] for b in batches(s, n)], "lists of ind"),
