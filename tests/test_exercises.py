@@ -125,120 +125,102 @@ def batches(sizes, batch_size):
 
 
 # By exercise and solution: a piece of it, what stands there instead, words of the hint.
-SWAPS: dict[str, list[tuple[str, str, str]]] = {
-    "01.2 class_shares": [
-        ("ids[ids != 255]", "ids", "expected [0.4, 0.6, 0.0], got [0.3333, 0.5, 0.0]"),
-        ("range(num_classes)", "range(num_classes)[::-1]", "got [0.0, 0.6, 0.4]"),
-    ],
-    "02.2 match_all": [
-        ("set(targets) - {", "{*()} - {", "naming 2_target.jpg, got [["),
-        ("{orphans}", "some", "naming 2_input.png, got ValueError('no partner for s"),
-        ("{orphans}", "{orphans[0]}", "naming 2_input.png naming 3_target.jpg, got V"),
-    ],
-    "02.3 Halves": [
-        ("(*halves)", "(halves[0], self.dataset[0][1])", "sample 0: expected image"),
-        ("index // 2]", "index // 2 % 2]", "sample 4 of 4 must raise IndexError"),
-        ("ui.Sample(*halves)", "tuple(halves)", "expected a ui.Sample, got tuple"),
-    ],
-    "03.2 quarter_turn": [
-        ("target, turns", "target, int(torch.randint(0, 4, (1,)))", "draw once"),
-        ("torch.rot90(image, turns, (-2, -1))", "image.flip(-1)", "turn, without a"),
-        ("= int(", "= 2 * int(", "only the turns [0, 2] occur"),
-        # What the lesson's "Break it" forbids, and other dice that no worker seeds.
-        ("(1,)", "(1,), generator=DICE", "after the seeds 0, 0 and 1 the first turns"),
-        ("torch.randint(0, 4, (1,))", "OWN_DICE.randint(0, 3)", "after the seeds 0, 0"),
-        ("torch.randint(0, 4, (1,))", "next(TURNS)", "draw from torch's global"),
-    ],
-    "03.3 square": [
-        (", 128)", ")", "expected 32 and 64, got 64 and 64; keep the ratio"),
-        ("max(image.size)", "image.width", "(40, 80), 64: rows and columns"),
-        ("max(image.size)", "max(64, *image.size)", "(32, 16), 64: rows and columns"),
-        ("return picture, ", "return image.resize(shape), ", "got [(64, 32), (64, 64"),
-        ("NEAREST", "BILINEAR", "expected 0, 255 and ignored (128) alone in the mask"),
-        ("picture.paste(image.resize(shape))", "pass", "25% of the image is wrong"),
-        ("(target.", "(target.transpose(1).", "50% of the mask is wrong"),
-        ("return picture, labels", "return [np.array(labels)] * 2", "pictures in, p"),
-    ],
-    "04.2 dice_score": [
-        ("2 * (", "(", "expected 0.4, got 0.2"),
-        ("total == 0", "1 // int(total) < 0", "your answer raised ZeroDivisionError"),
-    ],
-    "04.3 reach": [
-        ("max())", "max()) + 1", "padding=(2, 2)): expected 2.0, got 3"),
-        (".abs()", "", "for [ZeroPad2d((0, 4, 2, 2)), Conv2d"),
-        ("(changed - 128).abs()", "(128 - changed)", "for [ZeroPad2d((4, 0, 2, 2)), C"),
-        ("[0, 0, 128]", "[0, 0]", "expected 1.0, got 3"),
-    ],
-    "05.2 pooled_iou": [
-        ("both / either if", "2 * both / (both + either) if", "that is Dice"),
-        ("if either", "if all(t.sum() for t in targets[:1])", "expected 0.6, got 1.0"),
-        (" if either else 1.0", "", "your answer raised ZeroDivisionError"),
-    ],
-    "05.3 make_folds": [
-        ("in enumerate(groups)", "in enumerate(range(20))", "group 'a' is in several"),
-        ("return folds", "return list(members.values())", "expected 2 folds, got 5"),
-        (", reverse=True)", ")", "at most 10 samples in a fold, got"),
-        ("(groups)", "(groups[:-1])", "index 19 occurs 0 times, expected 1"),
-        ("append(index)", "append(group)", "expected lists of indices, got [['b'"),
-    ],
-    "06.2 in_order": [
-        ("while wanted", "if wanted", "in the order (0, 1, 3, 2): expected ['a', 'b'"),
-        ("in results", "in sorted(results)", "item 0 came after 4 of 4 results, but"),
-        ("wanted in early", "early.get(wanted) is not None", "[1.0, 1.0]], got []"),
-    ],
-    "06.3 same_size_batches": [
-        ("in enumerate(sizes)", "in enumerate([0] * 11)", "batch [0, 1] mixes sizes"),
-        ("(size,", "(size[0],", "mixes sizes [(64, 48), (64, 64)]"),
-        ("sizes, batch_size", "sizes, _, batch_size=2", "expected 4 batches, got 6"),
-    ],
-    "07.2 road_target": [
-        ("return target", "return target.squeeze()", "got Tensor torch.float32 (5,)"),
-        ("return target", "mask[:] = 0\n    return target", "changed what it was"),
-        ("= 255", "= 0", "expected [[1.0, 0.0, 255.0], [255.0, 1.0, 0.0]], got [["),
-        ("mask == (255, 0, 255)", "mask[..., ::2] == 255", "got [[0.0, 0.0, 1.0, 0.0,"),
-        ("(mask == 0).all(-1)", "mask[..., 0] == 0", "got [[255.0, 255.0, 0.0"),
-    ],
-    "07.3 split_with_gap": [
-        ("range(first - gap)", "range(first - gap + 1)", "12, 13], [16"),
-        ("range(first - gap)", "range(first)[:-gap]", "for 20, 0.18, 0: expected"),
-        ("round(", "int(", "for 20, 0.18, 0: expected"),
-        ("round(", "math.ceil(", "for 20, 0.17, 2: expected"),
-        ("gap < 1", "gap < 0", "for 10, 0.4, 6: expected a ValueError, got [[], [6"),
-        ("first - gap < 1", "first == gap", "for 10, 0.4, 8: expected a ValueError"),
-        ("gap < 1", "gap < 2", "for 10, 0.4, 5: your answer raised ValueError"),
-        ("ValueError", "AssertionError", "expected a ValueError, got AssertionError"),
-    ],
-    "08.2 class_weights": [
-        (".rsqrt()", "**-1", "expected [0.3, 0.9, 1.8], got [0.0652, 0.587, 2.3478]"),
-        (" / weights[counts > 0].mean()", "", "got [0.0333, 0.1, 0.2]"),
-        ("[counts > 0].mean()", ".mean()", "for [900, 0, 100, 25]: expected"),
-        ("rsqrt(), 0)", "rsqrt(), 1)", "got [0.3, 9.0, 0.9, 1.8]"),
-        ("return weights", "return weights[counts > 0]", "1.8], got [0.3, 0.9, 1.8]"),
-    ],
-    "08.3 merge_classes": [
-        ("torch.full_like(ids, 255)", "ids", "your function changed what it was given"),
-        ("= new", "= min(group)", "expected [[1, 0, 0]], got [[0, 1, 1]]"),
-        ("return merged", "return merged.byte()", "expected Tensor torch.int64 (1, 3)"),
-        ("return merged", "return merged[None]", "got Tensor torch.int64 (1, 1, 3)"),
-    ],
-    "08.3 merge_by_table": [
-        ("(256,)", "(max(map(max, groups)) + 1,)", "your answer raised IndexError"),
-        ("(256,)", "(int(ids.max()) + 1,)", "[2, 0]], [[0], [5, 2]]: your answer rai"),
-    ],
-    "09.2 place_of": [
-        ("max(min(row * tile, height - tile), 0)", "row * tile", "expected [3, 0], g"),
-        ("height - tile), 0)", "height - tile), -1)", "expected [0, 0], got [-1, 0]"),
-        ("divmod(index", "divmod(float(index)", "expected [0, 0], got [0.0, 0.0]"),
-    ],
-    "09.3 stitch": [
-        ("total / count", "total", "got [[0.0, 11.0"),
-        ("total / count", "(total / count).T", "got ndarray float32 or float64 (4, 2)"),
-        ("h, w =", "values *= 2\n        h, w =", "your function changed what it was"),
-        ("raise ValueError", "count[count == 0] = 1  #", "expected a ValueError, got"),
-        ("if (count", "if tiles and (count", "for [], 2, 3: expected a ValueError"),
-        ("(count == 0).any()", "count.sum() < count.size", "[[1.0, 1.0, 1.0], [1.0"),
-    ],
-}
+SWAPS = """
+01.2 class_shares
+    ids[ids != 255] => ids => expected [0.4, 0.6, 0.0], got [0.3333, 0.5, 0.0]
+    range(num_classes) => range(num_classes)[::-1] => got [0.0, 0.6, 0.4]
+02.2 match_all
+    set(targets) - { => {*()} - { => naming 2_target.jpg, got [[
+    {orphans} => some => naming 2_input.png, got ValueError('no partner for s
+    {orphans} => {orphans[0]} => naming 2_input.png naming 3_target.jpg, got V
+02.3 Halves
+    (*halves) => (halves[0], self.dataset[0][1]) => sample 0: expected image
+    index // 2] => index // 2 % 2] => sample 4 of 4 must raise IndexError
+    ui.Sample(*halves) => tuple(halves) => expected a ui.Sample, got tuple
+03.2 quarter_turn
+    target, turns => target, int(torch.randint(0, 4, (1,))) => draw once
+    torch.rot90(image, turns, (-2, -1)) => image.flip(-1) => turn, without a
+    = int( => = 2 * int( => only the turns [0, 2] occur
+    (1,) => (1,), generator=DICE => after the seeds 0, 0 and 1 the first turns
+    torch.randint(0, 4, (1,)) => OWN_DICE.randint(0, 3) => after the seeds 0, 0
+    torch.randint(0, 4, (1,)) => next(TURNS) => draw from torch's global
+03.3 square
+    , 128) => ) => expected 32 and 64, got 64 and 64; keep the ratio
+    max(image.size) => image.width => (40, 80), 64: rows and columns
+    max(image.size) => max(64, *image.size) => (32, 16), 64: rows and columns
+    return picture, labels => return image.resize(shape), labels => got [(64, 32), (64
+    NEAREST => BILINEAR => expected 0, 255 and ignored (128) alone in the mask
+    picture.paste(image.resize(shape)) => pass => 25% of the image is wrong
+    (target. => (target.transpose(1). => 50% of the mask is wrong
+    return picture, labels => return [np.array(labels)] * 2 => pictures in, p
+04.2 dice_score
+    2 * ( => ( => expected 0.4, got 0.2
+    total == 0 => 1 // int(total) < 0 => your answer raised ZeroDivisionError
+04.3 reach
+    max()) => max()) + 1 => padding=(2, 2)): expected 2.0, got 3
+    (changed - 128).abs() => (changed - 128) => for [ZeroPad2d((0, 4, 2, 2)), Conv2d
+    (changed - 128).abs() => (128 - changed) => for [ZeroPad2d((4, 0, 2, 2)), C
+    [0, 0, 128] => [0, 0] => expected 1.0, got 3
+05.2 pooled_iou
+    both / either if => 2 * both / (both + either) if => that is Dice
+    if either => if all(t.sum() for t in targets[:1]) => expected 0.6, got 1.0
+    both / either if either else 1.0 => both / either => raised ZeroDivisionError
+05.3 make_folds
+    in enumerate(groups) => in enumerate(range(20)) => group 'a' is in several
+    return folds => return list(members.values()) => expected 2 folds, got 5
+    , reverse=True) => ) => at most 10 samples in a fold, got
+    (groups) => (groups[:-1]) => index 19 occurs 0 times, expected 1
+    append(index) => append(group) => expected lists of indices, got [['b'
+06.2 in_order
+    while wanted => if wanted => in the order (0, 1, 3, 2): expected ['a', 'b'
+    in results => in sorted(results) => item 0 came after 4 of 4 results, but
+    wanted in early => early.get(wanted) is not None => [1.0, 1.0]], got []
+06.3 same_size_batches
+    in enumerate(sizes) => in enumerate([0] * 11) => batch [0, 1] mixes sizes
+    (size, => (size[0], => mixes sizes [(64, 48), (64, 64)]
+    sizes, batch_size => sizes, _, batch_size=2 => expected 4 batches, got 6
+07.2 road_target
+    return target => return target.squeeze() => got Tensor torch.float32 (5,)
+    return target => mask[:] = 0; return target => changed what it was
+    = 255 => = 0 => expected [[1.0, 0.0, 255.0], [255.0, 1.0, 0.0]], got [[
+    mask == (255, 0, 255) => mask[..., ::2] == 255 => got [[0.0, 0.0, 1.0, 0.0,
+    (mask == 0).all(-1) => mask[..., 0] == 0 => got [[255.0, 255.0, 0.0
+07.3 split_with_gap
+    range(first - gap) => range(first - gap + 1) => 12, 13], [16
+    range(first - gap) => range(first)[:-gap] => for 20, 0.18, 0: expected
+    round( => int( => for 20, 0.18, 0: expected
+    round( => math.ceil( => for 20, 0.17, 2: expected
+    gap < 1 => gap < 0 => for 10, 0.4, 6: expected a ValueError, got [[], [6
+    first - gap < 1 => first == gap => for 10, 0.4, 8: expected a ValueError
+    gap < 1 => gap < 2 => for 10, 0.4, 5: your answer raised ValueError
+    ValueError => AssertionError => expected a ValueError, got AssertionError
+08.2 class_weights
+    .rsqrt() => **-1 => expected [0.3, 0.9, 1.8], got [0.0652, 0.587, 2.3478]
+    weights / weights[counts > 0].mean() => weights => got [0.0333, 0.1, 0.2]
+    [counts > 0].mean() => .mean() => for [900, 0, 100, 25]: expected
+    rsqrt(), 0) => rsqrt(), 1) => got [0.3, 9.0, 0.9, 1.8]
+    return weights => return weights[counts > 0] => 1.8], got [0.3, 0.9, 1.8]
+08.3 merge_classes
+    torch.full_like(ids, 255) => ids => your function changed what it was given
+    = new => = min(group) => expected [[1, 0, 0]], got [[0, 1, 1]]
+    return merged => return merged.byte() => expected Tensor torch.int64 (1, 3)
+    return merged => return merged[None] => got Tensor torch.int64 (1, 1, 3)
+08.3 merge_by_table
+    (256,) => (max(map(max, groups)) + 1,) => your answer raised IndexError
+    (256,) => (int(ids.max()) + 1,) => [2, 0]], [[0], [5, 2]]: your answer rai
+09.2 place_of
+    max(min(row * tile, height - tile), 0) => row * tile => expected [3, 0], g
+    height - tile), 0) => height - tile), -1) => expected [0, 0], got [-1, 0]
+    divmod(index => divmod(float(index) => expected [0, 0], got [0.0, 0.0]
+09.3 stitch
+    total / count => total => got [[0.0, 11.0
+    total / count => (total / count).T => got ndarray float32 or float64 (4, 2)
+    h, w = => values *= 2; h, w = => your function changed what it was
+    raise ValueError => count[count == 0] = 1  # => expected a ValueError, got
+    if (count => if tiles and (count => for [], 2, 3: expected a ValueError
+    (count == 0).any() => count.sum() < count.size => [[1.0, 1.0, 1.0], [1.0
+"""
+SOLUTIONS = [line.split() for line in SWAPS.splitlines() if line[:1].isdigit()]
 
 # Mistakes of another kind. Unknown numbers get the hint of the right one.
 WRONG: list[tuple[str, Any, str]] = [
@@ -259,16 +241,16 @@ WRONG: list[tuple[str, Any, str]] = [
     ("08.1", "0.78", "that is precision"),
     ("09.2", lambda *tile: build("place_of")(*tile)[0], "expected [0, 0], got 0"),
 ]
-WRONG += [
-    (name.split()[0], build(name.split()[1], old, new), words)
-    for name, rows in SWAPS.items()
-    for old, new, words in rows
-]
-
+for line in SWAPS.strip().splitlines():
+    if line[0].isdigit():
+        exercise, solution = line.split()
+    else:
+        old, new, words = line.strip().split(" => ")
+        WRONG.append((exercise, build(solution, old, new), words))
 
 # The solutions themselves, and others of their kind.
 RIGHT: list[tuple[str, Any]] = [
-    *((name.split()[0], build(name.split()[1])) for name in SWAPS),
+    *((exercise, build(solution)) for exercise, solution in SOLUTIONS),
     ("03.3", build("letterbox")),
     *(("01.1", iou) for iou in (0.32, tensor(0.3156), np.float32(0.3156), "0.32")),
     ("01.2", lambda *given: tensor(build("class_shares")(*given))),
