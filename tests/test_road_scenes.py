@@ -110,7 +110,8 @@ def test_what_is_left_out_is_ignored_in_two_drives_of_five() -> None:
 
 def test_files_follow_the_layout_and_hold_what_was_rendered(tmp_path: Path) -> None:
     sizes = ["--width", str(SIZE[0]), "--height", str(SIZE[1])]
-    assert main([str(tmp_path), "--count", "7", "--seed", "3", *sizes]) == 0
+    folder = tmp_path / "made"
+    assert main([str(folder), "--count", "7", "--seed", "3", *sizes]) == 0
     drives, expected = ["category,number,drive"], {"drives.csv"}
     for place in range(7):
         category, number = list(LANES)[place % 3], f"{place // 3:06d}"
@@ -121,14 +122,14 @@ def test_files_follow_the_layout_and_hold_what_was_rendered(tmp_path: Path) -> N
         pictures[f"gt_image_2/{category}_road_"] = road
         pictures |= {"gt_image_2/um_lane_": lane} if category == "um" else {}
         for name, pixels in pictures.items():
-            stored = Image.open(tmp_path / f"training/{name}{number}.png")
+            stored = Image.open(folder / f"training/{name}{number}.png")
             assert np.array_equal(np.asarray(stored), pixels)
             expected.add(f"training/{name}{number}.png")
         expected.add(f"training/calib/{category}_{number}.txt")
     kinds = np.array([[True, False, False]]), np.array([[False, False, True]])
     assert paint_target(*kinds).tolist() == [[[255, 0, 255], [255, 0, 0], [0, 0, 0]]]
-    assert (tmp_path / "drives.csv").read_text().splitlines() == drives
-    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")} == expected
+    assert (folder / "drives.csv").read_text().splitlines() == drives
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*.*")} == expected
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_same_seed_same_files_and_nothing_is_overwritten(tmp_path: Path) -> None
         (write_voc, "VOC2007"),
     ):
         years = {"year": 2007} if write is write_voc else {}
-        with pytest.raises(FileExistsError, match=f"{place}: expected a new"):
+        with pytest.raises(FileExistsError, match=f"{place}: expected a folder"):
             write(tmp_path / "first", seed=2, **years)
     assert file_bytes(tmp_path / "first") == mine
 

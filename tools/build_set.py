@@ -218,7 +218,7 @@ def build(
 
 main = Command(build)
 main.add("raw", Path, "folder of raw items of both games")
-main.add("out", Path, "folder to write, new or empty")
+main.add("out", Path, "folder to write, not there yet")
 main.add("--flare", int, "pictures of Flare", 80)
 main.add("--freedoom", int, "and of Freedoom", 40)
 main.add("--dialogs", int, "dialogues at most", 30)

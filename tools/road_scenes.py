@@ -455,7 +455,7 @@ def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> N
 
 
 main = Command(write_scenes)
-main.add("out", Path, "folder to write, new or empty")
+main.add("out", Path, "folder to write, not there yet")
 main.add("--count", int, "number of scenes", 60)
 main.add("--seed", int, "whole number from 0 up", 1)
 main.add("--width", int, "pixels, from 32 up", 414)

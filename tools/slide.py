@@ -183,7 +183,7 @@ def write_window(out: Path, y: int, x: int, height: int, width: int, seed: int) 
 
 
 main = Command(write_window)
-main.add("out", Path, "folder to write, new or empty")
+main.add("out", Path, "folder to write, not there yet")
 main.add("--y", int, "first row, pixels", 11_000)
 main.add("--x", int, "first column, pixels", 4_200)
 main.add("--height", int, "of the window, pixels", 512)

@@ -324,7 +324,7 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
 
 
 main = Command(write_set)
-main.add("out", Path, "folder to write, new or empty")
+main.add("out", Path, "folder to write, not there yet")
 main.add("--count", int, "number of screens", 100)
 main.add("--seed", int, "whole number from 0 up", 1)
 main.add("--width", int, "pixels, from 128 up", 256)
