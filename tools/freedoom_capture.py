@@ -336,7 +336,9 @@ def replay(scene: Scene, route: Route, shot: Shot) -> np.ndarray:
     An open menu stops the clock at once, so without it one tic less is waited. Returns
     (height, width, 3) uint8 RGB.
     """
-    wait = SETTLE_TICS - (bool(scene.menu) and "menu" not in shot.layers)
+    wait = SETTLE_TICS
+    if scene.menu and "menu" not in shot.layers:
+        wait -= 1
     with open_game(scene, shot) as game:
         for action in plan_walk(route.seed, route.laps):
             game.make_action(action, STEP_TICS)
