@@ -37,15 +37,17 @@ def write_frame(folder: Path, alpha: int, moved: int = 0) -> str:
     return f"{folder}/"
 
 
-@pytest.mark.parametrize("alpha", [0, 63, 65, 128, 255])
+@pytest.mark.parametrize("alpha", [0, 63, 64, 128, 255])
 def test_interface_is_what_hides_a_quarter_of_what_is_behind(
     alpha: int, tmp_path: Path
 ) -> None:
     item = flare.read_frame(write_frame(tmp_path, alpha), {"number": 3})
     expected = np.zeros((8, 6), int)
-    if alpha > 64:
+    if alpha > 63:
         expected[1:, 1:5] = [[CLASS_IDS[name]] for name in WIDGETS.values()]
     assert item.classes.tolist() == expected.tolist()
+    assert (item.image <= item.world).all()  # what is drawn is black
+    assert (item.image < item.world).any() == (alpha > 0)
     assert item.meta["number"] == 3 and item.meta["recomposed_within"] <= 2
     if alpha == 128:
         prefix = write_frame(tmp_path, alpha, moved=1)

@@ -55,7 +55,7 @@ FOES = FOES.split()
 # Maps of the campaign that are not places to stand.
 NO_PLACES = ("spawn", "hyperspace")
 
-# The keys that open what a kind of scene shows.
+# The keys that open what a kind of scene shows: letters, or names in a list.
 KEYS = {
     **{"inventory": "i", "character": "c", "powers": "p", "log": "l", "tooltip": "i"},
     **{"inventory_character": "ic", "log_inventory": "li", "exit": ["Escape"]},

@@ -26,10 +26,12 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
     """
     tree = ast.parse(text)
     names, nodes = {}, list(ast.walk(tree))
-    for node in tree.body:  # functions and classes have a name, constants targets
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
-        names |= {node.name: node} if isinstance(node, DEFINITION) else {}
+    for node in tree.body:  # functions, classes and constants
+        if isinstance(node, DEFINITION):
+            names[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
     if unknown := set(wanted) - names.keys():
         raise ValueError(f"no {', '.join(sorted(unknown))} at the top of the file")
     lines, references = {}, {}
