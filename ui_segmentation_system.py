@@ -2457,7 +2457,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     short, of another kind, or carries more than plain values.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a checkpoint")
+        what = "is a folder" if Path(path).is_dir() else "there is no such file"
+        raise FileNotFoundError(f"{path}: {what}; expected a checkpoint")
     what = "holds something else"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -102,12 +102,13 @@ class Spy(pl.Callback):
 
 @each_task
 @pytest.mark.parametrize("fast", [False, True])
-def test_one_picture_is_learnt_by_heart(
-    make_maps: MakeMaps, train: Train, task: str, fast: bool
+def test_one_picture_is_learnt_by_heart_and_kept_in_a_folder(
+    make_maps: MakeMaps, train: Train, tmp_path: Path, task: str, fast: bool
 ) -> None:
     system = new_system(task, max_features=128, fast=fast)
-    data = data_of(make_maps(task), overfit_num=40)
-    trainer = train(system, data, max_epochs=3)
+    data, folder = data_of(make_maps(task), overfit_num=40), tmp_path / "run"
+    keeper = ui.RunFolder(folder)
+    trainer = train(system, data, max_epochs=3, callbacks=[keeper])
     assert trainer.global_step == 60
     assert trainer.callback_metrics["val_iou"] > 0.97
     image, target = ui.UIImageMaskDataset(data.data_dir, read_target=READ[task])[0]
@@ -115,6 +116,27 @@ def test_one_picture_is_learnt_by_heart(
     known = wanted != (128 if task == "binary" else 255)
     agree = predict(system, image) == (wanted == 255 if task == "binary" else wanted)
     assert np.mean(agree[known]) > 0.99
+
+    # Drawn: the image, probabilities, what was found and what was wanted.
+    drawn = np.split(np.array(Image.open(folder / "epochs/003.png")), 4, axis=1)
+    sample = data.val_set[0]
+    assert np.array_equal(drawn[0], ui.to_array(sample.image))
+    assert np.ptp(drawn[1], axis=2).max() == 0
+    ids, colours = sample.target.numpy(), np.array(ui.CLASS_COLOURS)
+    if task == "binary":
+        ids, colours = ids[0].astype(int), np.array([[0] * 3, [255] * 3])
+    elif task == "multilabel":
+        ids = np.where(ids[1] == 1, 2, ids[0]).astype(int)
+    expected = colours[np.minimum(ids, len(colours) - 1)]
+    assert np.array_equal(drawn[3], expected)
+    assert np.mean((drawn[2] == expected)[ids != 255]) > 0.95
+    assert {"epoch", "val_iou"} <= keeper.best.keys() and len(keeper.rows) == 3
+    assert ui.load_system(folder / "best.ckpt").task == task
+
+    kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match=r"holds a run already.*ckpt_path="):
+        train(new_system(task), data, callbacks=[ui.RunFolder(folder)])
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 @each_task
@@ -380,56 +402,14 @@ def test_watch_sees_each_task(make_maps: MakeMaps, train: Train, task: str) -> N
     torch.testing.assert_close(watch.probabilities[-1], expected)
 
 
-@each_task
-def test_run_folder_draws_classes_in_their_colours(
-    make_maps: MakeMaps, train: Train, tmp_path: Path, task: str
-) -> None:
-    system = new_system(task, max_features=128)
-    data = data_of(make_maps(task), overfit_num=40)
-    keeper = ui.RunFolder(tmp_path / "run")
-    train(system, data, callbacks=[keeper], max_epochs=2)
-    picture = np.array(Image.open(tmp_path / "run/epochs/002.png"))
-    assert picture.shape == (32, 4 * 32, 3)
-    image, highest, found, wanted = np.split(picture, 4, axis=1)
-    sample = data.val_set[0]
-    assert np.array_equal(image, ui.to_array(sample.image))
-    assert np.ptp(highest, axis=2).max() == 0
-    target = sample.target.numpy()
-    ids, colours = target, np.array(ui.CLASS_COLOURS)
-    if task == "binary":
-        ids, colours = target[0].astype(int), np.array([[0] * 3, [255] * 3])
-    elif task == "multilabel":
-        ids = np.where(target[1] == 1, 2, target[0]).astype(int)
-    expected = colours[np.minimum(ids, len(colours) - 1)]
-    assert np.array_equal(wanted, expected)
-    known = ids != 255
-    assert np.mean((found == expected)[known]) > 0.95
-    assert {"epoch", "val_iou"} <= keeper.best.keys()
-    assert len(keeper.rows) == 2
-    assert ui.load_system(tmp_path / "run/best.ckpt").task == task
-
-
-def test_run_folder_is_written_over_by_nobody(
-    make_maps: MakeMaps, train: Train, tmp_path: Path
-) -> None:
-    data, folder = data_of(make_maps("multiclass")), tmp_path / "run"
-    train(new_system("multiclass"), data, callbacks=[ui.RunFolder(folder)])
-    kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    with pytest.raises(FileExistsError, match=r"holds a run already.*ckpt_path="):
-        train(new_system("multiclass"), data, callbacks=[ui.RunFolder(folder)])
-    assert {path: path.read_bytes() for path in kept} == kept
-
-
 def test_run_folder_needs_validation(
     make_maps: MakeMaps, train: Train, tmp_path: Path
 ) -> None:
-    data = data_of(make_maps("multiclass"))
+    data, keeper = data_of(make_maps("multiclass")), ui.RunFolder(tmp_path / "run")
     data.setup()
     loader = torch.utils.data.DataLoader(data.train_set, 2)
     with pytest.raises(ValueError, match="RunFolder: there is no validation data"):
-        train(
-            new_system("multiclass"), loader, callbacks=[ui.RunFolder(tmp_path / "run")]
-        )
+        train(new_system("multiclass"), loader, callbacks=[keeper])
     assert not (tmp_path / "run").exists()
 
 
