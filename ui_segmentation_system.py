@@ -3649,8 +3649,9 @@ class TileDataset(Dataset[Sample]):
         self.transform, self.edge, self.num_classes = transform, edge, num_classes
         self.ignore = ignore if num_classes is None else IGNORE_INDEX
         several = isinstance(image, list | tuple)
-        images, targets = (image, target) if several else ([image], [target])
-        targets = [None] * len(images) if targets is None else targets
+        images = image if several else [image]
+        targets = target if isinstance(target, list | tuple) else [target]
+        targets = [None] * len(images) if target is None else targets
         regions = region if np.ndim(region) > 1 else [region] * len(images)
         if not images or not len(images) == len(targets) == len(regions):
             arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
@@ -3779,11 +3780,10 @@ class RandomTileDataset(TileDataset):
         _check_number("epoch", epoch, 0)
         self._draws.fill_(epoch)
 
-    def locate(self, index: int, epoch: int | None = None) -> Tile:
-        """Tell which tile an index is in an epoch (default: when it is next drawn)."""
+    def locate(self, index: int) -> Tile:
+        """Tell which tile an index is when it is next drawn."""
         index = range(len(self))[index]
-        epoch = int(self._draws[index]) if epoch is None else epoch
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, int(self._draws[index]), index))
         tries = 20 if rng.random() < self.skip_empty else 1
         for _ in range(tries):
             place = rng.integers(self._area_ends[-1])
@@ -3847,32 +3847,6 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
                 _refuse(f"size {size}", "all is seen", expected, "or a larger size")
             reach = max(reach, place - low, high - place)
     return 2 * reach + 1
-
-
-def _axis_weights(length: int, side: int, overlap: int, cell: int) -> tuple[list, dict]:
-    """Give where windows begin along an axis, and their weights, float32 (n, tile).
-
-    At every pixel the weights sum to 1, and so do the products of those of two axes.
-    """
-    # The picture is padded as UNet pads it whole, and to the size of a tile.
-    length = -(-length // cell) * cell if 0 < cell <= side else max(length, side)
-    origins, tile = _tile_origins(length, side, side - overlap), min(side, length)
-    starts, inside = np.minimum(origins, length - tile)[:, None], np.arange(tile)
-    # Pixels to the nearest end of the window that is not an end of the picture.
-    before = np.where(starts == 0, tile, inside + 1)
-    after = np.where(starts + tile == length, tile, tile - inside)
-    depth, places = np.minimum(before, after), starts + inside
-    deepest = np.zeros(length, np.int64)
-    np.maximum.at(deepest, places, depth)
-    weights = {
-        "smooth": np.minimum(depth, overlap + 1),
-        "constant": np.ones_like(depth),
-        "centre": depth == deepest[places],
-    }
-    for kind, shares in weights.items():
-        total = np.bincount(places.ravel(), shares.ravel())
-        weights[kind] = torch.from_numpy(shares / total[places]).float()
-    return starts[:, 0].tolist(), weights
 
 
 @contextlib.contextmanager
@@ -3954,8 +3928,27 @@ def predict_tiled(
         text = "the model pools or attends over a whole tile, not over the picture"
         warnings.warn(text, stacklevel=3)
     cell = next((part.multiple for part in parts if hasattr(part, "multiple")), 0)
-    axis_weights = partial(_axis_weights, overlap=overlap, cell=cell)
-    (rows, down), (columns, across) = map(axis_weights, source.size, sides)
+    # Where windows begin along each side, and their weights, float32 (n, tile). These
+    # sum to 1 at every pixel, and so do the products of those of both sides.
+    axes: list[tuple[list[int], dict[str, torch.Tensor]]] = []
+    for length, side in zip(source.size, sides, strict=True):
+        # The picture is padded as UNet pads it whole, and to the size of a tile.
+        length = -(-length // cell) * cell if 0 < cell <= side else max(length, side)
+        origins, tile = _tile_origins(length, side, side - overlap), min(side, length)
+        starts, inside = np.minimum(origins, length - tile)[:, None], np.arange(tile)
+        # Pixels to the nearest end of the window that is not an end of the picture.
+        before = np.where(starts == 0, tile, inside + 1)
+        after = np.where(starts + tile == length, tile, tile - inside)
+        depth, places = np.minimum(before, after), starts + inside
+        deepest = np.zeros(length, np.int64)
+        np.maximum.at(deepest, places, depth)
+        shares = {"smooth": np.minimum(depth, overlap + 1), "constant": depth > 0}
+        shares["centre"] = depth == deepest[places]
+        for kind, share in shares.items():
+            total = np.bincount(places.ravel(), share.ravel())
+            shares[kind] = torch.from_numpy(share / total[places]).float()
+        axes.append((starts[:, 0].tolist(), shares))
+    (rows, down), (columns, across) = axes
     tiles, norms = len(rows) * len(columns), nn.GroupNorm | nn.InstanceNorm2d
     layers = [part for part in parts if isinstance(part, norms | nn.BatchNorm2d)]
     layers = [one for one in layers if getattr(one, "running_mean", None) is None]
@@ -3994,11 +3987,11 @@ def predict_tiled(
             if y == xs[0] == 0:  # the first batch, which tells K
                 shape = windows.shape[1], *source.size
                 out = np.empty(shape, np.float32) if out is None else out
-                kind = f"{type(out).__name__} {getattr(out, 'dtype', '')}"
-                fits = kind in ("ndarray float32", "memmap float32")
+                fits = isinstance(out, np.ndarray) and out.dtype == np.float32
                 if not fits or out.shape != shape or not out.flags.writeable:
+                    kind = f"a {type(out).__name__} {getattr(out, 'dtype', '')}"
                     expected = f"an array float32 {shape}, to write into"
-                    _refuse("out", f"a {kind} {np.shape(out)}", expected, "or None")
+                    _refuse("out", f"{kind} {np.shape(out)}", expected, "or None")
                 out[:] = 0
             for x, window, share in zip(xs, windows, shares, strict=True):
                 part = out[:, y : y + len(share), x : x + len(share[0])]

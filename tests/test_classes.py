@@ -226,12 +226,16 @@ def reference_loss(logits: np.ndarray, targets: np.ndarray, weights: list) -> fl
     return total / mass
 
 
-@pytest.mark.parametrize("weights", [None, [1, 1, 1, 1], [0.5, 2, 0, 7.5]], ids=str)
+WEIGHTS = [None, [1, 1, 1, 1], [0.5, 2, 0, 7.5], torch.tensor([0.5, 2, 0, 7.5])]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_cross_entropy_is_the_formula(seed: int, weights: list | None) -> None:
+def test_cross_entropy_is_the_formula(seed: int, weights: Any) -> None:
     logits, targets = class_case(seed)
     loss = ui.cross_entropy_loss(logits, targets, weights)
-    expected = reference_loss(logits.numpy(), targets.numpy(), weights or [1] * 4)
+    counted = [1] * 4 if weights is None else weights
+    expected = float(reference_loss(logits.numpy(), targets.numpy(), counted))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     rough = logits.bfloat16()
     loss = ui.cross_entropy_loss(rough, targets, weights)

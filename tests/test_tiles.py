@@ -315,12 +315,12 @@ def test_a_seed_gives_the_same_epochs_and_each_its_own(maps: Any) -> None:
 
 def test_set_epoch_goes_on_where_a_run_stopped(maps: Any) -> None:
     dataset = random_tiles(maps)
-    third = [dataset.locate(index, epoch=2) for index in range(len(dataset))]
+    *_, third = ([image for image, _ in dataset] for _ in "123")
     next(iter(dataset))  # an epoch that is broken off
     dataset.set_epoch(2)
-    assert [dataset.locate(index) for index in range(len(dataset))] == third
-    drawn = [pixels(image)[0, 0, :2].tolist() for image, _ in dataset]
-    assert drawn == [[tile.y, tile.x] for tile in third]
+    places = [dataset.locate(index)[1:3] for index in range(len(dataset))]
+    assert places == [tuple(pixels(image)[0, 0, :2]) for image in third]
+    assert all(map(torch.equal, third, (image for image, _ in dataset)))
 
 
 def test_pictures_are_drawn_by_area_and_places_evenly() -> None:
@@ -650,13 +650,10 @@ def out_of(*shape: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
 # Bad arguments, and words of the message: what is wrong, what arrived, what is right.
 BAD_TILES = [
     ({"tile_size": 41}, r"tile_size: 41 in .*inside image, \(40, 50\) .*one tile"),
-    ({"tile_size": (9, 51)}, r'tile_size: \(9, 51\) in .*expected .*edge="pad"'),
     ({"image": [IMAGE, IMAGE[:7]], "target": None}, "tile_size: 8 in .*image 1, "),
-    ({"tile_size": 8.5}, "tile_size 8.5: expected"),
     ({"stride": (4, 0)}, r"stride \(4, 0\): expected .*pixels"),
     ({"stride": 9}, "stride 9: expected .*1 to 8"),
     ({"target": MASK[:-1]}, r"target: \(39, 50\).*expected .*image, \(40, 50\)"),
-    (TWO | {"target": [MASK, MASK.T]}, r"target 1: \(50, 40\)"),
     (TWO | {"target": [MASK]}, "images: 2, 1 targets.*expected"),
     ({"image": [], "target": []}, "images: 0, .*expected one or more"),
     (TWO | {"region": [(0, 0, 9, 9)]}, "images: 2, 2 targets, 1 regions"),
@@ -667,7 +664,6 @@ BAD_TILES = [
     ({"image": IMAGE.astype(int)}, "image: int64 .*expected uint8"),
     ({"image": Windows(IMAGE, lambda part: part / 255)}, "image: float64 .*uint8"),
     ({"image": Windows(IMAGE, lambda part: part[1:])}, r"\(0, 1, 3\) .*\(1, 1, 3\)"),
-    ({"image": IMAGE[..., 0]}, r"image: .*\(40, 50\); expected shape \(H, W, 3\)"),
     ({"image": "slide.tif"}, "image: a str .*expected .*function that opens"),
     ({"target": lambda: IMAGE}, r"target: .*, 3\); expected shape \(H, W\)"),
     ({"target": MASK / 2}, "target: float64 .*expected whole numbers"),
@@ -684,7 +680,6 @@ BAD_SAMPLES = [
     (holding(3) | {"num_classes": 3}, "target.* class id.* 3.*expected 0 to 2"),
 ]
 BAD_RANDOM = [
-    ({"tile_size": 41}, "tile_size: 41 in .*expected"),
     ({"num_samples": 0}, "num_samples 0: expected"),
     ({"seed": -1}, "seed -1: expected"),
     ({"skip_empty": 1.5}, "skip_empty 1.5: expected .*0 to 1"),
@@ -692,8 +687,6 @@ BAD_RANDOM = [
 ]
 BAD_PREDICTIONS = [
     ({"overlap": 16}, "overlap 16: expected .*0 to 15"),
-    ({"overlap": 2.5}, "overlap 2.5: expected a whole number"),
-    ({"tile_size": 0}, "tile_size 0: expected"),
     ({"batch_size": 0}, "batch_size 0: expected"),
     ({"weights": "hann"}, "weights 'hann': expected one of .*smooth"),
     ({"image": HIDDEN}, "image: masked pixels"),
