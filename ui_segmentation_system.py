@@ -733,7 +733,8 @@ def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
 def unpack_masks(packed: torch.Tensor | np.ndarray, num_classes: int) -> torch.Tensor:
     """Unpack bits (H, W) into masks, float32 (num_classes, H, W) of 0 and 1."""
     packed = _as_ids(packed).long()
-    _check_number("packed value", int(packed.max()), 0, 2**num_classes - 1)
+    most = int(packed.max()) if packed.numel() else 0
+    _check_number("packed value", most, 0, 2**num_classes - 1)
     bits = torch.arange(num_classes).view(-1, 1, 1)
     return ((packed >> bits) & 1).float()
 

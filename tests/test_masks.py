@@ -111,6 +111,9 @@ def test_packed_masks_unpack(count: int) -> None:
     back = ui.unpack_masks(packed, count)
     assert back.dtype == torch.float32
     assert np.array_equal(back.numpy(), masks)
+    with pytest.raises(ValueError, match="packed value"):
+        ui.unpack_masks(packed.long(), count - 1)
+    assert ui.unpack_masks(packed[:0], count).shape == (count, 0, 5)
 
 
 # ---- pictures
