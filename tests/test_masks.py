@@ -557,3 +557,9 @@ def test_show_draws_rows_with_titles_and_a_legend() -> None:
     (patch,) = figure.legends[0].get_patches()
     assert np.allclose(patch.get_facecolor()[:3], np.array(ui.PALETTE[1]) / 255)
     plt.close(figure)
+
+
+def test_a_word_that_is_no_choice_is_answered_with_all() -> None:
+    expected = "task 'multclass': expected one of .*; did you mean multiclass"
+    with pytest.raises(ValueError, match=expected):
+        ui.UISegmentationSystem(task="multclass")

@@ -475,7 +475,10 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
     ),
     (FLIP, (np.zeros((4, 4, 3)), MASK), "image <class 'numpy.ndarray'> and .*tensors"),
     (TO_TENSOR, (np.ones((4, 4)),) * 2, "image .*ndarray.*: expected pictures or tens"),
-    (FLIP, (PICTURE, PICTURE), r"mode RGB .*: expected mode L of 0, 255 and 128"),
+    *(
+        (FLIP, (PICTURE, mask), f"mode {mask.mode} .*: expected mode L of 0, 255 and 1")
+        for mask in (PICTURE, MASK.convert("I"), MASK.convert("F"))
+    ),
     *(
         (transform, (PICTURE, Image.new("L", (64, 48), 250)), r"\[250\]: .* load_mask")
         for transform in (FLIP, TO_TENSOR)

@@ -31,7 +31,7 @@ PATIENCE = 120  # seconds beyond what the section's tests take without a fault
 # By words of a section's title: its test files, the quick ones first.
 TESTS = {
     "masks": "masks frozen pairs classes doctor",
-    "pairs": "pairs frozen training",
+    "pairs": "pairs transforms frozen training",
     "transforms": "transforms frozen pairs",
     "unet": "network frozen",
     "losses": "network classes frozen training",
