@@ -606,7 +606,8 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     if mask.lossy:
         flat: Counter[int] = Counter()
         for _, codes in _codes(mask, named):
-            flat.update(codes[_is_flat(codes)].tolist())
+            values, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
+            flat.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         group_of = {
             one: n for n, values in enumerate(wanted) for one in values.tolist()
         }
