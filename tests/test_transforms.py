@@ -488,7 +488,11 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
         (TO_TENSOR, ((IMAGE * 255).to(kind), TARGET), f"{kind}: expected uint8, uint16")
         for kind in (torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
     ),
-    (NORMALIZE, (PICTURE, MASK), "a picture of 0.00 to 255.00: .*put ImageTargetToTensor"),
+    (
+        NORMALIZE,
+        (PICTURE, MASK),
+        "a picture of 0.00 to 255.00: .*put ImageTargetToTensor",
+    ),
     (NORMALIZE, ((IMAGE * 255).byte(), TARGET), "got torch.uint8.*expected a float"),
     (NORMALIZE, (IMAGE / IMAGE.max() * 255, TARGET), r"to 255\.00: .* in 0\.\.1"),
     (NORMALIZE, NORMALIZE(IMAGE, TARGET), "normalize only once"),
