@@ -393,7 +393,7 @@ def _open_mask(path: Path | str) -> _Mask:
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
     scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
-    opaque = np.ones((picture.height, picture.width), bool)
+    opaque = np.broadcast_to(True, (picture.height, picture.width))  # no memory
     if picture.has_transparency_data:
         alpha = picture if picture.mode == "RGBA" else picture.convert("RGBA")
         opaque = np.asarray(alpha.getchannel("A")) >= 128
@@ -471,9 +471,11 @@ def load_mask(
     plain = picture.mode == "L" and not any(picture.histogram()[1:255])
     if plain and mask.opaque.all() and not named:
         return picture  # 0 and 255 already
-    found = _find_values(mask, foreground, ignore)
-    marked, ignored = found == 0, found == 1
-    del found  # for memory
+    marked = ignored = np.zeros(mask.opaque.shape, bool)
+    if named:
+        found = _find_values(mask, foreground, ignore)
+        marked, ignored = found == 0, found == 1
+        del found  # for memory
     if not np.size(foreground):
         if picture.mode in ("P", "RGB"):  # without the colours that are ignored
             picture = picture.convert("RGB")
@@ -483,46 +485,58 @@ def load_mask(
             what = "colours" if mask.opaque.all() else "transparent parts"
             _refuse_values(mask, f"it has {what}")
         greys = np.array(picture)
-        levels = np.unique(greys[~ignored])
-        greys[ignored] = min(levels, default=0)
+        strips = [slice(top, top + 256) for top in range(0, len(greys), 256)]
+        some = [np.unique(greys[rows][~ignored[rows]]) for rows in strips]
+        levels = np.unique(np.concatenate(some))
         zero_one = levels.tolist() in ([], [0]) or (
             levels.tolist() == [0, 1] and not mask.lossy
         )
-        if greys.max() > 255:  # 16 bits
+        greys[ignored] = min(levels, default=0)
+        if levels.max(initial=0) > 255:  # 16 bits
             greys, levels = (greys // 257).astype(np.uint8), levels // 257
-        dark, bright = greys <= NEAR, greys >= 255 - NEAR
+        low, high = min(levels, default=0), max(levels, default=0)
+        dark, bright = low <= NEAR, high >= 255 - NEAR
         if zero_one:
             fits, threshold = True, 1
         elif len(levels) <= NEAR and not mask.lossy:
-            fits = bright.any() and len(levels) <= 1 + dark.any()
-        elif dark.any() and bright.any():
+            fits = bright and len(levels) <= 1 + dark
+        elif dark and bright:
             # The greys between are along the outlines, and none fills an area.
-            outline = min(
-                sum(np.count_nonzero(np.diff(one, axis=axis)) for axis in (0, 1))
-                for one in (dark, bright)
-            )
-            off = np.minimum(greys - levels[0], levels[-1] - greys) > DRIFT
-            fits = np.count_nonzero(~(dark | bright)) <= ALONG * outline
-            fits = fits and np.mean(off & _is_flat(greys)) <= SPECK
+            outlines, between, filled = np.zeros(2, int), 0, 0
+            for rows in strips:
+                part = greys[rows.start : rows.stop + 1]  # and the row below
+                for side, near in enumerate((part <= NEAR, part >= 255 - NEAR)):
+                    outlines[side] += np.count_nonzero(np.diff(near, axis=0))
+                    outlines[side] += np.count_nonzero(np.diff(near[:256]))
+                part = part[:256]
+                between += np.count_nonzero((part > NEAR) & (part < 255 - NEAR))
+                off = (part > low + DRIFT) & (part < high - DRIFT)
+                filled += np.count_nonzero(off & _is_flat(greys, rows))
+            fits = between <= ALONG * min(outlines) and filled <= SPECK * greys.size
         else:  # one level fills the picture; areas of several are of class ids
-            fits = mask.lossy and (levels[-1] <= DRIFT or levels[0] >= 255 - DRIFT)
-            fits = fits and len(np.unique(greys[_is_flat(greys)])) <= 1
+            fits = mask.lossy and (high <= DRIFT or low >= 255 - DRIFT)
+            areas = [np.unique(greys[rows][_is_flat(greys, rows)]) for rows in strips]
+            fits = fits and len(np.unique(np.concatenate(areas))) <= 1
         if not fits:
             _refuse_values(mask, "not a mask of two levels")
-        marked = (greys >= threshold) & ~ignored
+        marked = greys >= threshold
+        marked[ignored] = False
+        del greys
     shown = marked * np.uint8(255)
     shown[ignored] = IGNORE_GREY
     return Image.fromarray(shown)
 
 
-def _is_flat(values: np.ndarray) -> np.ndarray:
-    """Tell which pixels of (H, W) have eight neighbours of their own value."""
-    height, width = values.shape
-    padded = np.pad(values, 1, mode="edge")
-    flat = np.ones(values.shape, bool)
+def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+    """Tell which pixels of (H, W) have eight neighbours of their own value, by rows."""
+    start, stop, _ = rows.indices(len(values))
+    top = max(start - 1, 0)
+    part = values[top : stop + 1]
+    padded = np.pad(part, 1, mode="edge")
+    flat = np.ones(part.shape, bool)
     for y, x in np.ndindex(3, 3):
-        flat &= padded[y : y + height, x : x + width] == values
-    return flat
+        flat &= padded[y : y + len(part), x : x + part.shape[1]] == part
+    return flat[start - top : stop - top]
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
@@ -588,10 +602,11 @@ def _codes(
 
 
 def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
-    """Give the number of the group that names a pixel's value, or -1; int16 (H, W)."""
+    """Give the number of the group that names a pixel's value, or -1; int (H, W)."""
     wanted = [_as_codes("foreground, ignore or class", group) for group in groups]
     named = np.concatenate(wanted)
-    found = np.full(mask.opaque.shape, -1, np.int16)
+    few = len(groups) < 128
+    found = np.full(mask.opaque.shape, -1, np.int8 if few else np.int16)
     if not len(named):
         return found
     by_colour = named.max() < 0
@@ -2669,8 +2684,10 @@ def load_classes(
         # Among class ids 255 is void, unless Pillow made it of fewer bits.
         unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
-        ids = _find_values(mask, *classes, void)
-        ids[ids == len(classes)] = IGNORE_INDEX
+        found = _find_values(mask, *classes, void)
+        lost, ids = found < 0, found.astype(np.uint8)  # -1 becomes 255
+        ids[found == len(classes)] = IGNORE_INDEX
+        del found  # for memory
     else:
         if palette is not None:
             rgb = mask.picture.convert("RGB")
@@ -2682,17 +2699,19 @@ def load_classes(
             for rows, codes in _codes(mask):
                 ids[rows] = codes
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
-    if by_colour and (ids < 0).all():  # perhaps it is a mask of two levels
+        lost = ids < 0
+        ids[lost] = IGNORE_INDEX
+    if by_colour and lost.all():  # perhaps it is a mask of two levels
         _refuse_values(
             mask._replace(of_classes=False), "no pixel has a colour that was named"
         )
-    if by_colour or mask.picture.mode != "P":
+    if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
+        lost &= mask.opaque
         ids[~mask.opaque] = IGNORE_INDEX
-    if by_colour:
-        ids[ids < 0] = IGNORE_INDEX
-    if (ids < 0).any():
+    if not by_colour and lost.any():
         _refuse_values(mask, "ids that were not named")
-    _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
+    if classes is None:
+        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     found = Image.fromarray(ids.astype(np.uint8))
     found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
     return found
