@@ -395,9 +395,9 @@ def _open_mask(path: Path | str) -> _Mask:
     scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
     opaque = np.broadcast_to(True, (picture.height, picture.width))  # no memory
     if picture.has_transparency_data:
-        alpha = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        opaque = np.asarray(alpha.getchannel("A")) >= 128
-        del alpha
+        rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        opaque = np.asarray(rgba.getchannel("A")) >= 128
+        del rgba  # for memory
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -485,7 +485,7 @@ def load_mask(
             what = "colours" if mask.opaque.all() else "transparent parts"
             _refuse_values(mask, f"it has {what}")
         greys = np.array(picture)
-        strips = [slice(top, top + 256) for top in range(0, len(greys), 256)]
+        strips = [*_row_slices(len(greys))]
         some = [np.unique(greys[rows][~ignored[rows]]) for rows in strips]
         levels = np.unique(np.concatenate(some))
         zero_one = levels.tolist() in ([], [0]) or (
@@ -504,11 +504,11 @@ def load_mask(
             # The greys between are along the outlines, and none fills an area.
             outlines, between, filled = np.zeros(2, int), 0, 0
             for rows in strips:
-                part = greys[rows.start : rows.stop + 1]  # and the row below
-                for side, near in enumerate((part <= NEAR, part >= 255 - NEAR)):
+                part = greys[rows]
+                below = greys[rows.start : rows.stop + 1]  # with the row below
+                for side, near in enumerate((below <= NEAR, below >= 255 - NEAR)):
                     outlines[side] += np.count_nonzero(np.diff(near, axis=0))
-                    outlines[side] += np.count_nonzero(np.diff(near[:256]))
-                part = part[:256]
+                    outlines[side] += np.count_nonzero(np.diff(near[: len(part)]))
                 between += np.count_nonzero((part > NEAR) & (part < 255 - NEAR))
                 off = (part > low + DRIFT) & (part < high - DRIFT)
                 filled += np.count_nonzero(off & _is_flat(greys, rows))
@@ -539,10 +539,14 @@ def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
     return flat[start - top : stop - top]
 
 
+def _row_slices(height: int) -> Iterator[slice]:
+    """Cut rows into strips: arrays of all of a huge picture would fill the memory."""
+    for top in range(0, height, 256):
+        yield slice(top, min(top + 256, height))
+
+
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Cut a picture into rows: arrays of a huge one would fill the memory."""
-    for top in range(0, picture.height, 256):
-        rows = slice(top, min(top + 256, picture.height))
+    for rows in _row_slices(picture.height):
         yield rows, picture.crop((0, rows.start, picture.width, rows.stop))
 
 
@@ -3073,7 +3077,8 @@ def check_pairs(
                 present.update(() if mask.lossy else counts)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *([value] for value in named))
-                    present.update(named[n] for n in {*found[_is_flat(found)]} - {-1})
+                    numbers = np.unique(found[_is_flat(found)]).tolist()
+                    present.update(named[n] for n in numbers if n >= 0)
                     del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 held[name] = _Values(counts, palette, mask.lossy)
