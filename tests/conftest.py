@@ -106,6 +106,12 @@ def equal(first: ui.UISegmentationSystem, second: ui.UISegmentationSystem) -> bo
     return all(torch.equal(one, other) for one, other in pairs)
 
 
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    """Read every file below a folder, by its path inside it."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
 @pytest.fixture
 def pair() -> tuple[Image.Image, Image.Image]:
     """A picture of 64x48 and its mask."""

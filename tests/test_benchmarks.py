@@ -299,15 +299,6 @@ def test_tables_of_tiles(tmp_path: Path, monkeypatch: Patch) -> None:
     assert rows[9][1:5] == ["0.50", "0.25", "8", "1.0"] and 0 < int(rows[9][5]) < 3200
 
 
-def test_both_predict_the_same() -> None:
-    pytest.importorskip("monai")
-    image = tiles.Slide().window(*tiles.PLACE, 80, 96)[0]
-    network = ui.UNet(max_features=16, normalize=False).eval()
-    names = tiles.MONAI, tiles.OURS
-    theirs, ours = (tiles.predict(name, network, image) for name in names)
-    assert ours.shape == (1, 80, 96) and torch.allclose(theirs, ours, atol=1e-6)
-
-
 def test_startup_runs_module_and_base(tmp_path: Path, monkeypatch: Patch) -> None:
     module, base, log = (tmp_path / name for name in ("a.py", "b.py", "log"))
     module.write_text(f"import sys; open({str(log)!r}, 'a').write(sys.argv[1])")

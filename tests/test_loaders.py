@@ -114,7 +114,7 @@ def check_equal(first: list[ui.Sample], second: list[ui.Sample]) -> None:
 
 @pytest.mark.parametrize("workers", [None, 0, 1, 3])
 @pytest.mark.parametrize("options", ["", "shuffle", "drop_last", "shuffle generator"])
-@pytest.mark.parametrize("sizes", [(12, 4), (13, 5), (9, 8), (8, 1)])
+@pytest.mark.parametrize("sizes", [(12, 4), (13, 5)])
 def test_batches_are_those_of_torch(sizes: Any, options: str, workers: Any) -> None:
     own, torchs = ui.NaiveDataLoader, DataLoader
     if workers is not None:
@@ -126,20 +126,18 @@ def test_batches_are_those_of_torch(sizes: Any, options: str, workers: Any) -> N
     check_equal(ours, two_epochs(torchs, dataset, *flags, batch_size=sizes[1]))
 
 
-def test_draws_differ_by_worker_and_epoch() -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_draws_differ_by_worker_and_epoch_however_it_starts(method: str) -> None:
+    kind = partial(ui.PrefetchDataLoader, multiprocessing_context=method)
     dataset = Made(partial(draw, from_numpy=True), 8)
-    drawn = two_epochs(prefetch, dataset, batch_size=2, num_workers=2)
-    check_equal(drawn, two_epochs(prefetch, dataset, batch_size=2, num_workers=2))
+    drawn, again = (
+        two_epochs(way, dataset, "shuffle", batch_size=2, num_workers=2)
+        for way in (kind, prefetch)
+    )
+    check_equal(drawn, again)
     images, targets = map(torch.cat, zip(*drawn, strict=True))
     for numbers in (images[:, 0, 0, 0] % 1, targets[:, 1], targets[:, 2]):
         assert len(set(numbers.tolist())) == 16
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_every_way_to_start_workers_gives_equal_batches(method: str) -> None:
-    dataset, kind = Made(partial(draw, from_numpy=True)), ui.PrefetchDataLoader
-    ways = [partial(kind, multiprocessing_context=way) for way in (method, "fork")]
-    check_equal(*(two_epochs(way, dataset, "shuffle", batch_size=2) for way in ways))
 
 
 def test_a_worker_knows_what_torch_tells_it_and_shares_its_batch() -> None:
@@ -456,18 +454,6 @@ def test_what_cannot_be_sent_is_refused(method: str, where: str) -> None:
         iter(loader)
 
 
-def test_large_and_many_things_arrive_equal_and_in_order() -> None:
-    def make(index: int) -> tuple[Any, ...]:
-        numbers = torch.arange(400_000) + index
-        few = [torch.tensor([index, -number]) for number in range(99)]
-        return numbers, torch.from_numpy(numbers.numpy() + 1), *few
-
-    batches = prefetch(Made(make), 2, 2, collate_fn=list)
-    for index, sample in enumerate(itertools.chain(*batches)):
-        assert all(map(torch.equal, sample, make(index)))
-    assert index == 5
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -476,7 +462,6 @@ def test_large_and_many_things_arrive_equal_and_in_order() -> None:
         ({"dataset": []}, r"len\(dataset\) 0: expected .*1 or more"),
         ({"batch_size": 5, "drop_last": True}, r"dataset\) 4: expected .*5 or more"),
         ({"dataset": ChainDataset([])}, "dataset ChainDataset: expected"),
-        ({"dataset": iter([1])}, "dataset list_iterator: expected .*__len__"),
         ({"dataset": {1, 2}}, "dataset set: expected .*__getitem__"),
         ({"num_workers": -1}, "num_workers -1: expected .*0 or more"),
         ({"num_workers": 1.0}, "num_workers 1.0: expected a whole number"),

@@ -111,6 +111,9 @@ def test_packed_masks_unpack(count: int) -> None:
     back = ui.unpack_masks(packed, count)
     assert back.dtype == torch.float32
     assert np.array_equal(back.numpy(), masks)
+    with pytest.raises(ValueError, match="packed value"):
+        ui.unpack_masks(packed.long(), count - 1)
+    assert ui.unpack_masks(packed[:0], count).shape == (count, 0, 5)
 
 
 # ---- pictures
@@ -248,53 +251,81 @@ def test_jpeg_of_any_quality_is_read(quality: int, tmp_path: Path) -> None:
 
 VOC = {0: BLACK, 15: (128, 0, 0), 20: (0, 128, 0), 255: (224, 224, 192)}
 ROAD = [RED, MAGENTA, BLACK]
-NAMED: dict[str, tuple[Image.Image, str, list, list, list[int]]] = {
+NAMED: list[tuple[Image.Image, str, list, list, list[int]]] = [
     # picture, saved as, foreground, ignore, what each region becomes
-    "ids": (levels(*range(8)), "png", [5], [], [0] * 5 + [255, 0, 0]),
-    "one dark id": (levels(0, 11), "png", [11], [], [0, 255]),
-    "dark in JPEG": (levels(20, 90), "jpg", [90], [], [0, 255]),
-    "dark and void": (levels(0, 11, 255), "png", [11], [255], [0, 255, 128]),
-    "1 and void": (levels(0, 1, 255), "png", [], [255], [0, 255, 128]),
-    "1 and 255": (levels(0, 1, 255), "png", [1, 255], [], [0, 255, 255]),
-    "trimap": (levels(0, 255, 128), "png", [], [128], [0, 255, 128]),
-    "trimap of 1, 2, 3": (levels(2, 1, 3), "png", [1], [3], [0, 255, 128]),
-    "trimap in JPEG": (levels(0, 255, 128), "jpg 50", [], [128], [0, 255, 128]),
-    "1 and 2": (levels(1, 2), "png", [2], [], [0, 255]),
-    "all is 1": (levels(1), "png", [1], [], [255]),
-    "all is 200": (levels(200), "png", [200], [], [255]),
-    "200 and 255": (levels(200, 255), "png", [255], [], [0, 255]),
-    "not dark enough": (levels(49, 255), "png", [255], [], [0, 255]),
-    "not bright enough": (levels(0, 206), "png", [206], [], [0, 255]),
-    "ids of 16 bits": (deep(0, 300, 40000), "png", [300], [], [0, 255, 0]),
-    "one of 16 bits": (deep(0, 300), "png", [300], [], [0, 255]),
-    "one high byte": (deep(0, 256, 511), "png", [511], [], [0, 0, 255]),
-    "1 and 16-bit white": (deep(0, 1, 65535), "png", [1], [65535], [0, 255, 128]),
-    "12 bits in 16": (deep(0, 4095), "tif", [4095], [], [0, 255]),
-    "indices": (indexed(VOC), "png", [15], [255], [0, 255, 0, 128]),
-    "their colours": (indexed(VOC), "png", [VOC[15]], [VOC[255]], [0, 255, 0, 128]),
-    "grey GIF": (levels(0, 5, 255), "gif", [(5, 5, 5)], [WHITE], [0, 255, 128]),
-    "ids, RGB": (levels(0, 1, 2).convert("RGB"), "png", [2], [], [0, 0, 255]),
-    "dim": (colours(BLACK, (1, 0, 0), (0, 1, 0)), "png", [(1, 0, 0)], [], [0, 255, 0]),
-    "dark blue": (colours(BLACK, (0, 0, 4)), "png", [(0, 0, 4)], [], [0, 255]),
-    "white, red": (colours(RED, WHITE), "png", [WHITE], [], [0, 255]),
-    "void alone": (colours(BLACK, WHITE, RED), "png", [], [RED], [0, 255, 128]),
-    "clear white": (with_alpha(255, 255), "png", [255], [], [0, 255]),
-    "clear black": (with_alpha(0, 0), "png", [BLACK], [], [0, 255]),
-    "clear grey": (with_alpha(0, 200, "LA"), "png", [200], [], [0, 255]),
-    "ids in JPEG": (levels(0, 90, 150, 170), "jpg 90", [150], [], [0, 0, 255, 0]),
-}
+    (levels(*range(8)), "png", [5], [], [0] * 5 + [255, 0, 0]),
+    (levels(0, 11), "png", [11], [], [0, 255]),
+    (levels(20, 90), "jpg", [90], [], [0, 255]),
+    (levels(0, 11, 255), "png", [11], [255], [0, 255, 128]),
+    (levels(0, 1, 255), "png", [], [255], [0, 255, 128]),
+    (levels(0, 1, 255), "png", [1, 255], [], [0, 255, 255]),
+    (levels(0, 255, 128), "png", [], [128], [0, 255, 128]),
+    (levels(2, 1, 3), "png", [1], [3], [0, 255, 128]),
+    (levels(0, 255, 128), "jpg 50", [], [128], [0, 255, 128]),
+    (levels(1, 2), "png", [2], [], [0, 255]),
+    (levels(1), "png", [1], [], [255]),
+    (levels(200), "png", [200], [], [255]),
+    (levels(200, 255), "png", [255], [], [0, 255]),
+    (levels(49, 255), "png", [255], [], [0, 255]),
+    (levels(0, 206), "png", [206], [], [0, 255]),
+    (deep(0, 300, 40000), "png", [300], [], [0, 255, 0]),
+    (deep(0, 300), "png", [300], [], [0, 255]),
+    (deep(0, 256, 511), "png", [511], [], [0, 0, 255]),
+    (deep(0, 1, 65535), "png", [1], [65535], [0, 255, 128]),
+    (deep(0, 4095), "tif", [4095], [], [0, 255]),
+    (indexed(VOC), "png", [15], [255], [0, 255, 0, 128]),
+    (indexed(VOC), "png", [VOC[15]], [VOC[255]], [0, 255, 0, 128]),
+    (levels(0, 5, 255), "gif", [(5, 5, 5)], [WHITE], [0, 255, 128]),
+    (levels(0, 1, 2).convert("RGB"), "png", [2], [], [0, 0, 255]),
+    (colours(BLACK, (1, 0, 0), (0, 1, 0)), "png", [(1, 0, 0)], [], [0, 255, 0]),
+    (colours(BLACK, (0, 0, 4)), "png", [(0, 0, 4)], [], [0, 255]),
+    (colours(RED, WHITE), "png", [WHITE], [], [0, 255]),
+    (colours(BLACK, WHITE, RED), "png", [], [RED], [0, 255, 128]),
+    (with_alpha(255, 255), "png", [255], [], [0, 255]),
+    (with_alpha(0, 0), "png", [BLACK], [], [0, 255]),
+    (with_alpha(0, 200, "LA"), "png", [200], [], [0, 255]),
+    (levels(0, 90, 150, 170), "jpg 90", [150], [], [0, 0, 255, 0]),
+]
 
 
-@pytest.mark.parametrize("kind", NAMED)
+# What need not be named, or one empty mask of another mode, as some tools write it.
+GREY, COLOUR = Image.new("L", (96, 64)), Image.new("RGB", (96, 64))
+BITS, INDEX_15 = Image.new("1", (96, 64)), indexed({0: BLACK, 15: (128, 0, 0)})
+UNNEEDED: list[tuple[Image.Image, Any, Any, list[int]]] = [
+    # picture, foreground, ignore, what each region becomes
+    (levels(0, 255), [WHITE], [], [0, 255]),
+    (levels(0, 255).convert("RGB"), [WHITE], [], [0, 255]),
+    (levels(0, 255), range(128, 256), [], [0, 255]),
+    (levels(0, 255), np.array([255]), [], [0, 255]),
+    (levels(0, 255), [0], [], [255, 0]),
+    (levels(0, 255), [], [0], [128, 255]),
+    (levels(255), [], [255], [128]),
+    (levels(0, 90), [110, 180], [255], [0, 0]),
+    *((INDEX_15, [128], [], [0, 0]), (BITS, [15], [], [0]), (BITS, [RED], [], [0])),
+    *((GREY, [RED], [MAGENTA], [0]), (COLOUR, [15], [], [0])),
+    (indexed({0: BLACK}), [RED], [], [0]),
+]
+
+
+@pytest.mark.parametrize(
+    ("picture", "name", "foreground", "ignore", "expected"),
+    [*NAMED, *((row[0], "", *row[1:]) for row in UNNEEDED)],
+)
 def test_what_is_named_is_read_and_nothing_is_guessed(
-    kind: str, tmp_path: Path
+    picture: Image.Image,
+    name: str,
+    foreground: Any,
+    ignore: Any,
+    expected: list[int],
+    tmp_path: Path,
 ) -> None:
-    picture, name, foreground, ignore, expected = NAMED[kind]
-    path = saved(tmp_path, picture, name)
-    with pytest.raises(ValueError, match=r"(?s); expected .*; .*foreground=") as told:
-        ui.load_mask(path)
-    assert str(told.value).startswith(f"{path}: ")
-    assert len(str(told.value)) < 600
+    path = saved(tmp_path, picture, name or "png")
+    if name:
+        pattern = r"(?s); expected .*; .*foreground="
+        with pytest.raises(ValueError, match=pattern) as told:
+            ui.load_mask(path)
+        assert str(told.value).startswith(f"{path}: ")
+        assert len(str(told.value)) < 600
     mask = ui.load_mask(path, foreground=foreground, ignore=ignore)
     assert np.array_equal(np.array(mask), in_regions(*expected))
 
@@ -317,33 +348,6 @@ def test_colours_become_what_was_named(
         picture = indexed(dict(zip((9, 4, 7), ROAD, strict=True)))
     path = saved(tmp_path, picture, name.replace("P", "png"), lossless=False)
     mask = ui.load_mask(path, **options)
-    assert np.array_equal(np.array(mask), in_regions(*expected))
-
-
-@pytest.mark.parametrize(
-    ("picture", "options", "expected"),
-    [
-        (levels(0, 255), {"foreground": [WHITE]}, [0, 255]),
-        (levels(0, 255).convert("RGB"), {"foreground": [WHITE]}, [0, 255]),
-        (levels(0, 255), {"foreground": range(128, 256)}, [0, 255]),
-        (levels(0, 255), {"foreground": np.array([255])}, [0, 255]),
-        (levels(0, 255), {"foreground": [0]}, [255, 0]),
-        (levels(0, 255), {"ignore": [0]}, [128, 255]),
-        (levels(255), {"ignore": [255]}, [128]),
-        (levels(0, 90), {"foreground": [110, 180], "ignore": [255]}, [0, 0]),
-        (indexed({0: BLACK, 15: (128, 0, 0)}), {"foreground": [128]}, [0, 0]),
-        # One empty mask of another mode, as some tools write it.
-        (Image.new("1", (96, 64)), {"foreground": [15]}, [0]),
-        (Image.new("L", (96, 64)), {"foreground": [RED], "ignore": [MAGENTA]}, [0]),
-        (Image.new("1", (96, 64)), {"foreground": [RED]}, [0]),
-        (Image.new("RGB", (96, 64)), {"foreground": [15]}, [0]),
-        (indexed({0: BLACK}), {"foreground": [RED]}, [0]),
-    ],
-)
-def test_named_values_of_masks_that_need_no_names(
-    picture: Image.Image, options: dict, expected: list[int], tmp_path: Path
-) -> None:
-    mask = ui.load_mask(saved(tmp_path, picture, "png"), **options)
     assert np.array_equal(np.array(mask), in_regions(*expected))
 
 
@@ -414,6 +418,12 @@ def test_ids_that_a_lossy_file_cannot_keep_apart(tmp_path: Path) -> None:
         path = saved(tmp_path, levels(*values), "jpg 95")
         with pytest.raises(ValueError, match=f"{named}.*save the mask again.*PNG"):
             ui.load_mask(path, foreground=[named])
+    bright = saved(tmp_path, levels(0, 90, 200, 126), "jpg 75")
+    with pytest.raises(ValueError, match="126 and 128"):
+        ui.load_mask(bright, foreground=range(128, 256))
+    bright = saved(tmp_path, levels(0, 90, 200).rotate(9), "jpg 75")
+    expected = 255 * (np.array(Image.open(bright)) >= 128)
+    assert np.array_equal(ui.load_mask(bright, foreground=range(128, 256)), expected)
     path = saved(tmp_path, levels(0, 90, 200), "jpg")
     specks = np.array(ui.load_mask(path, foreground=(110, 180), ignore=(255,)))
     assert (specks > 0).mean() <= 0.02  # where edges pass through the value
@@ -547,3 +557,9 @@ def test_show_draws_rows_with_titles_and_a_legend() -> None:
     (patch,) = figure.legends[0].get_patches()
     assert np.allclose(patch.get_facecolor()[:3], np.array(ui.PALETTE[1]) / 255)
     plt.close(figure)
+
+
+def test_a_word_that_is_no_choice_is_answered_with_all() -> None:
+    expected = "task 'multclass': expected one of .*; did you mean multiclass"
+    with pytest.raises(ValueError, match=expected):
+        ui.UISegmentationSystem(task="multclass")

@@ -38,8 +38,7 @@ def test_faults_stand_in_code_alone() -> None:
 
 
 def test_every_section_has_test_files() -> None:
-    source = (mutate.ROOT / mutate.MODULE).read_text()
-    sections = list(draw(source, 120, 0))
+    sections = list(draw((mutate.ROOT / mutate.MODULE).read_text(), 120, 0))
     assert [number for number, *_ in sections] == list(range(13))
     assert sum(share for _, _, share, _ in sections) == 120
     for _, title, share, faults in sections:
@@ -53,11 +52,11 @@ def test_every_section_has_test_files() -> None:
 def test_what_is_caught_is_told_from_what_survives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, same = tmp_path / "table", tmp_path / "same"
-    (tmp_path / "made" / "tests").mkdir(parents=True)
-    (tmp_path / "made" / mutate.MODULE).write_text(SOURCE.replace("LOW", "0"))
-    (tmp_path / "made" / "tests" / "test_scale.py").write_text(TEST)
-    monkeypatch.setattr(mutate, "ROOT", tmp_path / "made")
+    table, same, made = (tmp_path / name for name in ("table", "same", "made"))
+    (made / "tests").mkdir(parents=True)
+    (made / mutate.MODULE).write_text(SOURCE.replace("LOW", "0"))
+    (made / "tests" / "test_scale.py").write_text(TEST)
+    monkeypatch.setattr(mutate, "ROOT", made)
     monkeypatch.setattr(mutate, "TESTS", {"showing": "scale"})
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     same.write_text("comparison\tif value < 0: # 1 < 2\tif value <= 0: # 1 < 2\twhy")

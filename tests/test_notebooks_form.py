@@ -169,7 +169,7 @@ def faults_of_cell(book: Book, cell: NotebookNode) -> Faults:
     html = [output.get("data", {}).get("text/html", "") for output in cell.outputs]
     page = re.sub(r"`[^`\n]+`", "code", prose(cell)) + "".join(html)
     ids = [other.id for other in book.cells]
-    if not refresh.CELL_ID.fullmatch(cell.id) or ids.count(cell.id) > 1:
+    if not re.fullmatch(r"[\w-]{1,64}", cell.id) or ids.count(cell.id) > 1:
         yield "stored as refreshed", f"id {cell.id}"
     for what in {*cell.metadata} - refresh.CELL_METADATA | kinds - OUTPUT_KINDS:
         yield "stored as refreshed", what
@@ -238,7 +238,8 @@ def test_notebook(path: Path) -> None:
     assert not wrong, "\n".join([path.name, *wrong])
 
 
-TWO = ["left-out=text: a", "left-out=figure: b"]
+SKIP = {"tags": ["nbval-skip"]}
+TAGS = {"tags": ["left-out=text: a", "left-out=figure: b", "a=2"]}
 Mutation = Callable[[Book], Any]
 PROSE = "A plain sentence that says what the next lines of code are going to show. " * 2
 FRAME = "**You will learn** much. **Time** little. **Prerequisites** none."
@@ -290,22 +291,16 @@ BROKEN: list[tuple[str, Mutation, str]] = [
     ("number follows", lambda book: vars(book).update(path=Path("1.ipynb")), "like"),
     ("stored as refreshed", lambda book: vars(book).update(size=400_001), "400001"),
     ("stored as refreshed", lambda book: book.content.update(metadata={}), "metad"),
-    ("stored as refreshed", put(4, metadata={"a": 1}), "cell 4: a"),
-    ("stored as refreshed", put(4, id="code-1"), "cell 2: id code-1"),
+    ("stored as refreshed", put(4, metadata={"a": 1}, id="code-1"), "id code.* 4: a"),
     ("stored as refreshed", put(4, outputs=[SVG]), "cell 4: .*svg"),
     ("counts run from 1", put(4, execution_count=None), "1, None, 3"),
-    ("no stderr and no error", put(4, outputs=[STDERR]), "cell 4: stores stderr"),
-    ("no stderr and no error", put(4, outputs=[ERROR]), "cell 4: stores error"),
+    ("no stderr and no error", put(4, outputs=[STDERR, ERROR]), "stderr.*s error"),
     ("no trace of a machine", put(4, outputs=[ADDRESS]), "cell 4: 0x7f31aa20"),
     ("no trace of a machine", put(3, "/tmp/x"), "cell 3: /tmp/"),
-    ("every cell is compared", put(4, "  # NBVAL_SKIP"), "cell 4: NBVAL_SKIP"),
-    ("every cell is compared", put(4, metadata={"tags": ["nbval-skip"]}), "cell 4"),
-    ("tags say what is compared", put(4, metadata={"tags": ["a=2"]}), "cell 4: tag"),
-    ("tags say what is compared", put(4, metadata={"tags": TWO}), "2 outputs left out"),
-    ("title and frame", put(1, source=f"# 02 - A\n\n{FRAME}"), "'# 01 - '"),
-    ("title and frame", put(1, source="# 01 - A\n\n**Time**"), "Prerequisites"),
-    ("one title and no jumps", put(3, "\n\n# More"), "2 titles"),
-    ("one title and no jumps", put(1, "\n\n### In"), "cell 1: 3 under 1"),
+    ("every cell is compared", put(4, " # NBVAL_SKIP", metadata=SKIP), "SKIP.*l-skip"),
+    ("tags say what is compared", put(4, metadata=TAGS), "2 outputs.*cell 4: tag"),
+    ("title and frame", put(1, source="# 02 - A\n**Time**"), "'# 01 - '.*Prerequis"),
+    ("one title and no jumps", put(1, "\n### In\n# More"), "2 titles.*1: 3 under 1"),
     ("sections", put(23, "## Recap"), "'Answers', 'Recap'"),
     ("sections", put(21, source=PROSE), "Break it"),
     ("imports in the first code cell", put(4, "\nimport os"), "cell 4"),
@@ -313,9 +308,7 @@ BROKEN: list[tuple[str, Mutation, str]] = [
     ("code is plain Python", put(4, source="%time a = 1"), "cell 4: .*magic"),
     ("code is plain Python", put(4, source=""), "cell 4: .*nothing"),
     ("code is plain Python", put(4, ";"), "cell 4: a semicolon"),
-    ("no tabs, emoji or TODO", put(4, source="if a:\n\tb = 1"), r"cell 4: .\\t"),
-    ("no tabs, emoji or TODO", put(3, "done \U0001f389"), "cell 3"),
-    ("no tabs, emoji or TODO", put(4, "  # TODO"), "cell 4: .TODO"),
+    ("no tabs, emoji or TODO", put(3, "\t TODO \U0001f389"), r"t'.*TODO.*\U0001f389"),
     ("code cells", put(4, cell_type="markdown"), "11 code cells"),
     ("code cells", put(4, "\na = 1" * 23), "cell 4: over 25"),
     ("code cells", in_all("a = 1"), "median code cell 1"),
@@ -329,8 +322,7 @@ BROKEN: list[tuple[str, Mutation, str]] = [
     ("pictures have alt text", put(7, source="![](a.png)"), "cell 7: .*a.png"),
     ("pictures have alt text", put(4, outputs=[NO_ALT]), "cell 4: .*no.png"),
     ("links resolve", put(4, outputs=[NO_ALT]), "cell 4: no.png leads"),
-    ("links resolve", put(3, "[a](02_none.ipynb)"), "cell 3: 02_none.ipynb leads"),
-    ("links resolve", put(3, "[a](#Who-is-it?)"), "cell 3: #Who-is-it. leads"),
+    ("links resolve", put(3, "[a](02_no.ipynb) [a](#Who?)"), "02_no.* #Who. leads"),
     ("definitions shadow nothing", put(4, "\ndef show(): ..."), "ui has show too"),
     ("names of the module exist", put(4, "\nui.UMet()"), "cell 4: no ui.UMet"),
     ("names of the module exist", put(3, "`ui.UMet`"), "cell 3: no ui.UMet"),
@@ -343,7 +335,7 @@ def test_rule_can_fail(rule: str, mutate: Mutation, fault: str) -> None:
     assert list(find_faults(book)) == []
     mutate(book)
     found = [what for name, what in find_faults(book) if name == rule]
-    assert re.search(fault, "\n".join(found))
+    assert re.search(fault, "\n".join(found), re.DOTALL)
 
 
 def test_every_rule_is_seen_to_fail() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -34,6 +35,36 @@ def put(folder: Path, *names: str) -> Path:
     return folder
 
 
+def parse(text: str) -> list[tuple[str, Any]]:
+    """Read "image>mask, image>mask+mask, image>class=mask+class=, image"; adds .png.
+
+    A + after a single mask makes it one of several.
+    """
+    pairs: list[tuple[str, Any]] = []
+    for pair in text.split(", "):
+        image, _, targets = pair.partition(">")
+        names = [name for name in targets.split("+") if name]
+        target: Any = tuple(map(whole, names))
+        if "=" in targets:
+            classes = dict(name.split("=") for name in names)
+            target = {name: whole(mask) for name, mask in classes.items()}
+        elif "+" not in targets:
+            target = whole(targets)
+        pairs.append((whole(image), target))
+    return pairs
+
+
+def whole(name: str) -> str | None:
+    return name if "." in name else f"{name}.png" if name else None
+
+
+def named(target: Any) -> list[str]:
+    """List the files of a target."""
+    several = target.values() if isinstance(target, dict) else target
+    several = [target] if isinstance(target, str | Path) else several or ()
+    return [name for name in several if name]
+
+
 def listed(folder: Path, *args: Any, **options: Any) -> list[tuple[str, Any]]:
     """List pairs by their names below the folder."""
 
@@ -62,99 +93,54 @@ def test_pairs_come_in_natural_order(make_pairs: MakePairs) -> None:
 ROADS = "image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"
 OBJECTS = "images/{key}.*", "masks/{key}/{object}.*"
 CLASSES = "images/{key}.*", "masks/{class}/{key}.*"
+ORDINARY = "{class}/{key}.png", "{class}/{key}_m.png"
+ROAD_PAIRS = (
+    "image_2/um_9>gt_image_2/um_road_9.PNG, image_2/um_10>gt_image_2/um_road_10"
+)
 MISSING = {"allow_missing": True}
-FOUND: list[tuple[tuple[str, ...] | None, dict, list[tuple[str, Any]], str]] = [
-    # patterns, options, the pairs, other files beside them
-    (None, {}, [("1_input.PNG", "1_target.png")], "1_inputs.png"),
-    (None, {}, [("1_INPUT.png", "1_Target.PNG")], ".1_input.png"),
-    (None, {}, [("boss fight_input.png", "boss fight_target.gif")], "Thumbs.db"),
-    (None, {}, [("меню_é_input.png", "меню_é_target.bmp")], "._меню_é_input.png"),
-    (None, {}, [("a_input_2_input.png", "a_input_2_target.png")], "1_input.txt"),
-    (None, {}, [("10²_input.png", "10²_target.png")], ".git/3_input.png"),
-    (None, {}, [("1_input.jfif", "1_target.pgm")], "sub/2_input.png"),
-    (None, {}, [("s1_input.ome.tif", "s1_target.png")], "README.md"),
-    (
-        None,
-        {},
-        [("images/9.png", "masks/9.bmp"), ("images/10.png", "masks/10.gif")],
-        "",
-    ),
-    (None, {}, [("Images/1.JPG", "Masks/1.png")], "masks.txt"),
-    (None, MISSING, [("1_input.png", None), ("2_input.png", "2_target.png")], ""),
-    (None, MISSING, [("1_input.png", None), ("2_input.png", None)], ""),
-    (("{key}.*", "{key}_mask.*"), {}, [("a.jpg", "a_mask.png")], "b.txt"),
-    (("img/*/{k}.*", "gt/*/{k}.*"), {}, [("img/x/1.png", "gt/y/1.png")], "1.png"),
-    (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), {}, [("x/im/1.png", "x/gt/1_z.png")], ""),
-    (("{k}/{k}.*", "{k}/{k}_gt.*"), {}, [("1/1.png", "1/1_gt.png")], "2/3.png"),
-    (("{b}-{a}.png", "{a}+{b}.png"), {}, [("x-1.png", "1+x.png")], "x-1_png"),
-    (("a [1] {k}.*", "b (1) {k}.*"), {}, [("A [1] 2.png", "B (1) 2.png")], ""),
-    (["{k}_a.*", "{k}_b.*"], {}, [("1_a.png", "1_b.png")], "1_a_b_c.png"),
-    (
-        *(ROADS, {}),
-        [
-            ("image_2/um_9.png", "gt_image_2/um_road_9.PNG"),
-            ("image_2/um_10.png", "gt_image_2/um_road_10.png"),
-            ("image_2/uu_9.png", "gt_image_2/uu_road_9.png"),
-        ],
-        "gt_image_2/um_lane_9.png",
-    ),
-    (
-        *(OBJECTS, {}),
-        [
-            ("images/1.png", ("masks/1/2.png", "masks/1/10.png")),
-            ("images/2.png", ("masks/2/a.png",)),
-        ],
-        "masks/3.png",
-    ),
-    (
-        *(OBJECTS, MISSING),
-        [("images/1.png", ("masks/1/a.png",)), ("images/2.png", None)],
-        "",
-    ),
-    (
-        ("{key}.*", "{key}_{object}.*"),
-        {},
-        [("1.png", ("1_0.png", "1_1.png")), ("10.png", ("10_0.png",))],
-        "",
-    ),
-    (
-        *(CLASSES, {}),
-        [
-            ("images/1.png", {"bus": "masks/bus/1.png", "car": "masks/car/1.png"}),
-            ("images/2.png", {"bus": "masks/bus/2.png", "car": None}),
-        ],
-        "",
-    ),
-    (
-        *(CLASSES, MISSING),
-        [
-            ("images/1.png", {"bus": "masks/bus/1.png", "car": "masks/car/1.png"}),
-            ("images/2.png", {"bus": None, "car": None}),
-        ],
-        "",
-    ),
-    (
-        ("{class}/{key}.png", "{class}/{key}_m.png"),  # an ordinary field
-        {},
-        [("cat/1.png", "cat/1_m.png"), ("dog/1.png", "dog/1_m.png")],
-        "",
-    ),
+FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
+    # patterns, options, the pairs, another file beside them
+    (None, {}, "1_input.PNG>1_target.png", "1_inputs.png"),
+    (None, {}, "1_INPUT>1_Target.PNG", ".1_input.png"),
+    (None, {}, "boss fight_input>boss fight_target.gif", "Thumbs.db"),
+    (None, {}, "меню_é_input>меню_é_target.bmp", "._меню_é_input.png"),
+    (None, {}, "a_input_2_input>a_input_2_target", "1_input.txt"),
+    (None, {}, "10²_input>10²_target", ".git/3_input.png"),
+    (None, {}, "1_input.jfif>1_target.pgm", "sub/2_input.png"),
+    (None, {}, "s1_input.ome.tif>s1_target", "README.md"),
+    (None, {}, "images/9>masks/9.bmp, images/10>masks/10.gif", ""),
+    (None, {}, "Images/1.JPG>Masks/1", "masks.txt"),
+    (None, MISSING, "1_input, 2_input>2_target", ""),
+    (None, MISSING, "1_input, 2_input", ""),
+    (("{key}.*", "{key}_mask.*"), {}, "a.jpg>a_mask", "b.txt"),
+    (("img/*/{k}.*", "gt/*/{k}.*"), {}, "img/x/1>gt/y/1", "1.png"),
+    (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), {}, "x/im/1>x/gt/1_z", ""),
+    (("{k}/{k}.*", "{k}/{k}_gt.*"), {}, "1/1>1/1_gt", "2/3.png"),
+    (("{b}-{a}.png", "{a}&{b}.png"), {}, "x-1>1&x", "x-1_png"),
+    (("a [1] {k}.*", "b (1) {k}.*"), {}, "A [1] 2>B (1) 2", ""),
+    (["{k}_a.*", "{k}_b.*"], {}, "1_a>1_b", "1_a_b_c.png"),
+    (ROADS, {}, ROAD_PAIRS, "gt_image_2/um_lane_9.png"),
+    (OBJECTS, {}, "images/1>masks/1/2+masks/1/10, images/2>masks/2/a+", "masks/3.png"),
+    (OBJECTS, MISSING, "images/1>masks/1/a+, images/2>", ""),
+    (("{key}.*", "{key}_{object}.*"), {}, "1>1_0+1_1, 10>10_0+", ""),
+    (CLASSES, {}, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=masks/a/2+b=", ""),
+    (CLASSES, MISSING, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=+b=", ""),
+    (ORDINARY, {}, "cat/1>cat/1_m, dog/1>dog/1_m", ""),
 ]
 
 
-@pytest.mark.parametrize("case", range(len(FOUND)))
-def test_pairs_are_found(case: int, tmp_path: Path) -> None:
-    patterns, options, pairs, other = FOUND[case]
-    names = [image for image, _ in pairs] + [other] * bool(other)
-    for _, target in pairs:
-        several = target.values() if isinstance(target, dict) else target or ()
-        names += filter(None, [target] if isinstance(target, str) else several)
-    folder = put(tmp_path, *names)
-    (folder / "4_input.png").mkdir()
-    assert listed(folder, patterns, **options) == pairs
-    dataset = ui.UIImageMaskDataset(folder, patterns=patterns, **options)
+@pytest.mark.parametrize(("patterns", "options", "text", "other"), FOUND)
+def test_pairs_are_found(
+    patterns: Any, options: dict, text: str, other: str, tmp_path: Path
+) -> None:
+    pairs = parse(text)
+    for image, target in pairs:
+        put(tmp_path, image, *named(target), *[other] * bool(other))
+    (tmp_path / "4_input.png").mkdir()
+    assert listed(tmp_path, patterns, **options) == pairs
+    dataset = ui.UIImageMaskDataset(tmp_path, patterns=patterns, **options)
     assert len(dataset) == len(pairs)
-    if all(Path(name).suffix != ".gif" for name in names):
+    if ".gif" not in text:
         assert dataset[0].image.size == (3, 2)
 
 
@@ -175,7 +161,12 @@ UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
     ("image_2/um_9.png gt_image_2/um_road_8.png", ROADS, {}, "um_9.png um_road_9.png"),
     ("", None, {}, "{key}_input.* images/{key}.* --patterns"),
     ("1_input 1_target_0 1_target_1", None, {}, "try {key}_target_{object}.*"),
-    ("1_input 1_target_a 1_target_b", None, {}, "1_input.png {object} 1_target_a.png"),
+    (
+        "1_input 1_target_a 2_input 2_target",
+        None,
+        {},
+        "1_input.png {object} 1_target_a",
+    ),
     # Labels that are no pictures.
     ("1.jpg 2.jpg 1.json 2.json", None, {}, "2 .jpg 2 .json polygons"),
     ("a.jpg b.jpg instances.json", None, {}, "2 .jpg 1 .json polygons"),
@@ -186,71 +177,85 @@ UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(UNPAIRED)))
-def test_what_is_no_pair_is_named(case: int, tmp_path: Path) -> None:
-    names, patterns, options, words = UNPAIRED[case]
-    names = [name if "." in name else f"{name}.png" for name in names.split()]
+@pytest.mark.parametrize(("names", "patterns", "options", "words"), UNPAIRED)
+def test_what_is_no_pair_is_named(
+    names: str, patterns: Any, options: dict, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError) as told:
-        ui.find_pairs(put(tmp_path, *names), patterns, **options)
+        ui.find_pairs(put(tmp_path, *map(whole, names.split())), patterns, **options)
     assert str(told.value).startswith(f"{tmp_path}: ")
     for word in words.split():
         assert word in str(told.value)
 
 
 PROPOSED = [
-    "images/001_image images/002_image masks/001_mask masks/002_mask",
-    "image/1 image/2 label/1 label/2",
-    "imgs/1 imgs/2 Labels/1 Labels/2",
-    "train/1.jpg train/2.jpg train_mask/1 train_mask/2",
-    "train/1.jpg train/2.jpg train_masks/1_mask.gif train_masks/2_mask.gif",
-    "images/training/1 images/training/2 gt/training/1 gt/training/2",
-    "images/training/1 images/validation/2 gt/training/1 gt/validation/2",
-    "train/images/1 val/images/2 train/masks/1 val/masks/2",
-    "1 2 1_mask 2_mask",
-    "img_1 img_2 mask_1 mask_2",
-    "img1 img2 mask1 mask2",
-    "images/img1 images/img2 masks/mask1 masks/mask2",
-    "a/img b/img a/label b/label",
-    "images/1.jpg images/2.jpg masks/1.jpg.png masks/2.jpg.png",
-    "1_input 2_input masks/1_target masks/2_target",
-    "ISIC_1.jpg ISIC_2.jpg ISIC_1_segmentation ISIC_2_segmentation",
-    "raw/a_1 raw/a_2 seg/a_1_L seg/a_2_L",
-    "im/train/x/x_1_leftImg8bit im/train/x/x_2_leftImg8bit "
-    "gt/train/x/x_1_gt_labelIds gt/train/x/x_2_gt_labelIds",
+    "images/001_image>masks/001_mask, images/002_image>masks/002_mask",
+    "image/1>label/1, image/2>label/2",
+    "imgs/1>Labels/1, imgs/2>Labels/2",
+    "train/1.jpg>train_mask/1, train/2.jpg>train_mask/2",
+    "train/1.jpg>train_masks/1_mask.gif, train/2.jpg>train_masks/2_mask.gif",
+    "images/training/1>gt/training/1, images/training/2>gt/training/2",
+    "images/training/1>gt/training/1, images/validation/2>gt/validation/2",
+    "train/images/1>train/masks/1, val/images/2>val/masks/2",
+    "1>1_mask, 2>2_mask",
+    "img_1>mask_1, img_2>mask_2",
+    "img1>mask1, img2>mask2",
+    "images/img1>masks/mask1, images/img2>masks/mask2",
+    "a/img>a/label, b/img>b/label",
+    "images/1.jpg>masks/1.jpg.png, images/2.jpg>masks/2.jpg.png",
+    "1_input>masks/1_target, 2_input>masks/2_target",
+    "ISIC_1.jpg>ISIC_1_segmentation, ISIC_2.jpg>ISIC_2_segmentation",
+    "raw/a_1>seg/a_1_L, raw/a_2>seg/a_2_L",
+    "im/train/x/x_1_leftImg8bit>gt/train/x/x_1_gt_labelIds, "
+    "im/train/x/x_2_leftImg8bit>gt/train/x/x_2_gt_labelIds",
+    "images/length_1>masks/length_1_m, images/length_2>masks/length_2_m",
+    "train/1>trainannot/1, train/2>trainannot/2",
+    # Several masks of an image; what tells them apart need not be a number.
+    "1_input>1_target_0+1_target_1, 2_input>2_target_0+2_target_1",
+    "1_input>1_target_a+1_target_b, 2_input>2_target_a+",
+    "1.jpg>1_cat_0+1_dog_0+1_dog_1, 2.jpg>2_dog_0+",
+    "a/img>a/mask_1+a/mask_2, b/img>b/mask_1+",
+    "images/1.jpg>masks/1/x+masks/1/y, images/2.jpg>masks/2/z+",
+    "a/images/a>a/masks/x+a/masks/y, b/images/b>b/masks/z+",
+    "s/7f3a/images/7f3a>s/7f3a/masks/01c4+s/7f3a/masks/e7f3, "
+    "s/c0de/images/c0de>s/c0de/masks/a7f3+",
+    "im_1/i/im_1>im_1/gt/ob_1+im_1/gt/ob_5, im_2/i/im_2>im_2/gt/ob_1+",
+    # No word says mask: the longer name, of another kind, is the mask's.
+    "a.jpg>a_vessels, b.jpg>b_vessels",
+    "a>a_1stHO.gif, b>b_1stHO.gif",
+    "Image_01L.jpg>Image_01L_1stHO, Image_01R.jpg>Image_01R_1stHO",
+    "a>a_manual1.gif, b>b_manual1.gif",
+    "a_2>a_2_manual1, a>a_manual1",
+    "t/im/21_t.tif>t/1st_manual/21_m1.gif, t/im/22_t.tif>t/1st_manual/22_m1.gif",
 ]
 
 
-@pytest.mark.parametrize("names", PROPOSED)
-def test_proposed_patterns_pair_everything(names: str, tmp_path: Path) -> None:
-    files = [name if "." in name else f"{name}.png" for name in names.split()]
-    put(tmp_path, *files)
+@pytest.mark.parametrize("text", PROPOSED)
+def test_proposed_patterns_pair_everything(text: str, tmp_path: Path) -> None:
+    pairs = parse(text)
+    for image, target in pairs:
+        put(tmp_path, image, *named(target))
     with pytest.raises(ValueError, match="--patterns") as told:
         ui.find_pairs(tmp_path)
-    one, other = (
-        str(told.value).split('try patterns=("')[1].split('")')[0].split('", "')
-    )
-    expected = list(
-        zip(files[: len(files) // 2], files[len(files) // 2 :], strict=True)
-    )
-    if files[1] == "1_mask.png":
-        expected = list(zip(files[::2], files[1::2], strict=True))
+    one, other = re.search(
+        r'try patterns=\("(.*?)", "(.*?)"\)', str(told.value)
+    ).groups()
     assert f'--patterns "{one}" "{other}"' in str(told.value)
-    assert listed(tmp_path, (one, other)) == expected
+    assert sorted(listed(tmp_path, (one, other))) == sorted(pairs)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        "a b/c",
-        "x{a}",
-        "1 2 3",
-        # Images with images, masks with masks: nothing says which is which.
-        "gt_image_2/um_1 gt_image_2/umm_1 gt_image_2/um_2 gt_image_2/umm_2",
-    ],
-)
+SILENT = [
+    *("a b/c", "x{a}", "1 2 3", "dog dog_small cat cat_small"),
+    "train/images/1 train/images/2 train/masks/a train/masks/b",
+    # Images with images, masks with masks: nothing says which is which.
+    "gt_image_2/um_1 gt_image_2/umm_1 gt_image_2/um_2 gt_image_2/umm_2",
+]
+
+
+@pytest.mark.parametrize("names", SILENT)
 def test_nothing_is_proposed_that_files_do_not_say(names: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--patterns") as told:
-        ui.find_pairs(put(tmp_path, *(f"{name}.png" for name in names.split())))
+        ui.find_pairs(put(tmp_path, *map(whole, names.split())))
     assert "try patterns" not in str(told.value)
 
 
@@ -417,18 +422,14 @@ def test_prepared_samples_equal_unprepared_and_go_through_the_transform(
 
 
 def test_samples_of_one_image_and_other_targets(tmp_path: Path) -> None:
-    image = tmp_path / "a.png"
+    image, masks = tmp_path / "a.png", (levels(0, 255), levels(255, 0))
     draw_image(0, (96, 64)).save(image)
-    pairs = []
-    for number, values in enumerate(((0, 255), (255, 0))):
-        path = tmp_path / f"{number}.png"
-        levels(*values).save(path)
-        pairs.append((image, path))
+    for number, mask in enumerate(masks):
+        mask.save(tmp_path / f"{number}.png")
+    pairs = [(image, tmp_path / f"{number}.png") for number in (0, 1)]
     for cache in (False, True):
         dataset = ui.PairDataset(pairs, cache=cache)
-        for index in (0, 1, 0, 1):
-            expected = np.array([(0, 255), (255, 0)][index])[regions(2)]
-            assert same(dataset[index].target, expected)
+        assert all(same(dataset[n].target, masks[n]) for n in (0, 1, 0, 1))
 
 
 def test_datasets_travel_to_worker_processes(make_pairs: MakePairs) -> None:
@@ -465,21 +466,30 @@ TARGETS: list[tuple[Callable, dict, Any, list, torch.dtype]] = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(TARGETS)))
-def test_targets_of_every_kind(case: int, tmp_path: Path) -> None:
-    read, pictures, target, expected, dtype = TARGETS[case]
-    paths = {None: None}
-    for name, picture in pictures.items():
-        paths[name] = tmp_path / f"{name}.png"
-        picture.save(paths[name])
+@pytest.mark.parametrize(("read", "pictures", "target", "expected", "dtype"), TARGETS)
+def test_targets_of_every_kind(
+    read: Callable,
+    pictures: dict,
+    target: Any,
+    expected: list,
+    dtype: torch.dtype,
+    tmp_path: Path,
+) -> None:
     image = tmp_path / "image.png"
     draw_image(0, (96, 64)).save(image)
-    given: Any = paths.get(target) if isinstance(target, str) else None
+    for name, picture in pictures.items():
+        picture.save(tmp_path / f"{name}.png")
+
+    def path(name: str | None) -> Path | None:
+        return name and tmp_path / f"{name}.png"
+
     if isinstance(target, tuple):
-        given = tuple(paths[name] for name in target)
+        given: Any = tuple(map(path, target))
     elif isinstance(target, dict):
-        given = {key: paths[name] for key, name in target.items()}
-    pairs = [(image, given), (image, paths["b"])]
+        given = {key: path(name) for key, name in target.items()}
+    else:
+        given = path(target)
+    pairs = [(image, given), (image, path("b"))]
     sample = ui.PairDataset(pairs, ui.ImageTargetToTensor(), read_target=read)[0]
     assert sample.target.dtype == dtype
     assert same(sample.target, np.array(expected)[..., regions()])

@@ -280,8 +280,7 @@ def train_and_die(words: list[str], moves: int, before: bool) -> None:
 
     moves: how many such moves it lives to see; before: killed before the last of them.
     """
-    move = Path.replace
-    count = itertools.count(1)
+    move, count = Path.replace, itertools.count(1)
 
     def replace(self: Path, target: Path) -> Path:
         is_last = next(count) == moves
@@ -296,78 +295,29 @@ def train_and_die(words: list[str], moves: int, before: bool) -> None:
     main(words)
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Give processes that have the module imported already."""
+def test_a_run_killed_at_any_file_ends_as_it_would_have(
+    make_pairs: MakePairs, tmp_path: Path
+) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([ui.__name__])
-    return context
-
-
-def next_words(runs: Path, pairs: Path, epochs: int) -> list[str]:
-    """Go on with the run, or start one if none got as far as its settings."""
-    started = sorted(path.parent for path in runs.glob("*/settings.json"))
-    if started:
-        return ["train", "--resume", str(started[-1])]
-    options = ("-d", str(pairs), "-o", str(runs), *SMALL)
-    return ["train", *options, "--max-epochs", str(epochs)]
-
-
-def check_ends_as_whole(context: Any, runs: Path, pairs: Path, epochs: int) -> None:
-    """Let a run that was killed end; compare it with one that was not."""
-    words = next_words(runs, pairs, epochs)
-    process = context.Process(target=main, args=(words,))
-    process.start()
-    process.join(PATIENCE)
-    assert process.exitcode == 0
-    [folder] = (path.parent for path in runs.glob("*/settings.json"))
-    assert same_run(folder, train(pairs, runs.parent / "whole", epochs=epochs))
-
-
-def test_a_run_killed_at_any_file_ends_as_it_would_have(
-    make_pairs: MakePairs, tmp_path: Path, processes: Any
-) -> None:
     pairs, runs = make_pairs(6), tmp_path / "runs"
-    runs.mkdir()
     codes = []
-    for moves in range(1, 9):  # by turns killed before the move and after it
-        before = moves % 2 == 0
-        words = next_words(runs, pairs, epochs=8)
-        process = processes.Process(target=train_and_die, args=(words, moves, before))
+    # By turns killed before the move and after it, then never.
+    for moves in (1, 2, 3, 4, 5, 6, 999):
+        words = ["train", "-d", str(pairs), "-o", str(runs), *SMALL]
+        words += ["--max-epochs", "6"]
+        for settings in runs.glob("*/settings.json"):  # go on, if it got as far
+            words = ["train", "--resume", str(settings.parent)]
+        given = words, moves, moves % 2 == 1
+        process = context.Process(target=train_and_die, args=given)
         process.start()
         process.join(PATIENCE)
         codes.append(process.exitcode)
         for folder in runs.glob("*"):
             check_whole(folder)
-    assert codes.count(-signal.SIGKILL) >= 6 and set(codes) <= {-signal.SIGKILL, 0}
-    check_ends_as_whole(processes, runs, pairs, epochs=8)
-
-
-def count_files(runs: Path) -> int:
-    """Count whole files; those beside, which come and go, are hidden."""
-    return sum(not path.name.startswith(".") for path in runs.rglob("*.*"))
-
-
-def test_a_run_killed_again_and_again_ends_as_it_would_have(
-    make_pairs: MakePairs, tmp_path: Path, processes: Any
-) -> None:
-    pairs, runs = make_pairs(6), tmp_path / "runs"
-    runs.mkdir()
-    rng = random.Random(0)
-    # Start-up, the first epoch, then anywhere: 1 file is the settings, 2 an epoch.
-    for first_files in (0, 1, 2, 1, 1, 0):
-        before = count_files(runs)
-        words = next_words(runs, pairs, epochs=24)
-        process = processes.Process(target=main, args=(words,))
-        process.start()
-        while process.is_alive() and count_files(runs) < before + first_files:
-            time.sleep(0.005)
-        process.join(rng.uniform(0, 0.3))
-        process.kill()
-        process.join()
-        for folder in runs.glob("*"):
-            check_whole(folder)
-    check_ends_as_whole(processes, runs, pairs, epochs=24)
+    assert codes == [-signal.SIGKILL] * 6 + [0]
+    [folder] = (path.parent for path in runs.glob("*/settings.json"))
+    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=6))
 
 
 # ---- interrupted and resumed
@@ -408,7 +358,6 @@ def test_ctrl_c_while_the_folder_is_examined(
 @pytest.mark.parametrize(
     ("words", "changes"),
     [
-        (("--no-augment",), ()),
         (("--overfit-num", 6), ()),
         (("--num-workers", 1), ()),
         (("--weights",), ()),
@@ -620,13 +569,15 @@ def test_two_processes_learn_as_well_as_one(
 
 @distributed
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
+    ("started", "number", "code"),
+    [  # while the second is still importing, and in the midst of training
+        ("001/settings.json", signal.SIGINT, 130),
+        ("001/epochs/*.png", signal.SIGTERM, -signal.SIGTERM),
+    ],
 )
-@pytest.mark.parametrize("started", ["001/settings.json", "001/epochs/*.png"])
 def test_a_signal_to_the_first_ends_both(
     started: str, number: int, code: int, make_pairs: MakePairs, tmp_path: Path
 ) -> None:
-    """While the second is still importing, and in the midst of training."""
     runs = tmp_path / "runs"
     options = ("-d", make_pairs(8), "-o", runs, *TINY, "--max-epochs", 100_000)
     process = start_two(*options, "-b", 1)
@@ -641,9 +592,8 @@ def test_a_signal_to_the_first_ends_both(
 
 
 @distributed
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_second_ends_both(
-    number: int, make_pairs: MakePairs, tmp_path: Path
+    make_pairs: MakePairs, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     options = ("-d", make_pairs(8), "-o", runs, *TINY, "--max-epochs", 100_000)
@@ -652,7 +602,7 @@ def test_a_signal_to_the_second_ends_both(
         time.sleep(0.01)
     listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], **PIPED)
     [second] = listed.stdout.split()
-    os.kill(int(second), number)
+    os.kill(int(second), signal.SIGTERM)
     out, _ = end_of(process)
-    assert process.returncode in (128 + number, -number)
+    assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
     assert f"train --resume {runs / '001'}" in out

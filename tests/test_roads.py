@@ -16,15 +16,13 @@ from tools.road_scenes import paint_target, render_scene
 
 ROADS = Path(__file__).parents[1] / "test_roads"
 RED, MAGENTA, BLACK = (255, 0, 0), (255, 0, 255), (0, 0, 0)
-# Of the real kit; its calibration and its test pictures are not read.
-KITTI_SIZE = (1242, 375)
 
 
 def make_kit(root: Path, size: tuple[int, int] = (60, 20)) -> Path:
     """Write a kit as KITTI has it: three categories that use the same numbers.
 
     The grey of an image, and the bands of magenta and black of its target, have its
-    number.
+    number. Calibration and test pictures are not read.
     """
     for folder in ("image_2", "gt_image_2", "calib"):
         (root / "training" / folder).mkdir(parents=True)
@@ -60,12 +58,6 @@ def test_each_picture_has_the_mask_of_its_category_and_number(
     assert own_numbers(ui.RoadDataset(root, target="lane")) == [(1, 7, 7), (2, 8, 8)]
 
 
-def test_a_kit_of_kittis_size(tmp_path: Path) -> None:
-    dataset = ui.RoadDataset(make_kit(tmp_path, KITTI_SIZE), cache=True)
-    assert {part.size for sample in dataset for part in sample} == {KITTI_SIZE}
-    assert own_numbers(dataset)[4] == (5, 5, 5)
-
-
 @pytest.mark.parametrize(("target", "count"), [("road", 60), ("lane", 20)])
 def test_masks_say_what_the_colours_say(target: str, count: int) -> None:
     dataset = ui.RoadDataset(ROADS, target=target)
@@ -98,37 +90,30 @@ def test_table_of_drives_names_every_picture() -> None:
     assert listed.keys() == images
     assert len(set(listed.values())) == 15
     assert len(list((ROADS / "training" / "calib").glob("*.txt"))) == 60
+    options = {"patterns": ui.ROAD_PATTERNS["road"], "read_target": ui.read_road}
     data = ui.UISegmentationData(
-        ROADS / "training",
-        image_size=(64, 208),
-        scenes=listed,
-        patterns=ui.ROAD_PATTERNS["road"],
-        read_target=ui.read_road,
+        ROADS / "training", image_size=(64, 208), scenes=listed, **options
     )
     data.setup()
-    sides = [
+    train, val = (
         {listed[image.name] for image, _ in part.pairs}
         for part in (data.train_set, data.val_set)
-    ]
-    assert sides[0].isdisjoint(sides[1])
+    )
+    assert train.isdisjoint(val)
     image, target = data.val_set[0]
     assert (image.shape, target.shape) == ((3, 64, 208), (1, 64, 208))
 
 
 def test_ignored_pixels_stay_ignored() -> None:
     steps = [ui.ImageTargetResize(62), ui.ImageTargetToTensor()]
-    dataset = ui.RoadDataset(ROADS, ui.ImageTargetCompose(steps), "lane")
-    again = pickle.loads(pickle.dumps(dataset))
+    dataset = ui.RoadDataset(ROADS, ui.ImageTargetCompose(steps), "lane", cache=True)
     values = set()
+    again = pickle.loads(pickle.dumps(dataset))
     for (image, target), other in zip(dataset, again, strict=True):
         assert torch.equal(target, other.target)
         assert image.shape[1:] == target.shape[1:] == (62, 205)
-        assert target.dtype == torch.float32
         values |= set(target.unique().tolist())
-        logits = torch.zeros(1, *target.shape)
-        changed = torch.where(target[None] == 255, 9.0, logits)
-        assert ui.bce_loss(changed, target[None]) == ui.bce_loss(logits, target[None])
-    assert values == {0, 1, 255}
+    assert target.dtype == torch.float32 and values == {0, 1, 255}
 
 
 GT = "training/gt_image_2"
@@ -140,7 +125,6 @@ PART: list[tuple[str, dict[str, Any], str, list[int] | None]] = [
     (f"{GT}/*", {}, "gt_image_2 _road_", None),
     (f"{GT}/umm_road_000001.png", {}, "umm_000001.png umm_road_000001", None),
     ("*/image_2/um_000000.png", {}, "um_road_000000.png um_000000", None),
-    ("*/image_2/um_000000.png", {"target": "lane"}, "um_lane_000000.png", None),
     ("*/*/*", {}, "image_2 gt_image_2", None),
     ("nothing", {"target": "lanes"}, "'lanes' road lane", None),
 ]

@@ -475,7 +475,10 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
     ),
     (FLIP, (np.zeros((4, 4, 3)), MASK), "image <class 'numpy.ndarray'> and .*tensors"),
     (TO_TENSOR, (np.ones((4, 4)),) * 2, "image .*ndarray.*: expected pictures or tens"),
-    (FLIP, (PICTURE, PICTURE), r"mode RGB .*: expected mode L of 0, 255 and 128"),
+    *(
+        (FLIP, (PICTURE, mask), f"mode {mask.mode} .*: expected mode L of 0, 255 and 1")
+        for mask in (PICTURE, MASK.convert("I"), MASK.convert("F"))
+    ),
     *(
         (transform, (PICTURE, Image.new("L", (64, 48), 250)), r"\[250\]: .* load_mask")
         for transform in (FLIP, TO_TENSOR)
@@ -485,7 +488,11 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
         (TO_TENSOR, ((IMAGE * 255).to(kind), TARGET), f"{kind}: expected uint8, uint16")
         for kind in (torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
     ),
-    (NORMALIZE, (PICTURE, MASK), "got a picture.*put ImageTargetToTensor before it"),
+    (
+        NORMALIZE,
+        (PICTURE, MASK),
+        "a picture of 0.00 to 255.00: .*put ImageTargetToTensor",
+    ),
     (NORMALIZE, ((IMAGE * 255).byte(), TARGET), "got torch.uint8.*expected a float"),
     (NORMALIZE, (IMAGE / IMAGE.max() * 255, TARGET), r"to 255\.00: .* in 0\.\.1"),
     (NORMALIZE, NORMALIZE(IMAGE, TARGET), "normalize only once"),

@@ -6,10 +6,8 @@ RAW holds the folders that the two captures wrote. Bright pictures come first, n
 of scene, map or view comes too often, and what does not qualify is counted.
 """
 
-import argparse
 import json
 import random
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from tools.command import new_folder, run
-from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_classes
+from tools.command import Command, new_folder
+from tools.raw_item import CLASS_IDS, CLASS_NAMES, RawItem, load_item, save_targets
 from ui_segmentation_system import overlay
 
 WIDTH, HEIGHT = 256, 224
@@ -86,13 +84,9 @@ class Candidate:
 
     def looks_like(self, other: "Candidate") -> bool:
         """Tell whether another picture is nearly the same."""
-        one, two = (
-            np.asarray(
-                Image.fromarray(image).resize((32, 28), Image.Resampling.BOX), float
-            )
-            for image in (self.image, other.image)
-        )
-        return np.abs(one - two).mean() < LEAST_DIFFERENCE
+        pictures = (Image.fromarray(image) for image in (self.image, other.image))
+        small = [picture.resize((32, 28), Image.Resampling.BOX) for picture in pictures]
+        return np.abs(np.subtract(*small, dtype=float)).mean() < LEAST_DIFFERENCE
 
 
 def coverage(mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -146,26 +140,9 @@ def choose(
                 kinds[candidate.kind] += 1
                 maps[candidate.map] += 1
     if len(chosen) < number:
-        raise ValueError(
-            f"only {len(chosen)} of {number} pictures qualify among {len(ranked)} "
-            f"({dict(kinds)}): capture more"
-        )
+        found = f"only {len(chosen)} of {number} pictures qualify among {len(ranked)}"
+        raise ValueError(f"{found} ({dict(kinds)}): capture more")
     return chosen
-
-
-def order(chosen: Sequence[Candidate], first: str | None) -> list[Candidate]:
-    """Shuffle, but begin with the picture named, or else the clearest dialogue."""
-    rest = sorted(chosen, key=lambda candidate: candidate.name)
-    random.Random(1).shuffle(rest)
-    if first:
-        clear = [candidate for candidate in rest if candidate.name == first]
-        if not clear:
-            raise ValueError(f"--first {first}: not among the chosen pictures")
-    else:
-        clear = [c for c in rest if c.shows_dialog and 0.2 <= c.ui_fraction <= 0.35]
-    opening = max(clear, key=lambda candidate: candidate.beauty)
-    rest.remove(opening)
-    return [opening, *rest]
 
 
 def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object]:
@@ -174,17 +151,10 @@ def write_pair(candidate: Candidate, number: int, out: Path) -> dict[str, object
         256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
     )
     picture.save(out / f"{number}_input.png", optimize=True)
-    target = Image.fromarray(candidate.mask.astype(np.uint8) * 255)
-    target.save(out / f"{number}_target.jpg", quality=95)
-    save_classes(candidate.classes, out / f"classes/{number}_classes.png")
-    return {
-        "id": number,
-        "game": candidate.game,
-        "scene": candidate.scene,
-        "map": candidate.map,
-        "ui_fraction": round(candidate.ui_fraction, 4),
-        "classes": np.unique(candidate.classes).tolist(),
-    }
+    save_targets(candidate.classes, out, number)
+    facts = {name: getattr(candidate, name) for name in ("game", "scene", "map")}
+    facts["ui_fraction"] = round(candidate.ui_fraction, 4)
+    return {"id": number, **facts, "classes": np.unique(candidate.classes).tolist()}
 
 
 def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
@@ -203,20 +173,15 @@ def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
 def build(
     raw: Path,
     out: Path,
-    *,
-    flare: int,
-    freedoom: int,
-    dialogs: int,
-    per_kind: int,
-    per_map: int,
     first: str | None,
     reject: Sequence[str],
-    replace: bool,
     sheet: Path | None,
+    **most: int,
 ) -> None:
-    """Build the whole set, and print a line that sums it up; OUT's licence stays."""
-    if out.exists() and any(out.iterdir()) and not replace:
-        raise FileExistsError(f"{out} is not empty; pass --replace to write it anew")
+    """Build the whole set in a new folder, and print a line that sums it up.
+
+    most: how many pictures of what, by the names of the options.
+    """
     folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")
@@ -229,49 +194,39 @@ def build(
         if folder.name not in reject
     ]
     faults = Counter(candidate.fault for candidate in candidates if candidate.fault)
-    chosen = []
-    for game, number, most in (("flare", flare, per_map), ("freedoom", freedoom, 1)):
+    quotas, chosen = (most["dialogs"], most["per_kind"]), []
+    for game, per_map in (("flare", most["per_map"]), ("freedoom", 1)):
         usable = [c for c in candidates if c.game == game and not c.fault]
-        chosen += choose(usable, number, (dialogs, per_kind), most)
-    chosen = order(chosen, first)
-    with new_folder(out.with_name(f".{out.name}.new")) as part:
-        (part / "classes").mkdir()
+        chosen += choose(usable, most[game], quotas, per_map)
+    chosen.sort(key=lambda candidate: candidate.name)
+    random.Random(1).shuffle(chosen)
+    if first and first not in [candidate.name for candidate in chosen]:
+        raise ValueError(f"--first {first}: not among the chosen pictures")
+    chosen.sort(key=lambda candidate: candidate.name != first)
+    with new_folder(out) as part:
         items = [write_pair(c, n, part) for n, c in enumerate(tqdm(chosen), 1)]
         index = {"class_names": CLASS_NAMES, "items": items}
         (part / "index.json").write_text(json.dumps(index, indent=1) + "\n")
-        if (out / "LICENSE.md").exists():
-            shutil.copy(out / "LICENSE.md", part)
-    if out.exists():
-        shutil.rmtree(out)
-    out.with_name(f".{out.name}.new").rename(out)
     for start in range(0, len(chosen) if sheet else 0, 24):
-        path = sheet.with_stem(f"{sheet.stem}_{start + 1}")
-        draw_sheet(chosen[start : start + 24]).save(path)
+        page = draw_sheet(chosen[start : start + 24])
+        page.save(sheet.with_stem(f"{sheet.stem}_{start + 1}"))
     maps = {(candidate.game, candidate.map) for candidate in chosen}
     talks = sum(candidate.shows_dialog for candidate in chosen)
-    print(
-        f"{len(chosen)} pairs of {len(maps)} maps, {talks} dialogues, the first from "
-        f"{chosen[0].name}; left out: {dict(faults)}"
-    )
+    print(f"{len(chosen)} pairs of {len(maps)} maps, {talks} dialogues, ", end="")
+    print(f"the first from {chosen[0].name}; left out: {dict(faults)}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="build_set", description=__doc__)
-    add = parser.add_argument
-    add("raw", type=Path, help="folder of raw items of both games")
-    add("out", type=Path, help="folder to write, such as test_inputs")
-    add("--flare", type=int, default=80, help="pictures of Flare")
-    add("--freedoom", type=int, default=40, help="and of Freedoom")
-    add("--dialogs", type=int, default=30, help="dialogues at most")
-    add("--per-kind", type=int, default=6, help="of any other scene")
-    add("--per-map", type=int, default=3, help="of one map of Flare")
-    add("--first", help="raw item that becomes pair 1")
-    add("--reject", nargs="+", default=[], help="raw items to leave")
-    add("--sheet", type=Path, help="PNG for sheets of 24 pairs, to look at each")
-    add("--replace", action="store_true", help="write OUT anew")
-    return run(parser, build, argv)
-
+main = Command(build)
+main.add("raw", Path, "folder of raw items of both games")
+main.add("out", Path, "folder to write, not there yet")
+main.add("--flare", int, "pictures of Flare", 80)
+main.add("--freedoom", int, "and of Freedoom", 40)
+main.add("--dialogs", int, "dialogues at most", 30)
+main.add("--per-kind", int, "of any other scene", 6)
+main.add("--per-map", int, "of one map of Flare", 3)
+main.add("--first", str, "raw item that becomes pair 1")
+main.add("--reject", str, "raw items to leave", [], nargs="+")
+main.add("--sheet", Path, "PNG for sheets of 24 pairs, to look at each")
 
 if __name__ == "__main__":
     sys.exit(main())

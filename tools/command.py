@@ -1,45 +1,60 @@
 """What the commands share: errors in one line, and folders that are whole or absent."""
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
-def run(
-    parser: argparse.ArgumentParser,
-    function: Callable[..., int | None],
-    argv: Sequence[str] | None,
-) -> int:
-    """Call a function with the options of a command line; returns its exit status.
+class Command(argparse.ArgumentParser):
+    """The command line of a function, `python -m tools.FILE`, told by its module."""
 
-    A ValueError or OSError ends the program with one line and status 2.
-    """
-    try:
-        return function(**vars(parser.parse_args(argv))) or 0
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    def __init__(self, function: Callable) -> None:
+        name = Path(function.__code__.co_filename).stem
+        doc = function.__globals__["__doc__"]
+        super().__init__(f"python -m tools.{name}", description=doc)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.function = function
+
+    def add(self, name: str, kind: type, text: str, default=None, **more: Any) -> None:
+        """Add an argument of a type, with its help, which tells the default."""
+        text = text if default in (None, []) else f"{text} ({default})"
+        self.add_argument(name, type=kind, help=text, default=default, **more)
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Call the function with the options; returns the exit status that it gives.
+
+        A ValueError or OSError ends the program with one line and status 2.
+        """
+        try:
+            return self.function(**vars(self.parse_args(argv))) or 0
+        except (ValueError, OSError) as error:
+            self.exit(2, f"{self.prog}: {error}\n")
+
+
+def check_range(name: str, value: int, least: int, most: float = math.inf) -> None:
+    """Raise ValueError for a number below the least or above the most."""
+    if not least <= value <= most:
+        expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} {value}: expected {expected}")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill; when the block ends without error it is moved to `path`.
 
-    Else nothing is left of it. Raises FileExistsError if `path` is there and not an
-    empty folder.
+    Else nothing is left of it. Raises FileExistsError if `path` is there.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        kind = "a folder that is not empty" if path.is_dir() else "a file"
-        raise FileExistsError(f"{path}: is {kind}; name a new or an empty folder")
-    path = path.resolve()  # a link to an empty folder stays a link
-    above = next(folder for folder in path.parents if folder.exists())
+    if path.exists():
+        raise FileExistsError(f"{path}: expected a folder that is not there yet")
+    above = next(folder for folder in path.resolve().parents if folder.exists())
     with tempfile.TemporaryDirectory(dir=above, prefix=".unfinished_") as scratch:
         # A folder inside, since the temporary one is closed to other users.
         part = Path(scratch, path.name)
         part.mkdir()
         yield part
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():  # Windows moves nothing onto a folder, even an empty one
-            path.rmdir()
         part.rename(path)

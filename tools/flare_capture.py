@@ -7,8 +7,7 @@ interface and a small script of its own, opens what the scene is about, and lets
 preloaded `flare_shim.c` take one frame apart. See tools/README.md for what to install.
 """
 
-import argparse
-import json
+import itertools
 import os
 import random
 import re
@@ -24,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from tools.command import run
-from tools.raw_item import CLASS_IDS, RawItem, save_item
+from tools.command import Command
+from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 HERE = Path(__file__).parent
+SHIM, BASE = HERE / "flare_shim.c", HERE / "flare_base"
 GAME = Path("/usr/games/flare")
 MODS = Path("/usr/share/games/flare/mods")
 CAMPAIGN, FANTASY = MODS / "empyrean_campaign", MODS / "fantasycore"
@@ -47,37 +46,19 @@ PORTRAITS = ["dog01", *PORTRAITS, *(f"male{n:02}" for n in (1, 2, 3, 4, 6))]
 BODIES = ["peasant_man1", "peasant_man2", "peasant_woman1", "guild_man1", "guild_man2"]
 SPEAKERS = ["Ferryman", "Baker", "Old Scout", "Innkeeper", "Miller", "Beekeeper"]
 SPEAKERS += ["Bell Ringer", "Mason", "Herbalist", "Net Mender", "Cook", "Lamplighter"]
-LINES = [
-    "The harbour gate is closed at night. Come back when the bell rings twice.",
-    "I lost my lantern in the mine. Would you look for it, traveller?",
-    "Nobody has crossed that bridge since the long winter.",
-    "Six coins for bread, nine for a map. I do not bargain before noon.",
-    "Keep to the stone path and the dogs will leave you alone.",
-    "My brother writes that the snow came early to the pass this year.",
-    "You there! Have you seen a small blue door anywhere near the well?",
-    "The cellar is flooded again. Bring a bucket, or a boat.",
-    "Three apples, a rope and a candle. That is all I need for the tower.",
-    "They say the old miller counted every star above the eastern ridge.",
-    "If the wind turns, light the lamp in the upper window. I will see it.",
-    "I have walked here since spring. My boots remember every stone.",
-    "Bread is cheap, salt is dear, and good advice costs nothing today.",
-    "The goats have eaten my only map. Which way did you come from?",
-    "Do not touch the green bottles. The red ones are only vinegar.",
-    "A letter for me? Nobody has written to this house in seven years.",
-]
+LINES = (BASE / "lines.txt").read_text().splitlines()  # of dialogues
 REMARKS = ["It is getting late.", "A bell rings far away.", "You feel rested."]
 REMARKS += ["Somebody was here before you.", "The wind turns.", "Game saved."]
-FOES = ["goblin", "skeleton", "zombie", "antlion_sprayer", "mog", "hobgoblin"]
-FOES += ["minotaur", "wyvern_adult"]
+FOES = "goblin skeleton zombie antlion_sprayer mog hobgoblin minotaur wyvern_adult"
+FOES = FOES.split()
 
 # Maps of the campaign that are not places to stand.
 NO_PLACES = ("spawn", "hyperspace")
 
-# The keys that open what a kind of scene shows.
+# The keys that open what a kind of scene shows: letters, or names in a list.
 KEYS = {
-    **{"inventory": ["i"], "character": ["c"], "powers": ["p"], "log": ["l"]},
-    **{"exit": ["Escape"], "inventory_character": ["i", "c"]},
-    **{"log_inventory": ["l", "i"], "tooltip": ["i"]},
+    **{"inventory": "i", "character": "c", "powers": "p", "log": "l", "tooltip": "i"},
+    **{"inventory_character": "ic", "log_inventory": "li", "exit": ["Escape"]},
 }
 # The kinds are dealt out in turn, dialogues often.
 KINDS = [
@@ -116,53 +97,31 @@ class Scene:
 def deal_scenes(count: int, seed: int, maps: Sequence[str]) -> list[Scene]:
     """Deal kinds and maps out in turn, the maps in an order of the seed's choice."""
     maps = random.Random(seed).sample(list(maps), len(maps))
-    return [
-        Scene(n, seed, KINDS[n % len(KINDS)], maps[n % len(maps)]) for n in range(count)
-    ]
+    kinds, maps = itertools.cycle(KINDS), itertools.cycle(maps)
+    return [Scene(n, seed, next(kinds), next(maps)) for n in range(count)]
 
 
-def class_table(names: dict[int, str]) -> np.ndarray:
-    """List the class id of each widget number: uint8 (256,).
-
-    The last overlay is the cursor; those before it are tooltips.
-    """
-    table = np.zeros(256, np.uint8)
-    for number, name in names.items():
-        kind = next(kind for part, kind in WIDGET_CLASSES.items() if part in name)
-        table[number] = CLASS_IDS[kind]
-    overlays = [number for number, name in names.items() if "overlay" in name]
-    if overlays:
-        table[max(overlays)] = CLASS_IDS["cursor"]
-    return table
-
-
-def matte(black: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Tell the interface's own alpha, 0..255, from it drawn on black and on white.
-
-    black, white: uint8 (H, W, 3). Returns int (H, W).
-    """
-    return 255 - (white.astype(int) - black.astype(int)).max(axis=2)
-
-
-def recompose(world: np.ndarray, black: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Draw the interface back on the world. Returns float (H, W, 3), 0..255."""
-    return world * ((white.astype(float) - black) / 255) + black
-
-
-def read_frame(prefix: Path, meta: dict[str, object]) -> RawItem:
+def read_frame(prefix: str, meta: dict[str, object]) -> RawItem:
     """Turn what the shim wrote into a raw item; raises ValueError on a misfit."""
     names = ("image.ppm", "world.ppm", "black.ppm", "white.ppm", "widgets.pgm")
     image, world, black, white, widgets = (
         np.array(Image.open(f"{prefix}_{name}")) for name in names
     )
-    off = np.abs(recompose(world, black, white) - image).max()
+    # How much of what is behind it the interface lets through, 0..255.
+    passed = white.astype(float) - black
+    off = np.abs(world * (passed / 255) + black - image).max()
     if off > MOST_DIFFERENCE:
-        raise ValueError(
-            f"scene {meta['number']}: recomposed frame is {off:.0f} grey levels off"
-        )
-    lines = Path(f"{prefix}_widgets.txt").read_text().splitlines()
-    table = class_table({int(n): name for n, name in map(str.split, lines)})
-    classes = np.where(matte(black, white) >= LEAST_ALPHA, table[widgets], 0)
+        raise ValueError(f"recomposed frame is {off:.0f} grey levels off")
+    table = np.zeros(256, np.uint8)  # the class of each widget's number
+    overlays = []
+    for line in Path(f"{prefix}_widgets.txt").read_text().splitlines():
+        number, name = line.split()
+        kind = next(kind for part, kind in WIDGET_CLASSES.items() if part in name)
+        table[int(number)] = CLASS_IDS[kind]
+        overlays += [int(number)] * ("overlay" in name)
+    if overlays:  # the last is the cursor, those before it are tooltips
+        table[max(overlays)] = CLASS_IDS["cursor"]
+    classes = np.where(255 - passed.max(axis=2) >= LEAST_ALPHA, table[widgets], 0)
     meta = {**meta, "recomposed_within": round(float(off), 2)}
     return RawItem(image, world, classes.astype(np.uint8), meta)
 
@@ -177,17 +136,15 @@ def set_values(text: str, values: dict[str, object]) -> str:
 def quiet_spots(map_name: str) -> list[tuple[int, int]]:
     """List places to stand on a map: event areas well inside, else its entrance."""
     text = (CAMPAIGN / f"maps/{map_name}.txt").read_text()
-    width, height = (
-        int(re.search(rf"^{key}=(\d+)", text, re.M)[1]) for key in ("width", "height")
-    )
-    area = r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)"
-    areas = [map(int, numbers) for numbers in re.findall(area, text, re.M)]
+
+    def numbers(pattern: str) -> list[list[int]]:
+        return [list(map(int, found)) for found in re.findall(pattern, text, re.M)]
+
+    ((width, height),) = numbers(r"^width=(\d+)\nheight=(\d+)")
+    areas = numbers(r"^type=(?:enemy|npc)\nlocation=(\d+),(\d+),(\d+),(\d+)")
     centres = [(x + w // 2, y + h // 2) for x, y, w, h in areas]
-    inside = [
-        (x, y) for x, y in centres if 10 < x < width - 10 and 10 < y < height - 10
-    ]
-    entrance = re.search(r"^hero_pos=(\d+),(\d+)", text, re.M)
-    return inside or [(int(entrance[1]), int(entrance[2]))]
+    inside = [p for p in centres if 10 < p[0] < width - 10 and 10 < p[1] < height - 10]
+    return inside or [tuple(numbers(r"^hero_pos=(\d+),(\d+)")[0])]
 
 
 def shuffled_layout(rng: random.Random) -> dict[str, dict[str, object]]:
@@ -254,14 +211,10 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
     map_text = re.sub(r"^tooltip=.*$", "", map_text, flags=re.M)
     if scene.kind in PEACEFUL:
         map_text = re.sub(r"^\[enemy\][^\[]*", "", map_text, flags=re.M)
+    # Some maps save all the same; let the game say something else of it.
+    remark = f'msgid "Game saved."\nmsgstr "{rng.choice(REMARKS)}"\n'
     files = {
-        "settings.txt": "description=scene\ngame=flare-game\nversion=1.14\n"
-        "requires=fantasycore,empyrean_campaign\n",
-        "engine/misc.txt": "APPEND\nfogofwar=0\nsave_fogofwar=false\n"
-        "save_onload=false\n",
-        # Some maps save all the same; let the game say something else of it.
-        "languages/engine.en.po": 'msgid "Game saved."\n'
-        f'msgstr "{rng.choice(REMARKS)}"\n',
+        "languages/engine.en.po": remark,
         "npcs/scene.txt": npc_text(scene, rng),
         "scripts/scene.txt": script,
         f"maps/{scene.map}.txt": map_text,
@@ -274,6 +227,7 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
         files[f"menus/{name}.txt"] = set_values(text, values)
     mod = home / ".local/share/flare/mods/scene"
     shutil.rmtree(mod, ignore_errors=True)
+    shutil.copytree(BASE / "mod", mod)
     for name, text in files.items():
         (mod / name).parent.mkdir(parents=True, exist_ok=True)
         (mod / name).write_text(text)
@@ -283,15 +237,13 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
 def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, int]:
     """Write settings and a saved game that starts on the scene's spot with a full bag.
 
-    Returns the window's width and height.
+    Returns the window's width and height. The settings that all scenes share leave out
+    what is drawn on the world that nobody could call interface or not.
     """
     rng = scene.rng()
     width, height = (800, 600) if rng.random() < 0.3 else (640, 480)
     settings = {"resolution_w": width, "resolution_h": height}
-    # Three things drawn on the world that nobody could call interface or not.
-    settings |= {"combat_text": 0, "loot_tooltips": 2, "entity_markers": 0}
-    settings |= {"statbar_autohide": 0, "statbar_labels": rng.choice([0, 1])}
-    settings |= {"dev_mode": 0, "auto_equip": 0}
+    settings["statbar_labels"] = rng.choice([0, 1])
     rng = scene.rng()
     bag = [rng.randint(2, 60) if rng.random() < 0.6 else 0 for _ in range(40)]
     body = rng.choice(["female,head_long", "male,head_short"])
@@ -306,14 +258,11 @@ def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, in
     }
     config, save = home / ".config/flare", home / ".local/share/flare/saves/empyrean/1"
     shutil.rmtree(save.parent, ignore_errors=True)
-    for folder, name, values in (
-        (config, "settings.txt", settings),
-        (save, "avatar.txt", hero),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        text = (HERE / "flare_base" / name).read_text()
-        (folder / name).write_text(set_values(text, values))
-    shutil.copy(HERE / "flare_base/keybindings.txt", config)
+    values = {config / "settings.txt": settings, save / "avatar.txt": hero}
+    for path, changed in values.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(set_values((BASE / path.name).read_text(), changed))
+    shutil.copy(BASE / "keybindings.txt", config)
     (config / "flare_lock").unlink(missing_ok=True)
     return width, height
 
@@ -323,13 +272,8 @@ class Player:
 
     def __init__(self, home: Path, display: str, shim: Path) -> None:
         self.home, self.shim, self.trigger = home, shim, home / "trigger"
-        self.env = {
-            **os.environ,
-            "HOME": str(home),
-            "DISPLAY": display,
-            "SDL_AUDIODRIVER": "dummy",
-            "FLARE_SHIM_TRIGGER": str(self.trigger),
-        }
+        self.env = os.environ | {"HOME": str(home), "DISPLAY": display}
+        self.env |= {"SDL_AUDIODRIVER": "dummy", "FLARE_SHIM_TRIGGER": self.trigger}
 
     def capture(self, scene: Scene) -> RawItem:
         """Play one scene and take it apart; raises ValueError when that fails."""
@@ -341,13 +285,9 @@ class Player:
         command = [str(GAME), "--renderer=sdl", "--no-audio", "--load-slot=1"]
         command += ["--mods=fantasycore,empyrean_campaign,scene"]
         command += ["--load-script=scripts/scene.txt"] * has_script
-        game = subprocess.Popen(
-            command,
-            env={**self.env, "LD_PRELOAD": str(self.shim)},
-            cwd=self.home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        env = self.env | {"LD_PRELOAD": str(self.shim)}
+        quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        game = subprocess.Popen(command, env=env, cwd=self.home, **quiet)
         try:
             self.act(scene, (width, height), rng)
             # Ask the shim for the next frame and wait until all of it is written.
@@ -355,17 +295,17 @@ class Player:
             deadline = time.monotonic() + 8
             while self.trigger.exists():
                 if time.monotonic() > deadline:
-                    raise ValueError(f"scene {scene.number}: the game drew no frame")
+                    raise ValueError("the game drew no frame")
                 time.sleep(0.05)
         finally:
             game.kill()
             game.wait()
         meta = {"game": "flare", **asdict(scene), "window": f"{width}x{height}"}
-        item = read_frame(self.home / "frame", meta)
+        item = read_frame(f"{self.home}/frame", meta)
         if scene.kind in DIALOGS and not (item.classes == CLASS_IDS["dialog"]).any():
-            raise ValueError(f"scene {scene.number}: the talk was broken off")
+            raise ValueError("the talk was broken off")
         if item.world.mean() < 8:
-            raise ValueError(f"scene {scene.number}: only darkness on {scene.map}")
+            raise ValueError("only darkness there")
         return item
 
     def act(self, scene: Scene, size: tuple[int, int], rng: random.Random) -> None:
@@ -395,23 +335,15 @@ class Player:
 @contextmanager
 def virtual_screen() -> Iterator[str]:
     """Run an X server without a monitor on a free display; gives the display's name."""
-    read_end, write_end = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x600x24"],
-        pass_fds=[write_end],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(write_end)
-    try:
-        with os.fdopen(read_end) as answer:
-            display = answer.readline().strip()
-        if not display:
-            raise ValueError("Xvfb did not start; try it by hand")
-        yield f":{display}"
-    finally:
-        server.terminate()
-        server.wait()
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as server:
+        try:
+            if not (display := server.stdout.readline().strip()):
+                raise ValueError("Xvfb did not start; try it by hand")
+            yield f":{display}"
+        finally:
+            server.terminate()
 
 
 def need_tools() -> None:
@@ -419,18 +351,12 @@ def need_tools() -> None:
     missing = [name for name in NEEDED if not shutil.which(name)]
     missing += [str(path) for path in (GAME, CAMPAIGN) if not path.exists()]
     if missing:
-        raise FileNotFoundError(
-            f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}"
-        )
+        install = f"on Debian: apt-get install {PACKAGES}"
+        raise FileNotFoundError(f"missing: {', '.join(missing)}; {install}")
 
 
-def capture_all(
-    out: Path, count: int, seed: int, maps: list[str] | None, only: list[int] | None
-) -> int:
-    """Capture what OUT does not hold yet, and print how it went.
-
-    Returns 1 if a scene failed, else 0.
-    """
+def capture_all(out: Path, count: int, seed: int, maps: list[str] | None) -> int:
+    """Capture what OUT does not hold yet, and say how it went."""
     need_tools()
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
     unknown = set(maps or []) - set(names)
@@ -438,38 +364,22 @@ def capture_all(
         raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
     maps = maps or [name for name in names if name not in NO_PLACES]
     scenes = deal_scenes(count, seed, maps)
-    scenes = [scene for scene in scenes if not only or scene.number in only]
-    out.mkdir(parents=True, exist_ok=True)
-    failures = []
+    named = {f"flare_{seed}_{scene.number:03}": scene for scene in scenes}
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
-        shim, source = Path(home, "flare_shim.so"), HERE / "flare_shim.c"
-        command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"]
+        shim = Path(home, "flare_shim.so")
+        command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"]
         compiled = subprocess.run(command, capture_output=True, text=True)
         if compiled.returncode:
-            raise ValueError(f"{source} does not compile: {compiled.stderr}")
+            raise ValueError(f"{SHIM} does not compile: {compiled.stderr}")
         player = Player(Path(home), display, shim)
-        for scene in tqdm(scenes, unit="scene"):
-            folder = out / f"flare_{scene.seed}_{scene.number:03}"
-            if not folder.exists():
-                try:
-                    save_item(player.capture(scene), folder)
-                except ValueError as error:
-                    failures.append(str(error))
-    print(json.dumps({"captured": len(scenes) - len(failures), "failed": failures}))
-    return 1 if failures else 0
+        return save_missing(out, named, player.capture)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="flare_capture", description=__doc__)
-    add = parser.add_argument
-    add("out", type=Path, help="folder for the raw items")
-    add("--count", type=int, default=150, help="number of scenes")
-    add("--seed", type=int, default=5, help="what all is drawn from")
-    add("--maps", nargs="+", help="just these maps of the campaign")
-    add("--only", type=int, nargs="+", help="just these numbers")
-    return run(parser, capture_all, argv)
-
+main = Command(capture_all)
+main.add("out", Path, "folder for the raw items")
+main.add("--count", int, "number of scenes", 150)
+main.add("--seed", int, "what all is drawn from", 5)
+main.add("--maps", str, "just these maps of the campaign", nargs="+")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,19 +3,16 @@
     python -m tools.freedoom_capture OUT --count 80
 
 One walk through a map is replayed with the same seed and the same actions, so that the
-world is the same on every pixel and only the interface differs: the image with all of
-it; the world without; the layers alone. For these the hero stands far outside the map,
-once before a black and once before a white void, and the layers are switched on one
-after the other (bars, messages, crosshair); a pixel belongs to the last layer that
-changed it, before either void, so none is missed where the interface has the colour of
-what is behind. A menu is seen alone by letting the game dim everything behind it to
-pure black and to pure white. That layers and world put together give the image again,
-exactly, is checked for every item.
+world is the same on every pixel and only the interface differs. For the layers alone
+the hero stands far outside the map, once before a black and once before a white void,
+and they are switched on one after the other (bars, messages, crosshair); a pixel
+belongs to the last layer that changed it before either void. A menu is seen alone by
+letting the game dim everything behind it to pure black and to pure white. That layers
+and world together give the image again, exactly, is checked for every item.
 """
 
-import argparse
 import contextlib
-import json
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,10 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from tools.command import run
-from tools.raw_item import CLASS_IDS, RawItem, save_item
+from tools.command import Command, check_range
+from tools.raw_item import CLASS_IDS, RawItem, save_missing
 
 MENU = CLASS_IDS["menu_text"]
 HUD_LAYERS = {name: CLASS_IDS[name] for name in ("bars", "message")}
@@ -45,14 +41,9 @@ MIN_SHARE, MAX_SHARE = 0.01, 0.65
 FULL_BRIGHT, FULL_DEPTH, FULL_OBJECTS, FULL_COLOURS = 80.0, 40.0, 5, 250
 LARGE_OBJECT = 600  # pixels
 NEAR = 3  # in the depth buffer's units: a wall that fills the view
-ITEM_PREFIX = "freedoom_"
 
-# Class ids and frames before both voids, (2, height, width, 3) uint8, each with one
-# layer more than the last.
-Stages = list[tuple[int, np.ndarray]]
-Action = list[int]
-BUTTONS = ("MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT", "ATTACK", "USE", "SPEED")
-IDLE: Action = [0] * len(BUTTONS)
+Action = list[int]  # 1 for what is pressed: forward, left, right, attack, use, speed
+IDLE: Action = [0] * 6
 # The maps of both games.
 MAPS = [f"e{episode}m{level}" for episode in range(1, 5) for level in range(1, 10)]
 MAPS += [f"map{level:02d}" for level in range(1, 33)]
@@ -64,15 +55,11 @@ KINDS = (
 # Left out: the video options show the dimming, which differs between replays. Under its
 # own name the skill menu crashes the engine; the second game, which has no episodes,
 # shows it as the episode menu.
-LARGE_MENUS = (
-    *("menu_main", "openmenu EpisodeMenu", "menu_quit", "openmenu CustomizeControls"),
-    *("openmenu CompatibilityOptions", "openmenu PlayerMenu"),
-)
-MENUS = (
-    *(*LARGE_MENUS, *LARGE_MENUS, "openmenu OptionsMenu", "openmenu SoundOptions"),
-    *("openmenu GameplayOptions", "openmenu HUDOptions", "openmenu AutomapOptions"),
-    *("openmenu MessageOptions", "openmenu AltHUDOptions"),
-)
+LARGE_MENUS = ["menu_main", "EpisodeMenu", "menu_quit", "CustomizeControls"]
+LARGE_MENUS += ["CompatibilityOptions", "PlayerMenu"]
+MENUS = [*LARGE_MENUS, *LARGE_MENUS, "OptionsMenu", "SoundOptions", "GameplayOptions"]
+MENUS += ["HUDOptions", "AutomapOptions", "MessageOptions", "AltHUDOptions"]
+MENUS = [name if name.startswith("menu_") else f"openmenu {name}" for name in MENUS]
 # The engine switches the alternative bars off unless its own choice is ignored.
 ALT_HUD = ("viz_ignore_render_mode 1", "screenblocks 11", "hud_althud 1")
 NOTICES = (
@@ -86,14 +73,8 @@ CHATS = (
     "who opened that door?",
 )
 GIFTS = ("give ammo", "give armor", "give keys", "give backpack")
-WEAPONS = (
-    "Shotgun",
-    "Chaingun",
-    "RocketLauncher",
-    "PlasmaRifle",
-    "BFG9000",
-    "Chainsaw",
-)
+WEAPONS = ["Shotgun", "Chaingun", "RocketLauncher", "PlasmaRifle", "BFG9000"]
+WEAPONS += ["Chainsaw"]
 
 
 @dataclass(frozen=True)
@@ -121,12 +102,9 @@ class Scene:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Name the layers over the world, in the order in which they are drawn."""
+        """The layers over the world, in the order in which they are drawn."""
         drawn = self.bar != "none", self.notices, self.crosshair, self.menu
-        names = (*HUD_LAYERS, "menu")
-        return tuple(
-            name for name, is_drawn in zip(names, drawn, strict=True) if is_drawn
-        )
+        return tuple(itertools.compress((*HUD_LAYERS, "menu"), drawn))
 
 
 class Route(NamedTuple):
@@ -204,52 +182,31 @@ def plan_walk(seed: int, laps: int) -> list[Action]:
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Mark the pixels that differ before either void.
+    """Mark the pixels that differ before either void: (height, width) bool.
 
-    Both: (2, height, width, 3) uint8. Returns (height, width) bool.
+    Both: frames before the black and the white void, (2, height, width, 3) uint8.
     """
     return (before != after).any(axis=(0, 3))
 
 
-def empty_voids(shape: tuple[int, ...]) -> np.ndarray:
-    """Make the black and the white void with nothing drawn: (2, *shape) uint8."""
-    return np.stack([np.full(shape, grey, np.uint8) for _, _, grey in VOIDS.values()])
-
-
-def covered(frames: np.ndarray) -> np.ndarray:
-    """Mark the pixels that hide a void, wholly or in part: (height, width) bool."""
-    return changed(empty_voids(frames.shape[1:]), frames)
-
-
-def class_ids(stages: Stages, menu: np.ndarray | None) -> np.ndarray:
+def find_classes(
+    image: np.ndarray, layers: Sequence[tuple[int, np.ndarray, np.ndarray]]
+) -> np.ndarray:
     """Give each pixel the class of the last layer that changed it; 0: not UI.
 
-    Returns (height, width) uint8.
+    image: undimmed. layers: class ids, and frames before and after. Returns (height,
+    width) uint8. Raises ValueError where the image does not show the opaque pixels of
+    its layers, those that look the same before both voids.
     """
-    shape = (menu if menu is not None else stages[0][1]).shape[1:]
-    before, ids = empty_voids(shape), np.zeros(shape[:2], np.uint8)
-    for class_id, after in stages:
-        ids[changed(before, after)] = class_id
-        before = after
-    if menu is not None:
-        ids[covered(menu)] = MENU
+    ids, wrong = np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], bool)
+    for class_id, before, after in layers:
+        where = changed(before, after)
+        ids[where] = class_id
+        opaque = (after[0] == after[1]).all(axis=-1)
+        wrong[where] = (opaque & (image != after[0]).any(axis=-1))[where]
+    if wrong.any():
+        raise ValueError(f"layers not in the image on {np.count_nonzero(wrong)} pixels")
     return ids
-
-
-def check_layers(image: np.ndarray, stages: Stages, menu: np.ndarray | None) -> None:
-    """Raise ValueError where the undimmed image does not show its own layers.
-
-    It must show their opaque pixels, those which look the same before both voids.
-    """
-    on_top = np.zeros(image.shape[:2], bool)
-    for frames in (menu, stages[-1][1] if stages else None):
-        if frames is not None:
-            where = covered(frames) & ~on_top
-            opaque = (frames[0] == frames[1]).all(axis=-1) & where
-            wrong = np.count_nonzero((image != frames[0]).any(axis=-1) & opaque)
-            if wrong:
-                raise ValueError(f"layers not in the image on {wrong} pixels")
-            on_top |= where
 
 
 def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
@@ -257,17 +214,15 @@ def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> Non
     gap = np.abs(image.astype(np.int16) - world).max(axis=-1)
     gap[mask > 0] = 0
     if gap.any():
-        raise ValueError(
-            f"frames not aligned: {np.count_nonzero(gap)} pixels outside the mask "
-            f"differ, by up to {gap.max()} grey levels; expected none"
-        )
+        what = f"{np.count_nonzero(gap)} pixels outside the mask"
+        raise ValueError(f"frames not aligned: {what} by up to {gap.max()} grey levels")
 
 
-def dimming_error(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> int:
-    """Say how far the dimming is from a plain table of colours, in grey levels.
+def check_dimming(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
+    """Raise ValueError where the dimming is no plain table of colours.
 
     The game dims colour by colour, so outside the mask all pixels of one world colour
-    must have become one image colour; returns the widest spread found.
+    must have become one image colour.
     """
     outside = mask == 0
     codes = world[outside].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
@@ -275,7 +230,8 @@ def dimming_error(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> int
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     seen = image[outside][order].astype(np.int16)
     spread = np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts)
-    return int(spread.max(initial=0))
+    if spread.any():
+        raise ValueError(f"dimming differs by {spread.max()} grey levels")
 
 
 def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
@@ -296,53 +252,32 @@ def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
     )
 
 
-def import_vizdoom() -> Any:
-    """Import the game engine, which only this tool needs."""
-    try:
-        import vizdoom
-    except ImportError:
-        raise ValueError(
-            "the game engine is missing: expected the package vizdoom;"
-            " install it with `pip install vizdoom==1.3.2`"
-        ) from None
-    return vizdoom
-
-
 @contextlib.contextmanager
 def open_game(scene: Scene, shot: Shot, buffers: bool = False) -> Iterator[Any]:
     """Run the engine on a scene, in a scratch folder that takes its ini and log."""
-    engine = import_vizdoom()
+    import vizdoom as engine  # which only this tool needs
+
     game = engine.DoomGame()
+    game.load_config(str(Path(__file__).with_name("freedoom.cfg")))
     # How the world runs: the same for all replays of a scene.
     file = "freedoom1.wad" if scene.map.startswith("e") else "freedoom2.wad"
     wad = str(Path(engine.__file__).parent / file)
     game.set_doom_game_path(wad)
     game.set_doom_scenario_path(wad)
     game.set_doom_map(scene.map)
-    game.set_doom_skill(4)
     game.set_seed(scene.seed)
-    game.set_episode_timeout(100_000)
-    game.set_mode(engine.Mode.PLAYER)
-    game.set_available_buttons([getattr(engine.Button, name) for name in BUTTONS])
-    game.add_available_game_variable(engine.GameVariable.ANGLE)
-    options = "+con_scaletext 1"
+    game.add_game_args("+con_scaletext 1")
     if scene.crosshair:
-        options += f" +crosshair {scene.crosshair} +crosshairforce 1"
-        options += " +crosshairgrow 0 +crosshairscale 1"
-    game.add_game_args(options)
+        options = "+crosshairforce 1 +crosshairgrow 0 +crosshairscale 1"
+        game.add_game_args(f"+crosshair {scene.crosshair} {options}")
     # What is drawn. A full status bar is always there: it takes room from the world's
     # view, which would be another one without it.
     full = scene.bar == "full"
-    game.set_screen_resolution(engine.ScreenResolution.RES_640X480)
-    game.set_screen_format(engine.ScreenFormat.RGB24)
-    game.set_window_visible(False)
-    game.set_console_enabled(False)
     game.set_render_hud(full or "bars" in shot.layers)
     game.set_render_minimal_hud(not full)
     game.set_render_messages("message" in shot.layers)
     game.set_render_crosshair("crosshair" in shot.layers)
     game.set_render_weapon(not shot.void)
-    game.set_render_screen_flashes(False)
     game.set_labels_buffer_enabled(buffers)
     game.set_depth_buffer_enabled(buffers)
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
@@ -368,11 +303,8 @@ def find_route(scene: Scene, walks: int) -> Route:
                 laps, rest = divmod(step, RUN_STEPS + STOP_STEPS)
                 if rest == 0:
                     state = game.get_state()
-                    objects = sum(
-                        label.object_name != "DoomPlayer"
-                        and label.width * label.height > LARGE_OBJECT
-                        for label in state.labels
-                    )
+                    others = (n for n in state.labels if n.object_name != "DoomPlayer")
+                    objects = sum(n.width * n.height > LARGE_OBJECT for n in others)
                     view = state.screen_buffer, state.depth_buffer, objects
                     routes.append(Route(seed, laps, view_score(*view)))
     return max(routes, key=lambda route: route.score)
@@ -426,103 +358,61 @@ def make_item(scene: Scene, route: Route) -> RawItem:
     def take(shots: Sequence[Shot]) -> np.ndarray:
         return np.stack([replay(scene, route, shot) for shot in shots])
 
-    menu, drawn = None, ()
-    stages: Stages = []
-    if scene.menu:  # alone, with all behind it dimmed to black and to white
-        colours = [colour for _, colour, _ in VOIDS.values()]
-        menu = take([Shot(scene.layers, "", 1.0, colour) for colour in colours])
+    empty = np.stack([np.full_like(image, grey) for _, _, grey in VOIDS.values()])
+    frames, names, layers = empty, (), []
     for name in filter(HUD_LAYERS.get, scene.layers):
-        drawn = (*drawn, name)
-        stages.append((HUD_LAYERS[name], take([Shot(drawn, void) for void in VOIDS])))
-    classes = class_ids(stages, menu)
+        names, before = (*names, name), frames
+        frames = take([Shot(names, void) for void in VOIDS])
+        layers.append((HUD_LAYERS[name], before, frames))
+    if scene.menu:  # alone, with all behind it dimmed to black and to white
+        shots = [Shot(scene.layers, "", 1.0, colour) for _, colour, _ in VOIDS.values()]
+        layers.append((MENU, empty, take(shots)))
+    classes = find_classes(image, layers)
     share = float(np.mean(classes > 0))
     if not MIN_SHARE <= share <= MAX_SHARE:
-        raise ValueError(
-            f"UI share {share:.3f}; expected between {MIN_SHARE} and {MAX_SHARE}"
-        )
-    check_layers(image, stages, menu)
+        expected = f"expected between {MIN_SHARE} and {MAX_SHARE}"
+        raise ValueError(f"UI share {share:.3f}; {expected}")
     world = replay(scene, route, Shot(()))
     check_aligned(image, world, classes)
     if scene.dim:  # the image once more with the game's own dimming behind the menu
-        image = replay(
-            scene, route, Shot(scene.layers, "", scene.dim, scene.dim_colour)
-        )
-        spread = dimming_error(image, world, classes)
-        if spread:
-            raise ValueError(f"dimming differs by {spread} grey levels; expected none")
+        shot = Shot(scene.layers, "", scene.dim, scene.dim_colour)
+        image = replay(scene, route, shot)
+        check_dimming(image, world, classes)
     if scene.bar == "full":  # the game draws no world where the status bar stands
-        world = np.where(covered(stages[0][1])[..., None], 0, world).astype(np.uint8)
+        world[changed(*layers[0][1:])] = 0
     steps = route.laps * (RUN_STEPS + STOP_STEPS)
     facts = {"walk_seed": route.seed, "tics": steps * STEP_TICS + SETTLE_TICS + 1}
-    facts |= {"ui_fraction": round(share, 4)}
-    return RawItem(
-        image, world, classes, {"game": "freedoom", **asdict(scene), **facts}
-    )
+    meta = {"game": "freedoom", **asdict(scene), **facts}
+    return RawItem(image, world, classes, meta | {"ui_fraction": round(share, 4)})
 
 
-def capture(out: Path, count: int, seed: int, walks: int) -> None:
-    """Capture what is not there yet; items that failed are listed at the end.
+def capture(out: Path, count: int, seed: int, walks: int) -> int:
+    """Capture what is not there yet, and say how it went.
 
-    The engine is a process of its own: where it crashes, only its item is lost. Raises
-    FileExistsError where OUT is a file or holds something that no capture has made,
-    ValueError where it holds items of another seed.
+    The engine is a process of its own: where it crashes, only its item is lost.
     """
-    for name, number in (("count", count), ("walks", walks)):
-        if number < 1:
-            raise ValueError(f"--{name} is {number}; expected at least 1")
-    out = out.resolve()
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; expected a folder")
-    for entry in out.iterdir() if out.exists() else ():
-        if not entry.name.startswith((".", ITEM_PREFIX)):
-            raise FileExistsError(
-                f"{out} is not empty: found {entry.name}; expected a new folder, or"
-                " one of an interrupted capture"
-            )
-    engine = import_vizdoom()
-    crashes = (
-        *(engine.ViZDoomErrorException, engine.ViZDoomUnexpectedExitException),
-        *(engine.ViZDoomIsNotRunningException, engine.MessageQueueException),
-        engine.SharedMemoryException,
-    )
-    missing = {}
-    for index, scene in enumerate(plan_scenes(count, seed)):
-        folder = out / f"{ITEM_PREFIX}{index:03d}"
-        if not folder.exists():
-            missing[folder] = scene
-            continue
-        facts = json.loads((folder / "meta.json").read_text())
-        for name in ("kind", "map", "seed"):
-            if facts[name] != getattr(scene, name):
-                raise ValueError(
-                    f"{folder} has {name} {facts[name]}, expected "
-                    f"{getattr(scene, name)}; use the --seed it was made with"
-                )
-    failed = []
-    for folder, scene in tqdm(missing.items(), unit="item"):
-        try:
-            item = make_item(scene, find_route(scene, walks))
-        except (ValueError, *crashes) as error:
-            failed.append(f"{folder.name} ({scene.kind}, {scene.map}): {error}")
-        else:
-            save_item(item, folder)
-    for line in failed:
-        print(f"left out: {line}")
+    check_range("count", count, 1)
+    check_range("walks", walks, 1)
+    try:
+        import vizdoom
+    except ImportError:
+        raise ValueError("no game engine: run pip install vizdoom==1.3.2") from None
+    types = [one for one in vars(vizdoom).values() if isinstance(one, type)]
+    crashes = tuple(one for one in types if issubclass(one, Exception))
+    scenes = enumerate(plan_scenes(count, seed))
+    named = {f"freedoom_{seed}_{number:03}": scene for number, scene in scenes}
+
+    def make(scene: Scene) -> RawItem:
+        return make_item(scene, find_route(scene, walks))
+
+    return save_missing(out, named, make, crashes)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.freedoom_capture",
-        description="Capture Freedoom frames with exact interface masks.",
-    )
-    add = parser.add_argument
-    add("out", type=Path, help="folder for the items; one of the same seed goes on")
-    add("--count", type=int, default=80, help="number of items (80)")
-    add("--seed", type=int, default=77, help="seed of the plan (77)")
-    add("--walks", type=int, default=5, help="walks per item, for the best view (5)")
-    return run(parser, capture, argv)
-
+main = Command(capture)
+main.add("out", Path, "folder for the items")
+main.add("--count", int, "number of items", 80)
+main.add("--seed", int, "seed of the plan", 77)
+main.add("--walks", int, "walks per item, for the best view", 5)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ fails. A row of the table: section, line, kind, the text before and after, the o
 and the test that failed first.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tools.command import Command
 from tools.faults import draw
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ PATIENCE = 120  # seconds beyond what the section's tests take without a fault
 # By words of a section's title: its test files, the quick ones first.
 TESTS = {
     "masks": "masks frozen pairs classes doctor",
-    "pairs": "pairs frozen training",
+    "pairs": "pairs transforms frozen training",
     "transforms": "transforms frozen pairs",
     "unet": "network frozen",
     "losses": "network classes frozen training",
@@ -85,41 +85,29 @@ def judge(source: str, files: Sequence[str], seconds: float) -> tuple[str, str]:
     return ("broken", " ".join(told.split())[-200:]) if code else ("survived", "")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.mutate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--count", type=int, default=120, help="faults in all sections (120)")
-    add("--seed", type=int, default=0, help="another draws other faults (0)")
-    add("--section", type=int, help="plant in this one alone, by its number")
-    add("--jobs", type=int, default=1, help="faults tried at a time (1)")
-    add("--write", type=Path, help="file for the table, tabs between columns")
-    leave = "file of faults that change nothing, to leave out: kind, before, after, why"
-    add("--equivalent", type=Path, help=leave)
-    options = parser.parse_args(argv)
+def try_faults(
+    write: Path | None, equivalent: Path | None, section: int | None, **options: int
+) -> None:
+    """Plant faults and print the table, row by row; options: count, seed and jobs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C
     source = (ROOT / MODULE).read_text(encoding="utf-8")
-    given = options.equivalent.read_text(encoding="utf-8") if options.equivalent else ""
+    given = equivalent.read_text(encoding="utf-8") if equivalent else ""
     left_out = [row.split("\t")[:3] for row in given.splitlines()]
     table = [["section", "line", "kind", "before", "after", "outcome", "failed first"]]
-    for number, title, share, faults in draw(source, options.count, options.seed):
-        if options.section not in (None, number):
+    for number, title, share, faults in draw(source, options["count"], options["seed"]):
+        if section not in (None, number):
             continue
         begin = time.monotonic()
         run = partial(judge, files=find_tests(title))
         outcome, told = run(source, seconds=3600)
         if outcome != "survived":
-            parser.exit(2, f"{title}: {outcome} without a fault: {told}\n")
+            raise ValueError(f"{title}: {outcome} without a fault: {told}")
         run = partial(run, seconds=PATIENCE + time.monotonic() - begin)
         planted = (fault.plant(source) for fault in faults)
         kept = (one for one in planted if one[1][1:] not in left_out)
         while batch := list(islice(kept, share)):
             texts, rows = zip(*batch, strict=True)
-            with ThreadPool(options.jobs) as pool:
+            with ThreadPool(options["jobs"]) as pool:
                 for row, verdict in zip(rows, pool.imap(run, texts), strict=True):
                     table.append([title, *row, *verdict])
                     print(*table[-1], sep="\t", flush=True)
@@ -127,11 +115,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = Counter(row[5] for row in table[1:])
     caught = counts["caught"] + counts["time-out"]
     print(f"caught {caught} of {caught + counts['survived']}: {dict(counts)}")
-    if options.write:
+    if write:
         lines = ["\t".join(row) + "\n" for row in table]
-        options.write.write_text("".join(lines), encoding="utf-8")
-    return 0
+        write.write_text("".join(lines), encoding="utf-8")
 
+
+main = Command(try_faults)
+main.add("--count", int, "faults in all sections", 120)
+main.add("--seed", int, "another draws other faults", 0)
+main.add("--section", int, "plant in this one alone, by its number")
+main.add("--jobs", int, "faults tried at a time", 1)
+main.add("--write", Path, "file for the table, tabs between columns")
+leave = "file of faults that change nothing, to leave out: kind, before, after, why"
+main.add("--equivalent", Path, leave)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,11 +7,13 @@ user interface), `mask.png` (0 and 255), `classes.png` (class ids) and `meta.jso
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from tools.command import new_folder
 from ui_segmentation_system import PALETTE
@@ -49,6 +51,30 @@ def save_item(item: RawItem, folder: Path) -> None:
         (part / "meta.json").write_text(json.dumps(item.meta, indent=1) + "\n")
 
 
+def save_missing(
+    out: Path,
+    scenes: Mapping[str, Any],
+    make: Callable[[Any], RawItem],
+    crashes: tuple[type[Exception], ...] = (),
+) -> int:
+    """Make the items, by name, that OUT does not hold yet; list those that failed.
+
+    Where `make` raises ValueError, or crashes, that item alone is left out. Returns an
+    exit status: 1 if some are missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name, scene in tqdm(scenes.items(), unit="item"):
+        try:
+            if not (out / name).exists():
+                save_item(make(scene), out / name)
+        except (ValueError, *crashes) as error:
+            failed.append(f"{name} ({scene.kind}, {scene.map}): {error}")
+    for line in failed:
+        print(f"left out: {line}")
+    return 1 if failed else 0
+
+
 def load_item(folder: Path) -> RawItem:
     """Read an item; raises ValueError when its mask and its classes disagree."""
     image, world, mask, classes = (
@@ -62,8 +88,14 @@ def load_item(folder: Path) -> RawItem:
     return item
 
 
-def save_classes(classes: np.ndarray, path: Path) -> None:
-    """Write class ids, uint8 (H, W), as a palette picture: the index is the id."""
+def save_targets(classes: np.ndarray, folder: Path, number: int) -> None:
+    """Write class ids, uint8 (H, W), as a set has them.
+
+    N_target.jpg is 0 and 255; classes/N_classes.png has a palette: the index is the id.
+    """
+    mask = Image.fromarray((classes > 0).astype(np.uint8) * 255)
+    mask.save(folder / f"{number}_target.jpg", quality=95)
     picture = Image.fromarray(classes, "L")
     picture.putpalette([value for colour in PALETTE for value in colour])
-    picture.save(path, optimize=True)
+    (folder / "classes").mkdir(exist_ok=True)
+    picture.save(folder / f"classes/{number}_classes.png", optimize=True)

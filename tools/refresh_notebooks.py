@@ -7,7 +7,6 @@ A notebook that raises, warns, shows a path or address of this machine, or grows
 large is refused and stays as it was. Set OMP_NUM_THREADS to choose the threads.
 """
 
-import argparse
 import base64
 import io
 import json
@@ -22,16 +21,16 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from nbformat.validator import normalize
 from PIL import Image
 from tqdm import tqdm
 
-from tools.command import run
+from tools.command import Command
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 CELL_METADATA = {"tags", "jupyter"}
-CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CELL_SECONDS = 300
 LARGEST_FILE = 400_000
 # Above it a figure gets 256 colours: half a dozen figures then fit into a lesson.
@@ -44,14 +43,12 @@ LEAK = re.compile(
 )
 # A bar that is drawn again and again on one line; only its last state is kept.
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
-# What colours a traceback in a terminal.
-COLOUR = re.compile(r"\x1b\[[\d;]*m")
+COLOUR = re.compile(r"\x1b\[[\d;]*m")  # of a traceback in a terminal
 
 
 def find_leak(text: str) -> str | None:
     """Find what belongs to one machine only: a path or a memory address."""
-    match = LEAK.search(text)
-    return match and match[0]
+    return (match := LEAK.search(text)) and match[0]
 
 
 def output_texts(output: dict[str, Any]) -> Iterator[str]:
@@ -89,24 +86,9 @@ def shrink_png(data: bytes) -> bytes:
     return min(data, buffer.getvalue(), key=len)
 
 
-def give_ids(cells: Sequence[dict[str, Any]]) -> None:
-    """Keep valid cell ids in place; give the other cells cell-01, cell-02 and so on."""
-    names = [str(cell.get("id", "")) for cell in cells]
-    kept = {names.index(name) for name in names if CELL_ID.fullmatch(name)}
-    taken = {names[place] for place in kept}
-    for place, cell in enumerate(cells):
-        if place not in kept:
-            name = f"cell-{place + 1:02d}"
-            while name in taken:
-                name += "-b"
-            taken.add(name)
-            cell["id"] = name
-
-
 def normalise(notebook: NotebookNode) -> None:
     """Bring everything but the sources to its one form, in place."""
     notebook["metadata"] = nbformat.from_dict(METADATA)
-    give_ids(notebook["cells"])
     for cell in notebook["cells"]:
         for key in set(cell["metadata"]) - CELL_METADATA:
             del cell["metadata"][key]
@@ -124,21 +106,15 @@ def normalise(notebook: NotebookNode) -> None:
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """Read a notebook of format 4, with an id for every cell."""
+    """Read a notebook; cells without an id of their own get one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        cells, version = content["cells"], content["nbformat"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path.name}: not a notebook ({error!r}); save it again from JupyterLab"
-        ) from None
-    if version != 4:
-        raise ValueError(
-            f"{path.name}: notebook format {version}, expected 4; "
-            "open it in JupyterLab and save it"
-        )
-    give_ids(cells)
-    content["nbformat_minor"] = 5
+        content = json.loads(path.read_text(encoding="utf-8")) | {"nbformat_minor": 5}
+        _, content = normalize(content)
+        nbformat.validate(content)
+    except Exception as error:  # of many kinds, for what is no notebook
+        what = f"{type(error).__name__}: {error}".split("\n")[0]
+        expected = f"expected a notebook, got {what}; save it from JupyterLab"
+        raise ValueError(f"{path.name}: {expected}") from None
     return nbformat.reads(json.dumps(content), as_version=4)
 
 
@@ -168,21 +144,7 @@ def check_outputs(cell: NotebookNode, place: str) -> None:
             line = output["text"].strip().splitlines()[:1]
             raise ValueError(f"{place} wrote to stderr: {' '.join(line)}")
         for leak in filter(None, map(find_leak, output_texts(output))):
-            raise ValueError(
-                f"{place} shows {leak!r}, which differs from machine to machine; "
-                "print something else"
-            )
-
-
-def to_bytes(notebook: NotebookNode, name: str) -> bytes:
-    """Write a notebook to the bytes of its file; raise ValueError if too many."""
-    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
-    if len(data) > LARGEST_FILE:
-        raise ValueError(
-            f"{name}: {len(data) / 1000:.0f} KB with its outputs, expected at most "
-            f"{LARGEST_FILE // 1000}; show fewer or smaller figures"
-        )
-    return data
+            raise ValueError(f"{place} shows {leak!r}, of this machine only")
 
 
 def refresh(path: Path) -> str:
@@ -198,9 +160,6 @@ def refresh(path: Path) -> str:
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         force_raise_errors=True,
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=False,
         extra_arguments=["--log-level=ERROR"],
     )
     cells = notebook["cells"]
@@ -210,7 +169,10 @@ def refresh(path: Path) -> str:
             run_cell(client, number, place)
             check_outputs(cell, place)
     normalise(notebook)
-    data = to_bytes(notebook, path.name)
+    data = (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
+    if len(data) > LARGEST_FILE:
+        size, most = (round(number / 1000) for number in (len(data), LARGEST_FILE))
+        raise ValueError(f"{path.name}: {size} KB, expected {most}; show fewer figures")
     if path.read_bytes() != before:
         raise ValueError(f"{path.name}: edited while it ran and left so; refresh again")
     part = path.with_name(f".{path.name}.part")
@@ -219,8 +181,8 @@ def refresh(path: Path) -> str:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    facts = time.perf_counter() - start, len(data) / 1000
-    return f"{path.name}: {len(cells)} cells, {facts[0]:.1f} s, {facts[1]:.0f} KB"
+    seconds = time.perf_counter() - start
+    return f"{path.name}: {len(cells)} cells, {seconds:.1f} s, {len(data) / 1e3:.0f} KB"
 
 
 def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -239,20 +201,14 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def refresh_all(folder: Path, names: Sequence[str]) -> None:
-    """Refresh the notebooks of these names, one after the other."""
+    """Refresh notebooks one after the other and print a line about each."""
     for path in find_notebooks(folder, names):
         print(refresh(path))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="refresh_notebooks", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add("names", nargs="*", help="beginnings of file names, such as 01; all if none")
-    add("--folder", type=Path, default=FOLDER, help="folder of the notebooks")
-    return run(parser, refresh_all, argv)
-
+main = Command(refresh_all)
+main.add("names", str, "beginnings of names, such as 01; all if none", nargs="*")
+main.add("--folder", Path, "folder of the notebooks", FOLDER)
 
 if __name__ == "__main__":
     sys.exit(main())

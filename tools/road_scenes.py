@@ -11,7 +11,6 @@ is found by following each pixel's ray to the plane of the road; things are poly
 All is painted larger than it is wanted, and then shrunk.
 """
 
-import argparse
 import itertools
 import math
 import sys
@@ -25,14 +24,13 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from tools.command import new_folder, run
+from tools.command import Command, check_range, new_folder
 from tools.drawing import layered_noise, value_noise
 
 LANES = {"um": 2, "umm": 4, "uu": 2}
 FRAMES_PER_DRIVE = 4
 # About a third of the drives have something that the target leaves out.
 LEFT_OUT = ("", "far", "", "", "mouth", "", "mouth", "")
-SMALLEST = 32
 OVERSAMPLING = 3
 # Steps too small to see, which make the files smaller by a third.
 COLOUR_STEP = 4
@@ -175,12 +173,8 @@ def draw_roadside(rng: Generator, drive: Drive) -> list[Thing]:
     houses, plants = rng.choice([0.05, 0.15, 0.5]), rng.integers(1, 4)
     for along, side in itertools.product(range(8, 170, 10), (-1, 1)):
         if rng.random() < houses:
-            wide, storeys, long = (
-                rng.uniform(7, 10),
-                rng.integers(1, 4),
-                rng.uniform(8, 12),
-            )
-            size = wide, 2.8 * storeys + 0.5, long
+            wide, storeys = rng.uniform(7, 10), rng.integers(1, 4)
+            size = wide, 2.8 * storeys + 0.5, rng.uniform(8, 12)
             across = side * (edge + wide / 2 + rng.uniform(3.5, 7))
             things.append(Thing("house", along, across, size, pick(rng, WALLS)))
         for _ in range(plants):
@@ -214,10 +208,9 @@ def make_view(seed: int, category: str, frame: int, size: tuple[int, int]) -> Vi
     """Look at one frame of width and height; raises ValueError if it cannot be."""
     if category not in LANES:
         raise ValueError(f"category {category!r}: expected one of {', '.join(LANES)}")
-    if seed < 0 or frame < 0:
-        raise ValueError(f"seed {seed}, frame {frame}: expected 0 or more")
-    if min(size) < SMALLEST:
-        raise ValueError(f"size {size}: expected {SMALLEST} pixels or more each way")
+    check_range("seed", seed, 0)
+    check_range("frame", frame, 0)
+    check_range("smaller side", min(size), 32)
     drive = Drive(seed, category, frame // FRAMES_PER_DRIVE)
     return View(drive, drive.step * (frame % FRAMES_PER_DRIVE), *size)
 
@@ -341,19 +334,14 @@ class Painter:
         pane: on its walls there is a window on every so many metres to the side and up.
         """
         (width, height, length), (x, h, z), sun = size, place, self.view.drive.sun
-        left, near, far = x - width / 2, z - length / 2, z + length / 2
+        left, right, top = x - width / 2, x + width / 2, h + height
+        near, far = z - length / 2, z + length / 2
         across, up, ahead = (width, 0, 0), (0, height, 0), (0, 0, length)
         faces = (  # is it seen, a corner, two sides from there, how it faces the sun
             (near > NEAREST, (left, h, near), across, up, -sun[2]),
             (left > 0, (left, h, near), ahead, up, -sun[0]),
-            (left + width < 0, (left + width, h, near), ahead, up, sun[0]),
-            (
-                h + height < CAMERA_HEIGHT,
-                (left, h + height, near),
-                across,
-                ahead,
-                sun[1],
-            ),
+            (right < 0, (right, h, near), ahead, up, sun[0]),
+            (top < CAMERA_HEIGHT, (left, top, near), across, ahead, sun[1]),
         )
         for seen, *spots, facing in faces:
             if not seen or far < NEAREST:
@@ -439,8 +427,7 @@ def calibration(view: View) -> str:
 
 def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> None:
     """Write scenes of all categories in turn into a new folder, whole or not at all."""
-    if count < 1:
-        raise ValueError(f"--count {count}: expected 1 or more")
+    check_range("count", count, 1)
     drives = ["category,number,drive"]
     with new_folder(out) as part:
         for folder in ("image_2", "gt_image_2", "calib"):
@@ -467,16 +454,12 @@ def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> N
         (part / "drives.csv").write_text("\n".join(drives) + "\n")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="road_scenes", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, new or empty")
-    parser.add_argument("--count", type=int, default=60, help="number of scenes")
-    parser.add_argument("--seed", type=int, default=1, help="whole number from 0 up")
-    parser.add_argument("--width", type=int, default=414, help="pixels, from 32 up")
-    parser.add_argument("--height", type=int, default=125, help="pixels, from 32 up")
-    return run(parser, write_scenes, argv)
-
+main = Command(write_scenes)
+main.add("out", Path, "folder to write, not there yet")
+main.add("--count", int, "number of scenes", 60)
+main.add("--seed", int, "whole number from 0 up", 1)
+main.add("--width", int, "pixels, from 32 up", 414)
+main.add("--height", int, "pixels, from 32 up", 125)
 
 if __name__ == "__main__":
     sys.exit(main())

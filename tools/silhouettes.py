@@ -4,8 +4,10 @@ A silhouette is drawn from parts in a square of 100 x 100, facing right, feet do
 picture draws its own colours, place, size, tilt and ground from its seed.
 """
 
+import re
 from collections.abc import Sequence
 from operator import index
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -21,59 +23,13 @@ GRAIN, HAZE = 10, 0.35
 # A picture is at least so many pixels wide and high.
 MIN_SIDE = 8
 
-# Each part has a colour, a form and numbers. oval: centre and half axes; area: corners;
-# stroke: a width and the points of a line. Two forms have colours of their own: wheel,
-# x and a radius; legs, a width, where they begin and the x of each.
-SHAPES_TEXT = """
-airplane: dark area 44 46 30 16 38 16 62 46, body area 4 46 2 22 12 22 24 44,
-    body oval 50 50 47 10, accent area 2 22 12 22 17 31 3 31,
-    glass area 84 43 91 44 95 48 84 48, dark area 42 53 20 86 32 86 66 53
-automobile: body area 22 54 34 34 66 34 80 54, glass area 28 53 37 38 49 38 49 53,
-    glass area 53 53 53 38 64 38 73 53, body area 4 60 8 53 84 53 95 60 96 78 4 78,
-    lamp oval 92 62 4 4, wheel 25 13, wheel 75 13
-bird: orange stroke 3 50 74 48 94, orange stroke 3 58 74 58 94,
-    dark area 34 58 2 72 4 82 40 72, body oval 53 60 24 18, accent oval 60 66 15 12,
-    body oval 73 38 14 14, body area 58 50 64 32 80 52 72 66,
-    orange area 84 33 99 40 84 44, black oval 77 35 3.4 3.4,
-    dark area 26 70 40 50 60 52 56 66 42 72
-cat: body stroke 8 68 86 88 84 92 66 84 54, body oval 50 74 24 22,
-    light oval 50 78 12 15, body area 26 32 24 2 46 18, body area 74 32 76 2 54 18,
-    body oval 50 36 27 22, lamp oval 40 33 6.5 5.5, lamp oval 60 33 6.5 5.5,
-    black oval 40 33 2.6 5, black oval 60 33 2.6 5
-deer: legs 5 60 28 35 58 64, body oval 45 56 24 13, white oval 21 52 5 6,
-    body area 54 56 68 28 78 32 68 62, body oval 78 30 12 7,
-    dark area 66 28 56 24 68 22, black oval 89 31 3 3, wood stroke 3 71 24 64 12 68 1,
-    wood stroke 3 75 24 82 12 79 1
-dog: body stroke 7 18 52 8 40 9 28, legs 9 62 22 32 58 67, body oval 44 60 28 15,
-    body area 54 52 62 30 82 40 70 66, body oval 73 34 15 13,
-    light area 78 31 97 36 97 45 78 46, black oval 95 37 4.5 4, dark oval 63 38 6.5 15,
-    accent stroke 5 57 52 70 59
-frog: dark oval 18 76 15 14, dark oval 82 76 15 14, body oval 50 66 36 27,
-    body oval 30 36 14 14, body oval 70 36 14 14, black oval 30 35 4.5 5.5,
-    black oval 70 35 4.5 5.5, black stroke 3 24 60 36 67 50 69 64 67 76 60
-horse: mane stroke 8 18 46 8 60 9 80, legs 8 60 24 32 60 67, body oval 44 52 30 15,
-    body area 52 52 68 14 82 20 72 60, mane area 50 44 62 12 73 8 66 22 58 48,
-    body area 70 12 78 8 98 30 94 38 86 36 72 26, body area 72 12 73 2 79 10,
-    black oval 80 18 2.4 2.4
-ship: grey stroke 3 76 60 76 22, accent area 36 40 38 14 52 14 52 40,
-    white area 20 62 20 50 28 50 28 38 62 38 62 50 72 62,
-    body area 2 60 98 60 88 88 12 88, accent area 9 80 92 80 88 90 12 90
-truck: accent area 2 24 64 24 64 76 2 76, white area 2 44 64 44 64 53 2 53,
-    body area 67 78 67 38 84 38 96 58 97 78, glass area 74 58 74 43 82 43 91 58,
-    black area 2 74 97 74 97 80 2 80, wheel 16 10, wheel 38 10, wheel 82 10
-person: body stroke 9 44 58 42 93, body stroke 9 56 58 58 93,
-    skin stroke 6 36 34 24 48 30 62, skin stroke 6 64 34 76 48 70 62,
-    accent area 34 29 66 29 62 62 38 62, skin oval 50 15 10 13
-bottle: body area 43 6 57 6 57 30 68 44 68 95 32 95 32 44 43 30,
-    wood area 43 2 57 2 57 10 43 10, white area 32 56 68 56 68 78 32 78
-pottedplant: leaf stroke 9 50 64 50 8, leaf stroke 9 50 64 24 16,
-    leaf stroke 9 50 64 76 16, leaf stroke 9 50 64 12 40, leaf stroke 9 50 64 88 40,
-    body area 28 62 72 62 64 96 36 96, dark area 25 60 75 60 74 69 26 69
-"""
-LINES = SHAPES_TEXT.replace("\n    ", " ").strip().split("\n")
+# Each part in the table has a colour, a form and numbers. oval: centre and half axes;
+# area: corners; stroke: a width and the points of a line. Two forms have colours of
+# their own: wheel, x and a radius; legs, a width, where they begin and the x of each.
+SHAPES_TEXT = Path(__file__).with_suffix(".txt").read_text()
 SHAPES = {
     name: [part.split() for part in parts.split(",")]
-    for name, parts in (line.split(":") for line in LINES)
+    for name, parts in re.findall(r"(?m)^(\w+): (.*(?:\n .*)*)", SHAPES_TEXT)
 }
 # What CIFAR-10 calls its classes, in the order of their indices.
 CIFAR_CLASSES = tuple(SHAPES)[:10]
@@ -198,16 +154,11 @@ def draw_scene(
     names: of SHAPES, the first says where the scene is. size: width and height, each
     from 8 pixels up. Raises ValueError for an unknown name or a size too small.
     """
-    unknown = [name for name in names if name not in SHAPES]
-    if unknown:
-        raise ValueError(
-            f"thing is {unknown[0]!r}, expected some of {', '.join(SHAPES)}"
-        )
+    if unknown := set(names) - set(SHAPES):
+        raise ValueError(f"things {unknown}: expected some of {', '.join(SHAPES)}")
     if not names or size[0] < MIN_SIDE * len(names) or size[1] < MIN_SIDE:
-        raise ValueError(
-            f"{len(names)} things on {size[0]}x{size[1]} pixels, expected one or more "
-            f"of {MIN_SIDE}x{MIN_SIDE} each; give a larger size"
-        )
+        what = f"{len(names)} things on {size[0]}x{size[1]} pixels"
+        raise ValueError(f"{what}: expected one or more, each of 8x8 pixels or more")
     draws = Draws(index(seed))
     width, height = (side * OVERSAMPLING for side in size)
     picture = draw_ground(draws, draws.choice(HOMES.get(names[0], STREETS)), size)
@@ -217,9 +168,6 @@ def draw_scene(
         left, right = (width * i // len(names) for i in (place, place + 1))
         slot = (left, round(0.02 * height), right, round(0.97 * height))
         low_x, low_y, high_x, high_y = paste_thing(picture, draws, name, slot)
-        low, high = (
-            (low_x, low_y),
-            (high_x + OVERSAMPLING - 1, high_y + OVERSAMPLING - 1),
-        )
-        edges.append(tuple(value // OVERSAMPLING for value in (*low, *high)))
+        inside = low_x, low_y, high_x + OVERSAMPLING - 1, high_y + OVERSAMPLING - 1
+        edges.append(tuple(value // OVERSAMPLING for value in inside))
     return picture.reduce(OVERSAMPLING), edges

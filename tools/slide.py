@@ -7,31 +7,26 @@ square roots are used, which every machine rounds alike.
     python -m tools.slide OUT --y 11000 --x 4200
 """
 
-import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tools.command import new_folder, run
+from tools.command import Command, check_range, new_folder
 from tools.drawing import layered_noise, place_hash, value_noise
 
 SIZE = 23_000  # default height and width, pixels
 STEP = 8  # pixels between the places where slow fields are computed
 BLOCK = 512  # largest side drawn in one go, pixels: bounds the memory
+STREAMS = 128  # each use of random numbers has its own, a number added to the seed's
 PITCH = 21  # side of the square that may hold one nucleus, pixels
 LEAST_RADIUS, MOST_RADIUS = 5.0, 9.5  # of a nucleus, pixels
 # For red, green and blue: the light that passes where there is no tissue, and what
 # share of it full violet and full pink dye take.
 DYES = ((246, 0.62, 0.12), (243, 0.72, 0.62), (246, 0.36, 0.42))
-
-
-def _salt(seed: int, stream: int) -> int:
-    """Give each use of random numbers a stream of its own."""
-    return seed * 128 + stream
 
 
 def find_tissue(
@@ -42,10 +37,11 @@ def find_tissue(
     Returns how far inside the tissue a place is, about in pixels, negative on glass;
     how crowded the nuclei are, 0 to 1; and how far fibres are shifted down, pixels.
     """
-    land = (layered_noise(x / 2900, y / 2900, _salt(seed, 20)) - 0.4) * 2000
-    holes = (0.86 - value_noise(x / 90, y / 80, _salt(seed, 3))) * 90
-    crowd = value_noise(x / 330, y / 330, _salt(seed, 4))
-    bend = 90 * value_noise(x / 230, y / 230, _salt(seed, 5))
+    salt = seed * STREAMS
+    land = (layered_noise(x / 2900, y / 2900, salt + 20) - 0.4) * 2000
+    holes = (0.86 - value_noise(x / 90, y / 80, salt + 3)) * 90
+    crowd = value_noise(x / 330, y / 330, salt + 4)
+    bend = 90 * value_noise(x / 230, y / 230, salt + 5)
     return np.minimum(land, holes), crowd * crowd, bend
 
 
@@ -57,10 +53,10 @@ def find_nuclei(
     Returns how many pixels inside a nucleus a place is, negative outside, and how dark
     that nucleus is, 0 to 1.
     """
-    reach = math.ceil(MOST_RADIUS) + 1
+    reach, salt = math.ceil(MOST_RADIUS) + 1, seed * STREAMS
     rows = np.arange((y - reach) // PITCH, (y + height + reach) // PITCH + 1)[:, None]
     columns = np.arange((x - reach) // PITCH, (x + width + reach) // PITCH + 1)
-    draw = [place_hash(columns, rows, _salt(seed, 10 + n)) for n in range(5)]
+    draw = [place_hash(columns, rows, salt + 10 + n) for n in range(5)]
     middle_y, middle_x = (rows + draw[0]) * PITCH, (columns + draw[1]) * PITCH
     solid, crowd, _ = find_tissue(middle_y, middle_x, seed)
     radius = LEAST_RADIUS + (MOST_RADIUS - LEAST_RADIUS) * draw[2]
@@ -104,8 +100,9 @@ def draw_image(y: int, x: int, height: int, width: int, seed: int) -> np.ndarray
     tissue = find_tissue(rows[:, None], columns, seed)
     solid, crowd, bend = (_fill(slow, y, x, (height, width)) for slow in tissue)
     rows, columns = np.arange(y, y + height)[:, None], np.arange(x, x + width)
-    fibre = value_noise(columns / 46, (rows + bend) / 6, _salt(seed, 6))
-    grain = place_hash(columns, rows, _salt(seed, 7)) - 0.5
+    salt = seed * STREAMS
+    fibre = value_noise(columns / 46, (rows + bend) / 6, salt + 6)
+    grain = place_hash(columns, rows, salt + 7) - 0.5
     fibre, grain = fibre.astype(np.float32), grain.astype(np.float32)
     inside, dark = find_nuclei(y, x, height, width, seed)
     body, cover = np.clip(solid / 5, 0, 1), np.clip(0.5 + inside / 2, 0, 1)
@@ -137,13 +134,9 @@ class _Source:
         """Cut `[y0:y1, x0:x1]`; like numpy, what lies outside is left out."""
         pair = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
         if not all(isinstance(part, slice) and part.step in (None, 1) for part in pair):
-            raise ValueError(
-                "a slide is cut by two slices without a step, slide[y0:y1, x0:x1], "
-                f"not by {key!r}"
-            )
-        rows, columns = (
-            range(length)[part] for part, length in zip(pair, self.shape, strict=False)
-        )
+            expected = "two slices without a step, slide[y0:y1, x0:x1]"
+            raise ValueError(f"a slide is cut by {expected}, not by {key!r}")
+        rows, columns = range(self.shape[0])[pair[0]], range(self.shape[1])[pair[1]]
         pixels = np.empty((len(rows), len(columns), *self.shape[2:]), np.uint8)
         for top in range(0, len(rows), BLOCK):
             for left in range(0, len(columns), BLOCK):
@@ -161,11 +154,8 @@ class Slide(_Source):
     """
 
     def __init__(self, height: int = SIZE, width: int = SIZE, seed: int = 1) -> None:
-        if height < 1 or width < 1:
-            raise ValueError(
-                f"a slide of {height} x {width} pixels: give a height and a width of "
-                "at least 1"
-            )
+        check_range("height", height, 1)
+        check_range("width", width, 1)
         super().__init__(draw_image, (height, width, 3), seed)
         self.mask = _Source(draw_mask, (height, width), seed)
 
@@ -178,11 +168,8 @@ class Slide(_Source):
         """
         bottom, right, _ = self.shape
         if not (0 <= y < y + height <= bottom and 0 <= x < x + width <= right):
-            raise ValueError(
-                f"window of {height} x {width} pixels at y {y}, x {x} does not fit "
-                f"the slide of {bottom} x {right}: give a window of at least 1 x 1 "
-                "that lies inside"
-            )
+            what = f"window of {height} x {width} pixels at y {y}, x {x}"
+            raise ValueError(f"{what}: expected one inside {bottom} x {right} pixels")
         place = np.s_[y : y + height, x : x + width]
         return self[place], self.mask[place]
 
@@ -195,21 +182,13 @@ def write_window(out: Path, y: int, x: int, height: int, width: int, seed: int) 
         Image.fromarray(mask).save(part / "mask.png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Cut a window of the slide to disk."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.slide",
-        description="Cut a window of the drawn tissue slide, and its mask, to disk.",
-    )
-    add = parser.add_argument
-    add("out", type=Path, help="folder to write, new or empty")
-    add("--y", type=int, default=11_000, help="first row, pixels (11000)")
-    add("--x", type=int, default=4_200, help="first column, pixels (4200)")
-    add("--height", type=int, default=512, help="of the window, pixels (512)")
-    add("--width", type=int, default=512, help="of the window, pixels (512)")
-    add("--seed", type=int, default=1, help="a whole number: which slide (1)")
-    return run(parser, write_window, argv)
-
+main = Command(write_window)
+main.add("out", Path, "folder to write, not there yet")
+main.add("--y", int, "first row, pixels", 11_000)
+main.add("--x", int, "first column, pixels", 4_200)
+main.add("--height", int, "of the window, pixels", 512)
+main.add("--width", int, "of the window, pixels", 512)
+main.add("--seed", int, "a whole number: which slide", 1)
 
 if __name__ == "__main__":
     sys.exit(main())

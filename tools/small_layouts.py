@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tools.command import new_folder
+from tools.command import check_range, new_folder
 from tools.drawing import Draws
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
@@ -36,18 +36,10 @@ SHAPE_NAMES = {VOC_NAMES.get(name, name): name for name in CIFAR_CLASSES}
 # Things that both sets have, and things that CIFAR-10 has not, as VOC calls them.
 SHARED = tuple(name for name in SHAPE_NAMES if name in VOC_CLASSES)
 OTHERS = ("person", "bottle", "pottedplant")
-# How many kinds of contents there are: see `voc_contents`.
-NUM_KINDS = 6
+NUM_KINDS = 6  # of contents: see `voc_contents`
 # Where the parts of a person are, as shares of its width and height.
 FEET = ("foot", (0.25, 0.88, 0.50, 1.00)), ("foot", (0.50, 0.88, 0.75, 1.00))
 PARTS = (("head", (0.30, 0.00, 0.70, 0.29)), *FEET)
-
-
-def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raise ValueError for a number below the least or above the most."""
-    if value < least or (most is not None and value > most):
-        expected = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} {value}: expected {expected}")
 
 
 def as_python2(value: Any) -> bytes:
@@ -87,9 +79,7 @@ def write_cifar10(
 
     Five training batches and one to test, each with `per_class_per_batch` pictures of
     every class (1,000 in the real set). Returns the md5 sum of each file: torchvision
-    unpickles a file, and with it any code inside, only if its sum is the one listed in
-    the dataset's class. Raises ValueError for a bad count or seed, FileExistsError
-    rather than overwrite.
+    unpickles a file, and with it any code inside, only if its class lists the sum.
     """
     check_range("per_class_per_batch", per_class_per_batch, 1, MAX_PER_CLASS)
     check_range("seed", seed, 0)
@@ -114,14 +104,10 @@ def write_cifar10(
 
 
 def voc_contents(number: int) -> tuple[str, ...]:
-    """Say what is in image `number`, as VOC calls it.
-
-    In turn: one shared thing, twice; one beside another thing; two shared ones; two of
-    a kind; other things only.
-    """
-    first = SHARED[number % len(SHARED)]
-    second = SHARED[(number + 3) % len(SHARED)]
+    """Say what is in image `number`, as VOC calls it."""
+    first, second = (SHARED[n % len(SHARED)] for n in (number, number + 3))
     other = OTHERS[number // NUM_KINDS % len(OTHERS)]
+    # One shared thing, twice; beside another thing; two; two alike; others only.
     kinds = ((first,), (first,), (first, other), (first, second), (first, first))
     return (*kinds, (other, OTHERS[0]))[number % NUM_KINDS]
 
@@ -177,16 +163,11 @@ def save_voc_image(folder: Path, key: str, names: Sequence[str], seed: int) -> N
 
 
 def save_voc_sets(folder: Path, contents: dict[str, tuple[str, ...]]) -> None:
-    """Write train, val and trainval, and for each class which images have it.
-
-    By sixes, so that both halves hold every kind of contents.
-    """
-    halves = {
-        key: ("train", "val")[number // NUM_KINDS % 2]
-        for number, key in enumerate(contents)
-    }
-    for name in ("train", "val", "trainval"):
-        chosen = [key for key, half in halves.items() if name in (half, "trainval")]
+    """Write train, val and trainval, and for each class which images have it."""
+    keys = list(contents)  # by sixes, so that both halves hold every kind of contents
+    train = [key for n, key in enumerate(keys) if n // NUM_KINDS % 2 == 0]
+    val = [key for key in keys if key not in train]
+    for name, chosen in {"train": train, "val": val, "trainval": keys}.items():
         texts = {name: chosen}
         for voc_class in VOC_CLASSES:
             flags = (1 if voc_class in contents[key] else -1 for key in chosen)
@@ -205,8 +186,6 @@ def write_voc(
     Half of the images are in train, half in val. Three in six hold one thing of
     `SHARED`, two hold two and one none; other things stand beside them. With 84 images
     each of the seven shared classes has each kind once in train and once in val.
-    Raises ValueError for a bad year, count or seed, FileExistsError rather than
-    overwrite.
     """
     if not re.fullmatch(r"20\d\d", str(year)):
         raise ValueError(f"year {year!r}: expected four digits, such as 2012")

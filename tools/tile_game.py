@@ -7,7 +7,6 @@ menus, bars, coins. Both are drawn by Pillow, from whole numbers and its own bit
 font, so that the same seed gives the same pixels on every machine.
 """
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -19,14 +18,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from tools.command import new_folder, run
+from tools.command import Command, check_range, new_folder
 from tools.drawing import Colour, Draws, place_hash, read_colours, shade, value_noise
-from tools.raw_item import CLASS_IDS, save_classes
+from tools.raw_item import CLASS_IDS, save_targets
 
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
     CLASS_IDS[name] for name in ("bars", "window", "dialog", "message", "cursor")
 )
-LEAST_SIZE = 128, 112
 # Sets of different seeds share no screen, as long as none is larger.
 MAX_COUNT = 99_999
 FONT, LETTER_WIDTH, LINE = ImageFont.load_default_imagefont(), 6, 12
@@ -46,9 +44,8 @@ COMMANDS = ("DASH", "GUARD", "BAG", "FLEE")
 WARES = ("Herb 8", "Rope 15", "Plum bun 4", "Lamp oil 21", "Tonic 60", "Wool hat 33")
 
 OUTLINE, WOOD, WHITE, WATER, BANK = read_colours("20202c a06838 ffffff 4890e8 c8ecfc")
-EMPTY_BAR, HEALTH, MAGIC, RED, GLASS = read_colours(
-    "484854 50d060 5090f0 e84840 a0d8f8"
-)
+EMPTY_BAR, HEALTH, MAGIC, RED = read_colours("484854 50d060 5090f0 e84840")
+GLASS = (160, 216, 248)
 SHIRTS = read_colours("d04040 4068d0 48a060 f0b030 a060c0")
 SKINS = read_colours("fcd8b0 e8b888 b07850 785038")
 ROOFS = read_colours("d85048 5078c8 8860b0 409888 e89040")
@@ -280,9 +277,8 @@ def draw_interface(ui: Interface) -> None:
         ui.dialog("What may I wrap up for you?")
         ui.purse(edge - draws.choice((-4, 16)), margin + draws.whole(0, 8))
     elif moment == "travel":  # the name of the place one comes to
-        ui.tag(
-            MESSAGE, draws.choice((margin, right // 3)), margin, draws.choice(PLACES)
-        )
+        left = draws.choice((margin, right // 3))
+        ui.tag(MESSAGE, left, margin, draws.choice(PLACES))
     elif moment == "wounds":  # a row of status boxes, perhaps a dialogue opposite
         count, bars = draws.whole(1, max(1, right // 84)), draws.whole(1, 2)
         width, at_top = right // max(count, 2) - 4, draws.chance(0.5)
@@ -305,13 +301,9 @@ def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
     Raises ValueError for a negative seed or less than 128 x 112 pixels.
     """
     seed = index(seed)
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more; give another seed")
-    if width < LEAST_SIZE[0] or height < LEAST_SIZE[1]:
-        raise ValueError(
-            f"screen size is {width}x{height}, expected at least 128x112 pixels; "
-            "give a larger width or height"
-        )
+    check_range("seed", seed, 0)
+    check_range("width", width, 128)
+    check_range("height", height, 112)
     draws = Draws(seed)
     ui = Interface(draw_world(draws, seed, height, width), draws)
     draw_interface(ui)
@@ -323,29 +315,20 @@ def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None
 
     N_input.png goes with N_target.jpg and classes/N_classes.png.
     """
-    if not 1 <= count <= MAX_COUNT:
-        raise ValueError(f"count is {count}, expected 1 to {MAX_COUNT}; give another")
+    check_range("count", count, 1, MAX_COUNT)
     with new_folder(out) as part:
-        (part / "classes").mkdir()
         for number in tqdm(range(1, count + 1), unit="screen", disable=None):
             screen = render_screen(seed * (MAX_COUNT + 1) + number, width, height)
             Image.fromarray(screen.image).save(part / f"{number}_input.png")
-            mask = Image.fromarray((screen.classes > 0).astype(np.uint8) * 255)
-            mask.save(part / f"{number}_target.jpg", quality=95)
-            save_classes(screen.classes, part / f"classes/{number}_classes.png")
+            save_targets(screen.classes, part, number)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="tile_game", description=__doc__)
-    add = parser.add_argument
-    add("out", type=Path, help="folder to write, new or empty")
-    add("--count", type=int, default=100, help="number of screens")
-    add("--seed", type=int, default=1, help="whole number from 0 up")
-    add("--width", type=int, default=256, help="pixels, from 128 up")
-    add("--height", type=int, default=224, help="pixels, from 112 up")
-    return run(parser, write_set, argv)
-
+main = Command(write_set)
+main.add("out", Path, "folder to write, not there yet")
+main.add("--count", int, "number of screens", 100)
+main.add("--seed", int, "whole number from 0 up", 1)
+main.add("--width", int, "pixels, from 128 up", 256)
+main.add("--height", int, "pixels, from 112 up", 224)
 
 if __name__ == "__main__":
     sys.exit(main())

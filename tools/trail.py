@@ -6,29 +6,16 @@ The trail of a name is its definition and every other definition of the same fil
 it refers to, directly or through others.
 """
 
-import argparse
 import ast
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.command import run
+from tools.command import Command
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 DEFINITION = FUNCTION | ast.ClassDef
-
-
-def find_names(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Find the functions, classes and constants of a module, by name."""
-    names: dict[str, ast.stmt] = {}
-    for node in tree.body:
-        if isinstance(node, DEFINITION):
-            names[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
-    return names
 
 
 def describe(text: str, wanted: Sequence[str] = ()) -> str:
@@ -38,7 +25,13 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
     defined.
     """
     tree = ast.parse(text)
-    names, nodes = find_names(tree), list(ast.walk(tree))
+    names, nodes = {}, list(ast.walk(tree))
+    for node in tree.body:  # functions, classes and constants
+        if isinstance(node, DEFINITION):
+            names[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {t.id: node for t in targets if isinstance(t, ast.Name)}
     if unknown := set(wanted) - names.keys():
         raise ValueError(f"no {', '.join(sorted(unknown))} at the top of the file")
     lines, references = {}, {}
@@ -56,12 +49,9 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
         while further:
             trail |= further
             further = set().union(*(references[step] for step in further)) - trail
-        size = sum(lines[step] for step in trail), len(trail.intersection(defined))
-        rows.append((*size, name))
-    table = [
-        f"{name:34} {count:4} definitions {size:5} lines"
-        for size, count, name in sorted(rows, reverse=True)
-    ]
+        size, count = sum(map(lines.get, trail)), len(trail.intersection(defined))
+        rows.append((size, f"{name:34} {count:4} definitions {size:5} lines"))
+    table = [row for _, row in sorted(rows, reverse=True)]
 
     # Used once: a private name by one other definition, a private method behind a dot.
     uses = Counter(name for used in references.values() for name in used)
@@ -78,17 +68,14 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
     return "\n".join(table)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="trail", description=__doc__.split("\n")[0])
-    parser.add_argument("file", type=Path, help="Python file, such as the module")
-    parser.add_argument("names", nargs="*", help="defined at its top; all if none")
+def show(file: Path, names: Sequence[str]) -> None:
+    """Print the trails of names."""
+    print(describe(file.read_text(encoding="utf-8"), names))
 
-    def show(file: Path, names: Sequence[str]) -> None:
-        print(describe(file.read_text(encoding="utf-8"), names))
 
-    return run(parser, show, argv)
-
+main = Command(show)
+main.add("file", Path, "Python file, such as the module")
+main.add("names", str, "defined at its top; all if none", nargs="*")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ python -m tools.train_reference --output OUT --fast --epochs 6  # two minutes
 It never sees the maps of the test part: `split_parts` is the split of lesson 05.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,7 +18,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 import ui_segmentation_system as ui
-from tools.command import run
+from tools.command import Command
 
 PICTURES = Path(__file__).parent.parent / "test_inputs"
 TEST_SHARE = 0.25
@@ -39,61 +38,48 @@ def split_parts(maps: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
 
 
 def read_maps(folder: Path) -> list[str]:
-    """Read the map of each picture, in the order of `ui.find_pairs`.
-
-    Raises ValueError if `index.json` does not tell.
-    """
+    """Read the map of each picture, in the order of `ui.find_pairs`."""
     path = folder / "index.json"
     try:
         items = json.loads(path.read_text(encoding="utf-8"))["items"]
         maps = {f"{item['id']}_input.png": item["map"] for item in items}
         return [maps[image.name] for image, _ in ui.find_pairs(folder)]
     except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path}: {error!r}; expected items with the id and map of every picture"
-        ) from error
+        expected = "expected items with the id and map of every picture"
+        raise ValueError(f"{path}: {error!r}; {expected}") from error
 
 
 def open_parts(folder: Path) -> list[ui.PairDataset]:
     """Open the three parts as tensors; only the first is augmented."""
     pairs, to_tensor = ui.find_pairs(folder), ui.ImageTargetToTensor()
-    augmented = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
-    parts, transforms = (
-        split_parts(read_maps(folder)),
-        (augmented, to_tensor, to_tensor),
-    )
-    return [
-        ui.PairDataset([pairs[i] for i in part], transform, cache=True)
-        for part, transform in zip(parts, transforms, strict=True)
+    parts = [
+        ui.PairDataset([pairs[i] for i in part], to_tensor, cache=True)
+        for part in split_parts(read_maps(folder))
     ]
-
-
-def train(folder: Path, run_folder: Path, epochs: int, fast: bool) -> None:
-    """Train in the folder of a run; last.ckpt and log.csv are left there."""
-    ui.quiet_lightning()
-    pl.seed_everything(SEED, workers=True, verbose=False)
-    train_set, val_set, _ = open_parts(folder)
-    system = ui.UISegmentationSystem(loss="bce_dice", image_size=SIZE, fast=fast)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=[ui.StepProgress(timed=True), ui.RunFolder(run_folder)],
-        plugins=[ui.SafeCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    repeated = ConcatDataset([train_set] * REPEATS)
-    loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
-    trainer.fit(system, loader, DataLoader(val_set, BATCH_SIZE))
+    augmented = [ui.train_augmentation(), to_tensor]
+    parts[0].transform = ui.ImageTargetCompose(augmented)
+    return parts
 
 
 def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> None:
     """Train, keep the last weights and the log, and print how well each part goes."""
+    ui.quiet_lightning()
+    pl.seed_everything(SEED, workers=True, verbose=False)
+    parts = open_parts(pictures)
+    system = ui.UISegmentationSystem(loss="bce_dice", image_size=SIZE, fast=fast)
+    repeated = ConcatDataset(parts[:1] * REPEATS)
+    loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
-        train(pictures, Path(scratch), epochs, fast)
+        off = ("logger", "enable_checkpointing", "enable_progress_bar")
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            callbacks=[ui.StepProgress(timed=True), ui.RunFolder(scratch)],
+            plugins=[ui.SafeCheckpointIO()],
+            num_sanity_val_steps=0,
+            **dict.fromkeys((*off, "enable_model_summary"), False),
+        )
+        trainer.fit(system, loader, DataLoader(parts[1], BATCH_SIZE))
         print(f"trained for {time.process_time():.0f} seconds of CPU time")
         checkpoint = ui.read_checkpoint(Path(scratch, "last.ckpt"))
         log = Path(scratch, "log.csv").read_bytes()
@@ -104,30 +90,22 @@ def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> Non
     (output / "reference_log.csv").write_bytes(log)
 
     system = ui.load_system(output / "reference.ckpt").eval()
-    names = ("training", "validation", "test")
-    for name, dataset in zip(names, open_parts(pictures), strict=True):
-        dataset.transform = ui.ImageTargetToTensor()
+    parts[0].transform = ui.ImageTargetToTensor()
+    for name, part in zip(("training", "validation", "test"), parts, strict=True):
         with torch.inference_mode():
             scores = [
                 ui.binary_iou(system(image[None]), target[None], from_logits=True)
-                for image, target in dataset
+                for image, target in part
             ]
         iou = float(torch.stack(scores).mean())
-        print(f"{name}: {len(dataset)} pictures, IoU {iou:.3f}")
+        print(f"{name}: {len(part)} pictures, IoU {iou:.3f}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.train_reference", description=__doc__.split("\n")[0]
-    )
-    add = parser.add_argument
-    add("--output", type=Path, required=True, help="folder for reference.ckpt and log")
-    add("--pictures", type=Path, default=PICTURES, help="folder with an index.json")
-    add("--epochs", type=int, default=EPOCHS, help="of 10 passes each")
-    add("--fast", action="store_true", help="train the fast variant of the network")
-    return run(parser, make_reference, argv)
-
+main = Command(make_reference)
+main.add("--output", Path, "folder for reference.ckpt and log", required=True)
+main.add("--pictures", Path, "folder with an index.json", PICTURES)
+main.add("--epochs", int, "of 10 passes each", EPOCHS)
+main.add_argument("--fast", action="store_true", help="the fast network")
 
 if __name__ == "__main__":
     sys.exit(main())
