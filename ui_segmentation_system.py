@@ -1486,11 +1486,8 @@ class InstanceNorm(nn.GroupNorm):
 class ConvBlock(nn.Sequential):
     """One 3x3 convolution and ReLU, `InstanceNorm` in between if asked for."""
 
-    def __init__(
-        self, num_in: int, num_out: int, normalize: bool, kernel_size: int = 3
-    ) -> None:
-        padding = kernel_size // 2
-        layers: list[nn.Module] = [nn.Conv2d(num_in, num_out, kernel_size, 1, padding)]
+    def __init__(self, num_in: int, num_out: int, normalize: bool) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(num_in, num_out, 3, padding=1)]
         if normalize:
             layers.append(InstanceNorm(num_out))
         super().__init__(*layers, nn.ReLU(inplace=True))
@@ -1555,10 +1552,10 @@ class UNet(nn.Module):
         self.to_cells = nn.PixelUnshuffle(2) if fast else nn.Identity()
         self.first = ConvBlock(num_in_channels * cell, first, normalize=False)
         self.downs = nn.ModuleList(Down(width, normalize) for width in widths)
-        # Where a cell sees most, its channels are mixed twice more.
+        # Where a cell sees most and convolving is cheapest: twice more, through few.
         self.middle = nn.Sequential(
-            ConvBlock(max_features, 2 * max_features, normalize, kernel_size=1),
-            nn.Conv2d(2 * max_features, max_features, 1),
+            ConvBlock(max_features, max_features // 4, normalize),
+            ConvBlock(max_features // 4, max_features, normalize),
         )
         self.ups = nn.ModuleList(
             Up(width, normalize and width > first) for width in widths[::-1]

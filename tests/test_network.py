@@ -101,7 +101,7 @@ def test_all_levels_but_the_first_are_normalized() -> None:
         norms = (part for part in net.modules() if isinstance(part, torch.nn.GroupNorm))
         return [norm.num_channels for norm in norms]
 
-    assert channels(UNet(max_features=32)) == [4, 8, 16, 32, 16, 8, 4]
+    assert channels(UNet(max_features=32)) == [4, 8, 16, 32, 8, 32, 16, 8, 4]
     assert channels(UNet(max_features=32, normalize=False)) == []
 
 
