@@ -1484,13 +1484,13 @@ class InstanceNorm(nn.GroupNorm):
 
 
 class ConvBlock(nn.Sequential):
-    """One 3x3 convolution and ReLU, `InstanceNorm` in between if asked for."""
+    """One 3x3 convolution and leaky ReLU, `InstanceNorm` in between if asked for."""
 
     def __init__(self, num_in: int, num_out: int, normalize: bool) -> None:
         layers: list[nn.Module] = [nn.Conv2d(num_in, num_out, 3, padding=1)]
         if normalize:
             layers.append(InstanceNorm(num_out))
-        super().__init__(*layers, nn.ReLU(inplace=True))
+        super().__init__(*layers, nn.LeakyReLU(0.1, inplace=True))
 
 
 class Down(nn.Sequential):
@@ -2121,8 +2121,8 @@ class Muon(torch.optim.Optimizer):
 
 
 OPTIMIZERS = {"muon": Muon, "adam": torch.optim.Adam}
-# The rates start at a tenth, peak after 30 % of the steps, end at a thousandth.
-ONE_CYCLE = {"pct_start": 0.3, "div_factor": 10, "final_div_factor": 100}
+# The rates start at a tenth, peak after a fifth of the steps, end at a thousandth.
+ONE_CYCLE = {"pct_start": 0.2, "div_factor": 10, "final_div_factor": 100}
 
 
 @dataclass(eq=False)
@@ -2218,7 +2218,7 @@ class UISegmentationSystem(pl.LightningModule):
     """A network and how it is trained: loss, scores, optimiser and schedule.
 
     learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
-    after 30 % of the steps and ends at a thousandth; optimizer: "muon" (see `Muon`) or
+    after a fifth of the steps and ends at a thousandth; optimizer: "muon" (see `Muon`) or
     "adam". image_size: (height, width) to
     predict at; without it that of the `UISegmentationData` trained with, else each
     picture's own. unet: settings of `UNet`. network: any module in its place, from

@@ -66,7 +66,7 @@ class Pairs2020(ui.PairDataset):
         return ui.Sample(image.permute(2, 0, 1) / 255, target[None])
 
 
-# How lesson 04 does it: copies of one picture in a batch only cost.
+# How lesson 05 does it: copies of one picture in a batch only cost.
 LESSON = "`UNet()`, batches of one"
 SYSTEMS: dict[str, Callable[[], pl.LightningModule]] = {
     "2020": System2020,
@@ -113,7 +113,7 @@ def overfit(name: str, number: int, num_seeds: int, batch_size: int = 1) -> str:
 
 
 def whole_run(name: str) -> None:
-    """Do what lesson 04 does: find the pair, 5 epochs of training and validation.
+    """Do what lesson 05 does: find the pair, 5 epochs of training and validation.
 
     In 2020 all samples were validated after each epoch, one by one.
     """

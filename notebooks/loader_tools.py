@@ -1,4 +1,4 @@
-"""What lesson 06 imports: datasets for worker processes, and a drawing of their work.
+"""What lesson 08 imports: datasets for worker processes, and a drawing of their work.
 
 They stand in a file because a process that starts anew finds a class by importing it.
 """

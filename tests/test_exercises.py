@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 NAMES = sorted(exercises.HINTS.keys() | {case.exercise for case in exercises.CASES})
 Dataset = torch.utils.data.Dataset  # a solution uses it
 SIDES = 22_800, 22_700
+nn, F = torch.nn, torch.nn.functional  # solutions use them, and ConvBlock
+ConvBlock, UNSEEDED = ui.ConvBlock, itertools.count(0.1, 0.1)
 DICE, OWN_DICE, TURNS = torch.Generator(), random.Random(0), itertools.cycle(range(4))
 
 
@@ -106,9 +108,14 @@ def zip_sorted(inputs, targets):
     return list(zip(sorted(inputs), sorted(targets), strict=True))
 
 
-def widest(network):
-    layers = [part for part in network.modules() if isinstance(part, torch.nn.Conv2d)]
-    return max(layer.kernel_size[0] for layer in layers) // 2
+class Unlearnt(nn.Module):
+    """Doubles by repeating, and adds the skip."""
+
+    def __init__(self, *_):
+        super().__init__()
+
+    def forward(self, x, skip):
+        return F.interpolate(x[:, : skip.shape[1]], scale_factor=2) + skip
 
 
 def mean_iou(*masks):
@@ -153,39 +160,38 @@ SWAPS = """
     picture.paste(image.resize(shape)) => pass => 25% of the image is wrong
     (target. => (target.transpose(1). => 50% of the mask is wrong
     return picture, labels => return [np.array(labels)] * 2 => pictures in, p
-04.2 dice_score
+04.2 UpSideBySide
+    self.block(torch.cat([self.up(x), skip], dim=1)) => self.up(x) => whatever skip is
+    torch.cat([self.up(x), skip], dim=1) => torch.cat([skip, skip], dim=1) => whatever x is
+    return self.block(torch.cat([self.up(x), skip], dim=1)) => return self.block(torch.cat([self.up(x), skip], dim=1))[..., 1:] => got (2, 4, 6, 9)
+05.1 dice_score
     2 * ( => ( => expected 0.4, got 0.2
     total == 0 => 1 // int(total) < 0 => your answer raised ZeroDivisionError
-04.3 reach
-    max()) => max()) + 1 => padding=(2, 2)): expected 2.0, got 3
-    (changed - 128).abs() => (changed - 128) => for [ZeroPad2d((0, 4, 2, 2)), Conv2d
-    (changed - 128).abs() => (128 - changed) => for [ZeroPad2d((4, 0, 2, 2)), C
-    [0, 0, 128] => [0, 0] => expected 1.0, got 3
-05.2 pooled_iou
+07.1 pooled_iou
     both / either if => 2 * both / (both + either) if => that is Dice
     if either => if all(t.sum() for t in targets[:1]) => expected 0.6, got 1.0
     both / either if either else 1.0 => both / either => raised ZeroDivisionError
-05.3 make_folds
+07.2 make_folds
     in enumerate(groups) => in enumerate(range(20)) => group 'a' is in several
     return folds => return list(members.values()) => expected 2 folds, got 5
     , reverse=True) => ) => at most 10 samples in a fold, got
     (groups) => (groups[:-1]) => index 19 occurs 0 times, expected 1
     append(index) => append(group) => expected lists of indices, got [['b'
-06.2 in_order
+08.2 in_order
     while wanted => if wanted => in the order (0, 1, 3, 2): expected ['a', 'b'
     in results => in sorted(results) => item 0 came after 4 of 4 results, but
     wanted in early => early.get(wanted) is not None => [1.0, 1.0]], got []
-06.3 same_size_batches
+08.3 same_size_batches
     in enumerate(sizes) => in enumerate([0] * 11) => batch [0, 1] mixes sizes
     (size, => (size[0], => mixes sizes [(64, 48), (64, 64)]
     sizes, batch_size => sizes, _, batch_size=2 => expected 4 batches, got 6
-07.2 road_target
+09.2 road_target
     return target => return target.squeeze() => got Tensor torch.float32 (5,)
     return target => mask[:] = 0; return target => changed what it was
     = 255 => = 0 => expected [[1.0, 0.0, 255.0], [255.0, 1.0, 0.0]], got [[
     mask == (255, 0, 255) => mask[..., ::2] == 255 => got [[0.0, 0.0, 1.0, 0.0,
     (mask == 0).all(-1) => mask[..., 0] == 0 => got [[255.0, 255.0, 0.0
-07.3 split_with_gap
+09.3 split_with_gap
     range(first - gap) => range(first - gap + 1) => 12, 13], [16
     range(first - gap) => range(first)[:-gap] => for 20, 0.18, 0: expected
     round( => int( => for 20, 0.18, 0: expected
@@ -194,25 +200,25 @@ SWAPS = """
     first - gap < 1 => first == gap => for 10, 0.4, 8: expected a ValueError
     gap < 1 => gap < 2 => for 10, 0.4, 5: your answer raised ValueError
     ValueError => AssertionError => expected a ValueError, got AssertionError
-08.2 class_weights
+10.2 class_weights
     .rsqrt() => **-1 => expected [0.3, 0.9, 1.8], got [0.0652, 0.587, 2.3478]
     weights / weights[counts > 0].mean() => weights => got [0.0333, 0.1, 0.2]
     [counts > 0].mean() => .mean() => for [900, 0, 100, 25]: expected
     rsqrt(), 0) => rsqrt(), 1) => got [0.3, 9.0, 0.9, 1.8]
     return weights => return weights[counts > 0] => 1.8], got [0.3, 0.9, 1.8]
-08.3 merge_classes
+10.3 merge_classes
     torch.full_like(ids, 255) => ids => your function changed what it was given
     = new => = min(group) => expected [[1, 0, 0]], got [[0, 1, 1]]
     return merged => return merged.byte() => expected Tensor torch.int64 (1, 3)
     return merged => return merged[None] => got Tensor torch.int64 (1, 1, 3)
-08.3 merge_by_table
+10.3 merge_by_table
     (256,) => (max(map(max, groups)) + 1,) => your answer raised IndexError
     (256,) => (int(ids.max()) + 1,) => [2, 0]], [[0], [5, 2]]: your answer rai
-09.2 place_of
+11.2 place_of
     max(min(row * tile, height - tile), 0) => row * tile => expected [3, 0], g
     height - tile), 0) => height - tile), -1) => expected [0, 0], got [-1, 0]
     divmod(index => divmod(float(index) => expected [0, 0], got [0.0, 0.0]
-09.3 stitch
+11.3 stitch
     total / count => total => got [[0.0, 11.0
     total / count => (total / count).T => got ndarray float32 or float64 (4, 2)
     h, w = => values *= 2; h, w = => your function changed what it was
@@ -227,19 +233,26 @@ WRONG: list[tuple[str, Any, str]] = [
     ("01.2", [0.5, 0.5], "the answer is the function itself, without brackets"),
     ("02.2", zip, "got [['1_input.png', '2_target.jpg'], ['2_input.png', '1_target."),
     ("02.2", zip_sorted, "'3_target.jpg']: expected a ValueError naming 2_input.png"),
-    ("04.2", lambda p, t: (p & t).sum() / (p | t).sum(), "got 0.25: that is IoU; Dice"),
-    ("04.2", lambda p, t: (p == t).float().mean(), "that is the share of right pixels"),
-    ("04.3", widest, "expected 4.0, got 3"),
-    ("05.2", mean_iou, "that is the mean of the pictures' IoU"),
-    ("06.2", sorted, "a list waits for all results; use yield"),
-    ("06.2", one_behind, "item 0 came after 2 of 4 results, but was due after 1"),
-    ("06.2", lambda results: itertools.cycle(build("in_order")(results)), "'d', 'a']"),
-    ("06.3", lambda s, n: [b for b in batches(s, n) if len(b) == n], "index 6 occurs "),
-    ("06.3", lambda s, n: [*batches(s, n), []], "1 to 2 samples in a batch, got []"),
-    ("06.3", lambda s, n: [[s[i] for i in b] for b in batches(s, n)], "lists of ind"),
-    ("07.3", lambda *film: build("split_with_gap")(*film)[::-1], "got [[16"),
-    ("08.1", "0.78", "that is precision"),
-    ("09.2", lambda *tile: build("place_of")(*tile)[0], "expected [0, 0], got 0"),
+    ("04.2", lambda *_: torch.nn.Upsample(scale_factor=2), "raised TypeError"),
+    ("04.2", Unlearnt, "has no convolution among its parameters"),
+    ("04.3", lambda rate: next(UNSEEDED), "set the seed before the network is made"),
+    ("04.3", lambda rate: 0.7, "one of them is below the constant's"),
+    ("04.3", lambda rate: rate, "expected the lowest at 0.003"),
+    ("05.2", lambda seed: 0.5, "the IoU is 0.50: expected more than 0.9"),
+    ("06.2", lambda epochs: 0.05 * epochs, "9 gave 0.45: expected no great change"),
+    ("06.2", lambda epochs: 0.9, "expected the mean IoU of the validation pictures"),
+    ("05.1", lambda p, t: (p & t).sum() / (p | t).sum(), "got 0.25: that is IoU; Dice"),
+    ("05.1", lambda p, t: (p == t).float().mean(), "that is the share of right pixels"),
+    ("07.1", mean_iou, "that is the mean of the pictures' IoU"),
+    ("08.2", sorted, "a list waits for all results; use yield"),
+    ("08.2", one_behind, "item 0 came after 2 of 4 results, but was due after 1"),
+    ("08.2", lambda results: itertools.cycle(build("in_order")(results)), "'d', 'a']"),
+    ("08.3", lambda s, n: [b for b in batches(s, n) if len(b) == n], "index 6 occurs "),
+    ("08.3", lambda s, n: [*batches(s, n), []], "1 to 2 samples in a batch, got []"),
+    ("08.3", lambda s, n: [[s[i] for i in b] for b in batches(s, n)], "lists of ind"),
+    ("09.3", lambda *film: build("split_with_gap")(*film)[::-1], "got [[16"),
+    ("10.1", "0.78", "that is precision"),
+    ("11.2", lambda *tile: build("place_of")(*tile)[0], "expected [0, 0], got 0"),
 ]
 for line in SWAPS.strip().splitlines():
     if line[0].isdigit():
@@ -255,14 +268,17 @@ RIGHT: list[tuple[str, Any]] = [
     *(("01.1", iou) for iou in (0.32, tensor(0.3156), np.float32(0.3156), "0.32")),
     ("01.2", lambda *given: tensor(build("class_shares")(*given))),
     ("02.2", lambda *names: reversed(build("match_all")(*names))),
-    ("04.2", lambda *masks: np.float64(build("dice_score")(*masks))),
-    ("04.3", lambda network: tensor(float(build("reach")(network)))),
-    ("05.2", lambda *masks: tensor(build("pooled_iou")(*masks))),
-    ("05.3", lambda *given: map(tensor, build("make_folds")(*given)[::-1])),
-    ("06.3", batches_of_even_length),
-    ("07.3", lambda *film: (tensor(f).flip(0) for f in build("split_with_gap")(*film))),
-    ("08.2", weights_in_place),
-    ("09.2", place_of_array),
+    ("04.2", ui.Up),
+    ("04.3", {3e-4: 0.3, 3e-3: 0.02, 3e-2: tensor(0.2)}.get),
+    ("05.1", lambda *masks: np.float64(build("dice_score")(*masks))),
+    ("05.2", lambda seed: tensor(0.99)),
+    ("06.2", lambda epochs: np.float64(0.3)),
+    ("07.1", lambda *masks: tensor(build("pooled_iou")(*masks))),
+    ("07.2", lambda *given: map(tensor, build("make_folds")(*given)[::-1])),
+    ("08.3", batches_of_even_length),
+    ("09.3", lambda *film: (tensor(f).flip(0) for f in build("split_with_gap")(*film))),
+    ("10.2", weights_in_place),
+    ("11.2", place_of_array),
 ]
 
 
@@ -285,12 +301,12 @@ NUMBERS: dict[str, list[float]] = {
     "01.3": [max(range(1, 121), key=dialog_pixels), 59, dialog_pixels(60)],
     "02.1": [999 % 16, 999 // 16],
     "03.1": [640 * 120 // 480, 120],
-    "04.1": [5 * 16 + 5, 5 * 16],
-    "05.1": [len(ui.group_split([i // 5 for i in range(60)], 0.2)[1]), 12, 2, 15],
-    "06.1": [(1 + 3 * 4) * 16, 3 * 4 * 16, (1 + 4) * 16, 1 + 3 * 4, 1000],
-    "07.1": [95 + 95, 96 + 98, 3 * 95],
-    "08.1": [35 / 50, 35 / 40, 35 / 45, 85 / 100, 70 / 85, 50 / 65],
-    "09.1": [
+    "04.1": [16 * 32 * 9 + 32 + 64, 16 * 32 * 9 + 32, 16 * 32 * 9 + 64],
+    "06.1": [len(ui.group_split([i // 5 for i in range(60)], 0.2)[1]), 12, 2, 15],
+    "08.1": [(1 + 3 * 4) * 16, 3 * 4 * 16, (1 + 4) * 16, 1 + 3 * 4, 1000],
+    "09.1": [95 + 95, 96 + 98, 3 * 95],
+    "10.1": [35 / 50, 35 / 40, 35 / 45, 85 / 100, 70 / 85, 50 / 65],
+    "11.1": [
         math.prod(1 + math.ceil((n - 512) / 384) for n in SIDES),
         *(math.prod(way(n / 384) for n in SIDES) for way in (math.ceil, round)),
         *(math.prod((n - 512) // 384 + more for n in SIDES) for more in (1, 0)),

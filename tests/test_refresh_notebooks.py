@@ -172,6 +172,16 @@ def test_normal_form_keeps_what_counts() -> None:
     assert code.outputs[1]["data"]["image/png"] == figure
 
 
+def test_what_is_to_be_predicted_is_folded() -> None:
+    question = new_markdown_cell("How many? **Predict\nfirst:** 2 or 3?")
+    silent, answer, other = (new_code_cell(str(n)) for n in range(3))
+    answer.outputs, other.outputs = [stdout("3")], [stdout("4")]
+    other.metadata["jupyter"] = {"outputs_hidden": True}  # by hand: not kept
+    refresh.normalise(new_notebook(cells=[question, silent, answer, other]))
+    hidden = [cell.metadata.get("jupyter") for cell in (silent, answer, other)]
+    assert hidden == [None, {"outputs_hidden": True}, None]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[1]", '{"nbformat": 4, "cells": [1]}', '{"nbformat": 4}', '{"nbformat": 3}'],

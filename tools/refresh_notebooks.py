@@ -86,12 +86,31 @@ def shrink_png(data: bytes) -> bytes:
     return min(data, buffer.getvalue(), key=len)
 
 
+def find_predicted(cells: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
+    """Find the outputs that a "Predict first" asks about: the next that are shown."""
+    asked = False
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            asked |= "**Predict first" in cell["source"].replace("\n", " ")
+        elif asked and cell["outputs"]:
+            asked = False
+            yield cell
+
+
 def normalise(notebook: NotebookNode) -> None:
-    """Bring everything but the sources to its one form, in place."""
+    """Bring everything but the sources to its one form, in place.
+
+    What readers should predict first is folded away in JupyterLab.
+    """
     notebook["metadata"] = nbformat.from_dict(METADATA)
     for cell in notebook["cells"]:
         for key in set(cell["metadata"]) - CELL_METADATA:
             del cell["metadata"][key]
+        hidden = cell["metadata"].pop("jupyter", {})
+        if hidden.get("source_hidden"):
+            cell["metadata"]["jupyter"] = {"source_hidden": True}
+    for cell in find_predicted(notebook["cells"]):
+        cell["metadata"].setdefault("jupyter", {})["outputs_hidden"] = True
     code = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     for count, cell in enumerate(code, 1):
         cell["execution_count"] = count

@@ -1,0 +1,335 @@
+"""Repeat the small trainings of lessons 06, 07, 09 and 10 over seeds; keep their scores.
+
+python -m benchmarks.small_trainings           # a quarter of an hour; writes small_trainings.csv
+
+The lessons draw the table and repeat one row of it live.
+"""
+
+import argparse
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.functional.classification import binary_precision, binary_recall
+from tqdm import tqdm
+
+import ui_segmentation_system as ui
+from benchmarks import measure
+from tools.tile_game import render_screen
+
+TABLE = Path(__file__).with_name("small_trainings.csv")
+ROADS = measure.ROOT / "test_roads"
+SETTINGS = {"learning_rate": 6e-3, "max_features": 64}
+SIZE, EPOCHS = (84, 96), 7
+QUIET = dict.fromkeys(
+    ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
+    False,
+)
+Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
+Row = dict[str, str | int | float]
+Predict = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Pictures:
+    """The screenshots, and the parts that the lessons split them into."""
+
+    def __init__(self) -> None:
+        self.pairs = ui.find_pairs(measure.PICTURES)
+        index = (measure.PICTURES / "index.json").read_text(encoding="utf-8")
+        self.maps = [item["map"] for item in json.loads(index)["items"]]
+        self.games = np.array([item["game"] for item in json.loads(index)["items"]])
+        self.rest, self.test = ui.group_split(self.maps, 0.25, 0)
+        sides = ui.group_split([self.maps[i] for i in self.rest], 0.15, 0)
+        self.train, self.val = ([self.rest[i] for i in side] for side in sides)
+
+    def open(self, part: Sequence[int], *augment: ui.PairTransform) -> Samples:
+        """Read pictures at the small size; those not changed at random are kept."""
+        steps = [ui.ImageTargetResize(SIZE), *augment, ui.ImageTargetToTensor()]
+        samples = ui.PairDataset(
+            [self.pairs[i] for i in part], ui.ImageTargetCompose(steps), cache=True
+        )
+        return samples if augment else list(samples)
+
+
+def learn(
+    samples: Samples, seed: int, epochs: int = EPOCHS, **options: object
+) -> ui.UISegmentationSystem:
+    """Train a small network: batches of four, in an order of the seed."""
+    pl.seed_everything(seed, verbose=False)
+    system = ui.UISegmentationSystem(**SETTINGS | options)
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", devices=1, **QUIET)
+    trainer.fit(system, DataLoader(samples, 4, shuffle=True, drop_last=True))
+    return system.eval()
+
+
+def mean_mask(samples: Samples) -> torch.Tensor:
+    """Average the masks, cut at one half: a guess that looks at no picture."""
+    return (torch.stack([target for _, target in samples]).mean(0) > 0.5).float()
+
+
+def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Row:
+    """Give IoU (mean of the pictures), precision and recall (pooled)."""
+    image, target = (torch.stack(part) for part in zip(*samples, strict=True))
+    with torch.inference_mode():
+        p = system(image).sigmoid()
+    return {
+        "iou": mean_iou(p, target),
+        "precision": float(binary_precision(p, target.int())),
+        "recall": float(binary_recall(p, target.int())),
+    }
+
+
+def mean_iou(p: torch.Tensor, target: torch.Tensor) -> float:
+    pictures = zip(p.expand_as(target), target, strict=True)
+    return mean(float(ui.binary_iou(*one, from_logits=False)) for one in pictures)
+
+
+def guesses(experiment: str, known: Samples, judged: Samples) -> Iterator[Row]:
+    """Score what costs nothing: everything, and the average mask of what is known."""
+    target = torch.stack([target for _, target in judged])
+    guess = {"everything": torch.ones_like(target), "average mask": mean_mask(known)}
+    for name, mask in guess.items():
+        iou = mean_iou(mask, target)
+        yield {"experiment": experiment, "variant": name, "seed": 0, "iou": iou}
+
+
+def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Judge ten pictures after training on other maps, sisters, or next frames."""
+    flare = [i for i in pictures.rest if pictures.games[i] == "flare"]
+    count = Counter(pictures.maps[i] for i in flare)
+    large = [name for name in count if count[name] >= 3][:10]
+    judged = [next(i for i in flare if pictures.maps[i] == name) for name in large]
+    others = [i for i in flare if pictures.maps[i] not in large]
+    sisters = [i for i in flare if pictures.maps[i] in large and i not in judged]
+    moved = pictures.open(
+        judged,
+        ui.ImageTargetColorJitter(0.1),
+        ui.ImageTargetRandomAffine(translate=(0.03, 0.03)),
+    )
+    judged_samples, other_samples = pictures.open(judged), pictures.open(others)
+    yield from guesses("leak", other_samples, judged_samples)
+    for seed in seeds:
+        torch.manual_seed(seed)
+        sets = {
+            "other maps only": other_samples,
+            "sisters": other_samples[:-20] + pictures.open(sisters),
+            "next frames": other_samples[:-10] + list(moved),
+        }
+        for name, samples in sets.items():
+            score = scores_of(learn(samples, seed), judged_samples)
+            yield {"experiment": "leak", "variant": name, "seed": seed, **score}
+
+
+def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Train on eight pictures, on the same augmented, on all; by several losses."""
+    train, val = pictures.open(pictures.train), pictures.open(pictures.val)
+    few = pictures.train[::10]
+    rounds = len(pictures.train) // len(few)
+    change = (
+        ui.ImageTargetRandomHorizontalFlip(),
+        ui.ImageTargetRandomAffine(translate=(0.1, 0.1), scale=(0.8, 1.25)),
+        ui.ImageTargetColorJitter(0.3, 0.3, 0.3),
+    )
+    eight = pictures.open(few)
+    runs = {
+        ("amount", "eight"): (eight * rounds, {}),
+        ("amount", "eight, changed"): (pictures.open(few * rounds, *change), {}),
+        ("amount", "all"): (train, {}),
+        ("loss", "BCE"): (train, {"loss": "bce"}),
+        ("loss", "BCE + Dice"): (train, {}),
+        ("loss", "BCE, pos_weight 5"): (train, {"loss": "bce", "pos_weight": 5.0}),
+    }
+    for experiment in ("amount", "loss"):
+        yield from guesses(experiment, train, val)
+    for seed in seeds:
+        for (experiment, name), (samples, options) in runs.items():
+            system = learn(samples, seed, **options)
+            known = train if len(samples) == len(train) and name == "all" else eight
+            row = {"experiment": experiment, "variant": name, "seed": seed}
+            row |= scores_of(system, val)
+            if experiment == "amount":
+                row["iou_known"] = scores_of(system, known)["iou"]
+            yield row
+
+
+def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Train on two thirds of the maps, judge by the third: k-fold with k = 3."""
+    names = sorted({pictures.maps[i] for i in pictures.rest})
+    names = list(np.random.default_rng(1).permutation(names))
+    fold_of = np.array([names.index(pictures.maps[i]) % 3 for i in pictures.rest])
+    for fold in range(3):
+        known, judged = (
+            pictures.open(np.array(pictures.rest)[side])
+            for side in (fold_of != fold, fold_of == fold)
+        )
+        for row in guesses("fold", known, judged):
+            yield row | {"variant": f"{row['variant']}, {fold + 1}"}
+        for seed in seeds:
+            score = scores_of(learn(known, seed), judged)
+            name = f"fold {fold + 1}"
+            yield {"experiment": "fold", "variant": name, "seed": seed, **score}
+
+
+def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Train on one game, judge by the other, with a little help of two kinds."""
+    flare, doom = (
+        [i for i in pictures.rest if pictures.games[i] == name]
+        for name in ("flare", "freedoom")
+    )
+    shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
+    drawn = []
+    for screen in map(render_screen, range(12)):
+        mask = Image.fromarray((screen.classes > 0).astype(np.uint8) * 255)
+        image = Image.fromarray(screen.image)
+        drawn.append(ui.ImageTargetCompose(shrink)(image, mask))
+    judged = pictures.open(doom[12:])
+    sets = {
+        "Flare": pictures.open(flare),
+        "drawn": pictures.open(flare[12:]) + drawn,
+        "real": pictures.open(flare[12:] + doom[:12]),
+    }
+    yield from guesses("game", sets["Flare"], judged)
+    for seed in seeds:
+        for name, samples in sets.items():
+            score = scores_of(learn(samples, seed, 8), judged)
+            yield {"experiment": "game", "variant": name, "seed": seed, **score}
+
+
+def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Lesson 09: roads of other drives, with frames beside them, with other masks."""
+    pairs = ui.RoadDataset(ROADS).pairs
+    drives = (ROADS / "drives.csv").read_text(encoding="utf-8").splitlines()[1:]
+    drive_of = {f"{a}_{b}.png": drive for a, b, drive in (x.split(",") for x in drives)}
+    groups = [drive_of[image.name] for image, _ in pairs]
+    train, test = ui.group_split(groups, 0.2, 0)
+    resize, to_tensor = ui.ImageTargetResize((64, 212)), ui.ImageTargetToTensor()
+    moving = ui.ImageTargetCompose(
+        [
+            resize,
+            ui.ImageTargetRandomCrop((64, 160)),
+            ui.ImageTargetRandomHorizontalFlip(0.5),
+            to_tensor,
+        ]
+    )
+    still = ui.RoadDataset(ROADS, ui.ImageTargetCompose([resize, to_tensor]))
+    known = torch.stack([still[i].target == 1 for i in train]).float()
+    average = (known.mean(0) > 0.5).float()
+
+    def score(seed: int, part: Sequence[tuple[Path, Path]], judged: list[int]) -> float:
+        samples = ui.PairDataset(part, moving, read_target=ui.read_road, cache=True)
+        system = learn(samples, seed, 25)
+        return score_by(lambda image: system(image[None]).sigmoid()[0], judged)
+
+    def score_by(predict: Predict, judged: list[int]) -> float:
+        with torch.inference_mode():
+            samples = [still[i] for i in judged]
+            found = [(predict(image), target) for image, target in samples]
+        return mean(float(ui.binary_iou(*one, from_logits=False)) for one in found)
+
+    between, beside = test[::2], test[1::2]
+    kept = [int(i) for i in np.random.default_rng(0).permutation(train)[len(beside) :]]
+    masks = pairs[0][1].parent
+    wrong = [
+        (image, masks / f"um_road_{image.stem.split('_')[1]}.png")
+        for image, _ in (pairs[i] for i in train)
+    ]
+    row = {"experiment": "road", "variant": "average mask", "seed": 0}
+    yield row | {"iou": score_by(lambda _: average, test)}
+    for seed in seeds:
+        found = {
+            "network": score(seed, [pairs[i] for i in train], test),
+            "another scene's masks": score(seed, wrong, test),
+        }
+        for name, iou in found.items():
+            yield {"experiment": "road", "variant": name, "seed": seed, "iou": iou}
+        found = {
+            "other drives": score(seed, [pairs[i] for i in train], between),
+            "frames beside": score(seed, [pairs[i] for i in kept + beside], between),
+        }
+        for name, iou in found.items():
+            yield {"experiment": "road leak", "variant": name, "seed": seed, "iou": iou}
+
+
+def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Lesson 10: nine classes, each pixel alike or the rare ones counting more."""
+    folder = measure.PICTURES
+    names = json.loads((folder / "index.json").read_text("utf-8"))["class_names"]
+    pairs = [
+        (image, folder / "classes" / image.name.replace("_input", "_classes"))
+        for image, _ in pictures.pairs
+    ]
+    shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
+    read = partial(ui.load_classes, num_classes=len(names))
+    data = ui.PairDataset(pairs, ui.ImageTargetCompose(shrink), read_target=read)
+    samples = list(data)
+    train, val = ui.group_split(pictures.maps, 0.25, 0)
+    known = [samples[i] for i in train]
+    shares = ui.shares_of_classes([target for _, target in known], len(names))
+    weights = 1 / shares.sqrt()
+    target = torch.stack([samples[i].target for i in val])
+    settings = {"learning_rate": 1e-2, "max_features": 256, "fast": True}
+    settings |= {"task": "multiclass", "num_out_channels": len(names)}
+
+    def row(name: str, seed: int, found: torch.Tensor) -> Row:
+        matrix = ui.confusion_matrix(found, target, len(names))
+        right = float(matrix.diagonal().sum() / matrix.sum())
+        row = {"experiment": "classes", "variant": name, "seed": seed}
+        return row | {"iou": float(ui.mean_iou(matrix)), "right": right}
+
+    yield row("always not_ui", 0, torch.zeros_like(target))
+    for seed in seeds:
+        for name, given in (("plain", None), ("weighted", weights / weights.mean())):
+            given = None if given is None else given.tolist()
+            system = learn(known, seed, 10, class_weights=given, **settings)
+            with torch.inference_mode():
+                found = [system(samples[i].image[None]).argmax(1) for i in val]
+            yield row(name, seed, torch.cat(found))
+
+
+EXPERIMENTS = (leaks, amounts_and_losses, folds, games, roads, classes)
+SCORES = ("iou", "precision", "recall", "iou_known", "right")
+COLUMNS = ("experiment", "variant", "seed", *SCORES)
+
+
+def make_text(options: argparse.Namespace) -> str:
+    """Train, write the table, and print its medians."""
+    ui.quiet_lightning()
+    torch.set_num_threads(1)
+    pictures, seeds, rows = Pictures(), range(options.rounds), []
+    for experiment in EXPERIMENTS:
+        rows += tqdm(experiment(pictures, seeds), experiment.__name__)
+    with options.table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            tidy = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(tidy)
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        key = str(row["experiment"]), str(row["variant"])
+        found.setdefault(key, []).append(float(row["iou"]))
+    lines = [
+        [*key, f"{median(ious):.2f}", f"{min(ious):.2f} to {max(ious):.2f}"]
+        for key, ious in found.items()
+    ]
+    header = ["experiment", "variant", "IoU, median", "from, to"]
+    return measure.markdown_table(header, lines)
+
+
+if __name__ == "__main__":
+    measure.run_command(
+        "small_trainings",
+        __doc__,
+        make_text,
+        5,
+        table=dict(type=Path, default=TABLE, help="the file to write"),
+    )
