@@ -2218,11 +2218,11 @@ class UISegmentationSystem(pl.LightningModule):
     """A network and how it is trained: loss, scores, optimiser and schedule.
 
     learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
-    after a fifth of the steps and ends at a thousandth; optimizer: "muon" (see `Muon`) or
-    "adam". image_size: (height, width) to
-    predict at; without it that of the `UISegmentationData` trained with, else each
-    picture's own. unet: settings of `UNet`. network: any module in its place, from
-    (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with them as "out".
+    after a fifth of the steps and ends at a thousandth. optimizer: "muon" (see `Muon`)
+    or "adam". image_size: (height, width) to predict at; without it that of the
+    `UISegmentationData` trained with, else each picture's own. unet: settings of
+    `UNet`. network: any module in its place, from (B, 3, H, W) in 0..1 to logits (B, K,
+    H, W), or a dictionary with them as "out".
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W). The last two need

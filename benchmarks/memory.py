@@ -38,7 +38,7 @@ def time_task(task: str, keep: bool) -> measure.Cost:
 
 
 def in_fresh_process(task: str, keep: bool) -> measure.Cost:
-    """Time a task in a process of its own: what malloc was told cannot be taken back."""
+    """Time a task in a process of its own, since malloc cannot be told to forget."""
     code = (
         "import torch; torch.set_num_threads(1); from benchmarks import memory; "
         f"print(*memory.time_task({task!r}, {keep}))"

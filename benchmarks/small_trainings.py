@@ -1,6 +1,6 @@
-"""Repeat the small trainings of lessons 06, 07, 09 and 10 over seeds; keep their scores.
+"""Repeat the small trainings of lessons 06, 07, 09 and 10 over several seeds.
 
-python -m benchmarks.small_trainings           # a quarter of an hour; writes small_trainings.csv
+python -m benchmarks.small_trainings   # minutes; writes small_trainings.csv
 
 The lessons draw the table and repeat one row of it live.
 """
@@ -311,7 +311,9 @@ def make_text(options: argparse.Namespace) -> str:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            tidy = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
+            tidy = {
+                k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()
+            }
             writer.writerow(tidy)
     found: dict[tuple[str, str], list[float]] = {}
     for row in rows:

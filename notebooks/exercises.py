@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn, tensor
+from torch import tensor
 
 import ui_segmentation_system as ui
 

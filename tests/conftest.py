@@ -1,5 +1,6 @@
 """Small made pictures and systems, and what commands refuse, for the tests to share."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,6 +14,10 @@ import torch
 from PIL import Image
 
 import ui_segmentation_system as ui
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of two that share the machine
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A pixel whose darkest channel is above this belongs to the box.
 BOX_LEVEL = 150

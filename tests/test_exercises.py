@@ -162,8 +162,8 @@ SWAPS = """
     return picture, labels => return [np.array(labels)] * 2 => pictures in, p
 04.2 UpSideBySide
     self.block(torch.cat([self.up(x), skip], dim=1)) => self.up(x) => whatever skip is
-    torch.cat([self.up(x), skip], dim=1) => torch.cat([skip, skip], dim=1) => whatever x is
-    return self.block(torch.cat([self.up(x), skip], dim=1)) => return self.block(torch.cat([self.up(x), skip], dim=1))[..., 1:] => got (2, 4, 6, 9)
+    [self.up(x), skip] => [skip, skip] => gives the same whatever x is
+    skip], dim=1)) => skip], dim=1))[..., 1:] => got (2, 4, 6, 9)
 05.1 dice_score
     2 * ( => ( => expected 0.4, got 0.2
     total == 0 => 1 // int(total) < 0 => your answer raised ZeroDivisionError

@@ -367,7 +367,7 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path) -> N
     checkpoint = ui.read_checkpoint(ui.REFERENCE)
     del checkpoint["hyper_parameters"]["optimizer"]  # as all of version 0.2 were
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    with pytest.raises(ValueError, match=r"old.ckpt: .*of version 0.2 or before.*train"):
+    with pytest.raises(ValueError, match=r"of version 0.2 or before.*train"):
         ui.load_system(tmp_path / "old.ckpt")
 
 

@@ -22,6 +22,7 @@ from ui_segmentation_system import (
     UISegmentationData,
     UNet,
     Watch,
+    bce_dice_loss,
     foreground_share,
     load_image,
     load_system,
@@ -239,7 +240,7 @@ def test_watch_begins_where_training_begins(
     start.set_prior([foreground_share([target])])
     with torch.no_grad():
         logits = start(image[None])
-    loss = ui.bce_dice_loss(logits, target[None]).item()
+    loss = bce_dice_loss(logits, target[None]).item()
     assert watch.losses[0] == pytest.approx(loss)
     torch.testing.assert_close(watch.probabilities[0], logits[0, 0].sigmoid())
     with pytest.raises(
