@@ -214,6 +214,7 @@ def make_text(options: argparse.Namespace) -> str:
         for run, iou in train_all(runs, options.keep).items():
             if run._replace(seed=0) == Run(run.network, run.rate, 0):
                 ious[run.network, run.rate].append(iou)
+    ui.keep_freed_memory()  # for all alike
     costs, rows = step_costs(options.rounds), []
     for name, make in NETWORKS.items():
         millions = sum(weights.numel() for weights in make().parameters()) / 1e6

@@ -131,6 +131,7 @@ def whole_run(name: str) -> None:
 def make_text(options: argparse.Namespace) -> str:
     """Measure price and quality: the table, and that the batch's size is no matter."""
     ui.quiet_lightning()
+    ui.keep_freed_memory()  # for all alike
     runs = {name: partial(whole_run, name) for name in (*SYSTEMS, LESSON)}
     tasks = {name: partial(measure.cost_of, run) for name, run in runs.items()}
     costs, rows = measure.run_in_turn(tasks, options.rounds), []

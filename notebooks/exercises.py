@@ -175,9 +175,9 @@ HINTS: dict[str, dict[float, str]] = {
     "02.1": {7: "whole batches first, then what remains", 62: "so many batches"},
     "03.1": {160: "the ratio 4 to 3 stays", 120: "120 is the shorter side, the height"},
     "04.1": {
-        4704: "32 tables of 16 x 3 x 3, 32 biases, a factor and a summand a channel",
+        4704: "32 tables of 16 x 3 x 3, 32 biases, a scale and a shift a channel",
         4640: "4640 is the convolution; the normalisation has 2 x 32 more",
-        4672: "the tables have biases, and the normalisation a factor and a summand",
+        4672: "the tables have biases, and the normalisation a scale and a shift",
     },
     "05.1": {
         1 / 4: "that is IoU; Dice counts the common pixels twice",

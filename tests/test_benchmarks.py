@@ -1,6 +1,7 @@
 """The benchmarks, tiny: what they compare, how they count, what they write."""
 
 import argparse
+import csv
 import itertools
 import math
 import subprocess
@@ -19,7 +20,17 @@ import torch
 from PIL import Image
 
 import ui_segmentation_system as ui
-from benchmarks import loaders, loading, measure, networks, overfit, startup, tiles
+from benchmarks import (
+    loaders,
+    loading,
+    measure,
+    memory,
+    networks,
+    overfit,
+    small_trainings,
+    startup,
+    tiles,
+)
 from benchmarks.measure import Cost
 from tests.conftest import MakePairs
 
@@ -311,3 +322,45 @@ def test_startup_runs_module_and_base(tmp_path: Path, monkeypatch: Patch) -> Non
     base.write_text("raise SystemExit(3)")
     with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
         startup.make_text(OPTIONS)
+
+
+def untrained(
+    _: object, seed: int, epochs: int = 7, **options: object
+) -> ui.UISegmentationSystem:
+    torch.manual_seed(seed)
+    return ui.UISegmentationSystem(**small_trainings.SETTINGS | options).eval()
+
+
+def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(small_trainings, "learn", untrained)
+    tables = [tmp_path / "new.csv", small_trainings.TABLE]
+    options = argparse.Namespace(rounds=1, table=tables[0])
+    medians = {
+        tuple(row[:2]): row[2] for row in cells(small_trainings.make_text(options))
+    }
+    new, kept = (list(csv.DictReader(table.open(newline=""))) for table in tables)
+    assert new[0].keys() == kept[0].keys()
+    names = [
+        {(row["experiment"], row["variant"]) for row in rows} for rows in (new, kept)
+    ]
+    assert names[0] == names[1] == medians.keys()
+    # What looks at no picture is the same, whatever was trained.
+    lazy = [
+        row
+        for row in new
+        if float(row["iou"])
+        and row["variant"] in ("everything", "average mask", "always not_ui")
+    ]
+    assert len(lazy) == 10 and all(row in kept for row in lazy)
+    assert medians["leak", "everything"] == f"{float(lazy[0]['iou']):.2f}"
+
+
+def test_memory_is_measured_with_and_without(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(memory, "in_fresh_process", lambda _, keep: Cost(2 - keep, 3))
+    rows = cells(memory.make_text(argparse.Namespace(rounds=2)))
+    assert rows == [[task, "0.50", "2.00", "1.00"] for task in memory.TASKS]
+    for task, size in ((memory.STEP, "SIZE"), (memory.PREDICTION, "SCREEN")):
+        monkeypatch.setattr(memory, size, 32 if size == "SIZE" else (40, 30))
+        assert memory.time_task(task, keep=False).cpu > 0
