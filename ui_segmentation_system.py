@@ -2422,8 +2422,11 @@ class UISegmentationSystem(pl.LightningModule):
         make = OPTIMIZERS[self.settings["optimizer"]]
         optimizer = make(self.parameters(), self.settings["learning_rate"])
         peaks = [group["lr"] for group in optimizer.param_groups]
+        shape = dict(ONE_CYCLE)
+        if steps * shape["pct_start"] == 1:  # then torch 2.15 divides by zero
+            shape["pct_start"] *= 1.1
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, peaks, total_steps=int(steps), **ONE_CYCLE
+            optimizer, peaks, total_steps=int(steps), **shape
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 

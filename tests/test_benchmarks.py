@@ -168,7 +168,7 @@ def test_table_of_networks(monkeypatch: Patch) -> None:
     monkeypatch.setattr(OPTIONS, "seeds", 3)
     text = networks.make_text(OPTIONS)
     row = cells(text)[1]
-    assert row[:2] + row[4:] == [fast, "1.06 M", "0.20 (3)", "0.50 (3)"]
+    assert row[:2] + row[4:] == [fast, "1.06 M", "0.30 (3)", "0.50 (3)"]
     assert text.endswith("differ by up to 0.20.")
 
 

@@ -74,8 +74,17 @@ def test_rates_follow_one_cycle(make_pairs: MakePairs, train: Train) -> None:
     assert len(spy.rates) == 20
     assert spy.rates[0] == pytest.approx(1e-3)
     assert max(spy.rates) == pytest.approx(1e-2)
-    assert np.argmax(spy.rates) == 5  # the sixth of 20: 30 %
+    assert np.argmax(spy.rates) == 3  # the fourth of 20: a fifth
     assert spy.rates[-1] == pytest.approx(1e-5, rel=0.01)
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_any_number_of_steps_can_be_trained(
+    make_pairs: MakePairs, train: Train, steps: int
+) -> None:
+    system = small_system()
+    train(system, overfit_data(make_pairs(1)), max_epochs=-1, max_steps=steps)
+    assert system.trainer.global_step == steps
 
 
 @pytest.mark.parametrize(
