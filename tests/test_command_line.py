@@ -822,7 +822,7 @@ REFUSED = [
     ],
     *[
         (f"{TRAIN} --classes 0 255 {words}", "loss")
-        for words in ("--loss bce_dice", "--pos-weight 3")
+        for words in ("--loss bce", "--pos-weight 3")
     ],
 ]
 

@@ -552,7 +552,7 @@ def test_two_processes_learn_as_well_as_one(
     make_pairs: MakePairs, tmp_path: Path
 ) -> None:
     pairs, runs = make_pairs(10), tmp_path / "two"
-    options = ("-d", pairs, *TINY, "--max-epochs", 20, "-lr", 0.02, "--no-augment")
+    options = ("-d", pairs, *TINY, "--max-epochs", 20, "-lr", 0.1, "--no-augment")
     process = start_two(*options, "-b", 2, "-o", runs)
     out, err = end_of(process)
     assert process.returncode == 0, err
