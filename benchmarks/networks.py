@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
@@ -164,8 +163,7 @@ def train_network(network: nn.Module, train: ui.Sample, run: Run) -> None:
     share = torch.tensor(ui.foreground_share(train.target), dtype=torch.float64)
     nn.init.constant_(heads[-1].bias, float(torch.logit(share, eps=1e-3)))
     optimizer = ui.Muon(network.parameters(), run.rate)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    schedule = OneCycleLR(optimizer, peaks, run.steps, **ui.ONE_CYCLE)
+    schedule = ui.one_cycle(optimizer, run.steps)
     network.train()
     batches = itertools.islice(draw_batches(train, run.seed), run.steps)
     for batch in tqdm(batches, run.network, run.steps, leave=False):

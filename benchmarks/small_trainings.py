@@ -24,16 +24,14 @@ from tqdm import tqdm
 
 import ui_segmentation_system as ui
 from benchmarks import measure
+from benchmarks.overfit import Trainer
 from tools.tile_game import render_screen
+from tools.train_reference import split_parts
 
 TABLE = Path(__file__).with_name("small_trainings.csv")
 ROADS = measure.ROOT / "test_roads"
 SETTINGS = {"learning_rate": 6e-3, "max_features": 64}
 SIZE, EPOCHS = (84, 96), 7
-QUIET = dict.fromkeys(
-    ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
-    False,
-)
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
 Row = dict[str, str | int | float]
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -44,12 +42,13 @@ class Pictures:
 
     def __init__(self) -> None:
         self.pairs = ui.find_pairs(measure.PICTURES)
-        index = (measure.PICTURES / "index.json").read_text(encoding="utf-8")
-        self.maps = [item["map"] for item in json.loads(index)["items"]]
-        self.games = np.array([item["game"] for item in json.loads(index)["items"]])
-        self.rest, self.test = ui.group_split(self.maps, 0.25, 0)
-        sides = ui.group_split([self.maps[i] for i in self.rest], 0.15, 0)
-        self.train, self.val = ([self.rest[i] for i in side] for side in sides)
+        text = (measure.PICTURES / "index.json").read_text(encoding="utf-8")
+        index = json.loads(text)
+        self.class_names = index["class_names"]
+        self.maps = [item["map"] for item in index["items"]]
+        self.games = np.array([item["game"] for item in index["items"]])
+        self.train, self.val, _ = split_parts(self.maps)
+        self.rest = sorted(self.train + self.val)
 
     def open(self, part: Sequence[int], *augment: ui.PairTransform) -> Samples:
         """Read pictures at the small size; those not changed at random are kept."""
@@ -66,14 +65,9 @@ def learn(
     """Train a small network: batches of four, in an order of the seed."""
     pl.seed_everything(seed, verbose=False)
     system = ui.UISegmentationSystem(**SETTINGS | options)
-    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", devices=1, **QUIET)
-    trainer.fit(system, DataLoader(samples, 4, shuffle=True, drop_last=True))
+    loader = DataLoader(samples, 4, shuffle=True, drop_last=True)
+    Trainer(max_epochs=epochs).fit(system, loader)
     return system.eval()
-
-
-def mean_mask(samples: Samples) -> torch.Tensor:
-    """Average the masks, cut at one half: a guess that looks at no picture."""
-    return (torch.stack([target for _, target in samples]).mean(0) > 0.5).float()
 
 
 def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Row:
@@ -95,8 +89,11 @@ def mean_iou(p: torch.Tensor, target: torch.Tensor) -> float:
 
 def guesses(experiment: str, known: Samples, judged: Samples) -> Iterator[Row]:
     """Score what costs nothing: everything, and the average mask of what is known."""
-    target = torch.stack([target for _, target in judged])
-    guess = {"everything": torch.ones_like(target), "average mask": mean_mask(known)}
+    average, target = (
+        torch.stack([target for _, target in samples]) for samples in (known, judged)
+    )
+    average = (average.mean(0) > 0.5).float()  # it looks at no picture
+    guess = {"everything": torch.ones_like(target), "average mask": average}
     for name, mask in guess.items():
         iou = mean_iou(mask, target)
         yield {"experiment": experiment, "variant": name, "seed": 0, "iou": iou}
@@ -261,12 +258,9 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 
 def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Lesson 10: nine classes, each pixel alike or the rare ones counting more."""
-    folder = measure.PICTURES
-    names = json.loads((folder / "index.json").read_text("utf-8"))["class_names"]
-    pairs = [
-        (image, folder / "classes" / image.name.replace("_input", "_classes"))
-        for image, _ in pictures.pairs
-    ]
+    names = pictures.class_names
+    patterns = "{key}_input.png", "classes/{key}_classes.png"
+    pairs = ui.find_pairs(measure.PICTURES, patterns)
     shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
     read = partial(ui.load_classes, num_classes=len(names))
     data = ui.PairDataset(pairs, ui.ImageTargetCompose(shrink), read_target=read)
@@ -303,7 +297,6 @@ COLUMNS = ("experiment", "variant", "seed", *SCORES)
 def make_text(options: argparse.Namespace) -> str:
     """Train, write the table, and print its medians."""
     ui.quiet_lightning()
-    torch.set_num_threads(1)
     pictures, seeds, rows = Pictures(), range(options.rounds), []
     for experiment in EXPERIMENTS:
         rows += tqdm(experiment(pictures, seeds), experiment.__name__)
