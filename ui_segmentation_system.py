@@ -4054,9 +4054,9 @@ def predict_tiled(
     weights: how windows share pixels. "smooth": less towards their borders; "constant":
     equally; "centre": each pixel from the window that it is deepest in, as the whole
     picture gives it where half the overlap covers the `receptive_field`'s reach (UNet:
-    61) and windows begin where pooling does. With less, windows' borders look like the
+    93) and windows begin where pooling does. With less, windows' borders look like the
     picture's: the reference network is off by 0.01 on average in tiles of 256 that
-    overlap by 64, but by up to 0.07 in 128 by 32 (128 by 64, "centre": 0.02). Layers
+    overlap by 64, but by up to 0.07 in 128 by 32 (128 by 64, "centre": 0.04). Layers
     that normalise each image do so over the whole picture, which is measured first in
     twice the time of the rest. Warns of layers that look at a whole tile. (notebook 11)
     """
