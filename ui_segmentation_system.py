@@ -1936,32 +1936,48 @@ def overlay(
 def show(
     *rows: Sequence[Any],
     titles: Sequence[str] = (),
-    height: float = 2.2,
+    height: float | None = None,
     legend: Sequence[str] = (),
 ) -> None:
     """Draw rows of pictures, each of a kind that `to_array` knows, titles on top.
 
-    height: of one row, in inches. legend: class names, shown in the palette's colours.
+    height: of one row, in inches; without it the first picture has its own size, a
+    pixel for each of its own. legend: class names, shown in the palette's colours.
     """
     import matplotlib.pyplot as plt
 
     pictures = [[to_array(picture) for picture in row] for row in rows]
     columns, (tall, wide, _) = max(map(len, rows)), pictures[0][0].shape
-    size = (columns * height * wide / tall, len(rows) * height + 0.3)
+    height = height or tall / plt.rcParams["figure.dpi"]
+    width, gap = height * wide / tall, 0.08
+    head, foot = 0.22 * bool(titles), 0.22 * math.ceil(len(legend) / 5)
+    whole = len(rows) * (height + gap) - gap + head + foot
     figure, axes = plt.subplots(
-        len(rows), columns, squeeze=False, figsize=size, layout="constrained"
+        len(rows),
+        columns,
+        squeeze=False,
+        figsize=(columns * (width + gap) - gap, whole),
+        gridspec_kw={
+            "left": 0,
+            "right": 1,
+            "bottom": foot / whole,
+            "top": 1 - head / whole,
+            "wspace": gap / width,
+            "hspace": gap / height,
+        },
     )
     for row, row_axes in zip(pictures, axes, strict=True):
         for picture, axis in itertools.zip_longest(row, row_axes):
-            axis.axis("off")
+            axis.set(xticks=[], yticks=[], visible=picture is not None)
+            axis.spines[:].set(color="0.7", linewidth=0.5)  # around white masks
             if picture is not None:
-                axis.imshow(picture, interpolation="nearest")
+                axis.imshow(picture)
     for title, axis in zip(titles, axes[0], strict=False):
         axis.set_title(title, fontsize=9)
     if legend:
         colours = np.array(CLASS_COLOURS[1 : len(legend) + 1]) / 255
         handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
-        figure.legend(handles, legend, loc="outside lower center", ncols=5, fontsize=8)
+        figure.legend(handles, legend, loc="lower center", ncols=5, fontsize=8)
     plt.show()
 
 

@@ -111,7 +111,7 @@ def find_fault(case: Case, answer: Callable[..., Any]) -> str:
 ARRAYS = (torch.Tensor, np.ndarray)
 # Where lists may come back in any order.
 TIDY: dict[str, Callable[[list[Any]], list[Any]]]
-TIDY = {"02.2": sorted, "09.3": lambda parts: list(map(sorted, parts))}
+TIDY = {"02.1": sorted, "09.3": lambda parts: list(map(sorted, parts))}
 
 
 def arrays_in(value: Any) -> list[Any]:
@@ -172,7 +172,7 @@ HINTS: dict[str, dict[float, str]] = {
         59: "that is its place in a list from 0; the keys start from 1",
         25_486: "so many pixels it covers; the answer is the key of the pair",
     },
-    "02.1": {7: "whole batches first, then what remains", 62: "so many batches"},
+    "02.3": {7: "whole batches first, then what remains", 62: "so many batches"},
     "03.1": {160: "the ratio 4 to 3 stays", 120: "120 is the shorter side, the height"},
     "04.1": {
         4704: "32 tables of 16 x 3 x 3, 32 biases, a scale and a shift a channel",
@@ -421,14 +421,14 @@ RING = [(0, 0, ROW), (2, 0, ROW), (0, 0, COLUMN), (0, 2, COLUMN)]
 CASES = [
     Case("01.2", (tensor([[0, 1, 255], [1, 1, 0]]), 3), [0.4, 0.6, 0.0]),
     Case("01.2", (tensor([[255, 3]]), 4), [0.0, 0.0, 0.0, 1.0]),
-    Case("02.2", (INPUTS, TARGETS), list(zip(sorted(INPUTS), TARGETS, strict=True))),
-    Case("02.2", (INPUTS, TARGETS[:1]), ValueError("2_input.png")),
-    Case("02.2", (INPUTS[1:], TARGETS), ValueError("2_target.jpg")),
-    Case("02.2", (INPUTS, OTHER_TARGETS), ValueError("2_input.png", "3_target.jpg")),
-    Case("02.3", (WHOLE,), half_faults),
-    Case("03.2", (), turn_faults),
+    Case("02.1", (INPUTS, TARGETS), list(zip(sorted(INPUTS), TARGETS, strict=True))),
+    Case("02.1", (INPUTS, TARGETS[:1]), ValueError("2_input.png")),
+    Case("02.1", (INPUTS[1:], TARGETS), ValueError("2_target.jpg")),
+    Case("02.1", (INPUTS, OTHER_TARGETS), ValueError("2_input.png", "3_target.jpg")),
+    Case("02.2", (WHOLE,), half_faults),
+    Case("03.3", (), turn_faults),
     *(
-        Case("03.3", (mask.convert("RGB"), mask, 64), box_faults)
+        Case("03.2", (mask.convert("RGB"), mask, 64), box_faults)
         for mask in (upper_left(80, 40), upper_left(40, 80), upper_left(32, 16))
     ),
     Case("04.2", (), up_faults),

@@ -136,22 +136,22 @@ SWAPS = """
 01.2 class_shares
     ids[ids != 255] => ids => expected [0.4, 0.6, 0.0], got [0.3333, 0.5, 0.0]
     range(num_classes) => range(num_classes)[::-1] => got [0.0, 0.6, 0.4]
-02.2 match_all
+02.1 match_all
     set(targets) - { => {*()} - { => naming 2_target.jpg, got [[
     {orphans} => some => naming 2_input.png, got ValueError('no partner for s
     {orphans} => {orphans[0]} => naming 2_input.png naming 3_target.jpg, got V
-02.3 Halves
+02.2 Halves
     (*halves) => (halves[0], self.dataset[0][1]) => sample 0: expected image
     index // 2] => index // 2 % 2] => sample 4 of 4 must raise IndexError
     ui.Sample(*halves) => tuple(halves) => expected a ui.Sample, got tuple
-03.2 quarter_turn
+03.3 quarter_turn
     target, turns => target, int(torch.randint(0, 4, (1,))) => draw once
     torch.rot90(image, turns, (-2, -1)) => image.flip(-1) => turn, without a
     = int( => = 2 * int( => only the turns [0, 2] occur
     (1,) => (1,), generator=DICE => after the seeds 0, 0 and 1 the first turns
     torch.randint(0, 4, (1,)) => OWN_DICE.randint(0, 3) => after the seeds 0, 0
     torch.randint(0, 4, (1,)) => next(TURNS) => draw from torch's global
-03.3 square
+03.2 square
     , 128) => ) => expected 32 and 64, got 64 and 64; keep the ratio
     max(image.size) => image.width => (40, 80), 64: rows and columns
     max(image.size) => max(64, *image.size) => (32, 16), 64: rows and columns
@@ -231,8 +231,8 @@ SOLUTIONS = [line.split() for line in SWAPS.splitlines() if line[:1].isdigit()]
 # Mistakes of another kind. Unknown numbers get the hint of the right one.
 WRONG: list[tuple[str, Any, str]] = [
     ("01.2", [0.5, 0.5], "the answer is the function itself, without brackets"),
-    ("02.2", zip, "got [['1_input.png', '2_target.jpg'], ['2_input.png', '1_target."),
-    ("02.2", zip_sorted, "'3_target.jpg']: expected a ValueError naming 2_input.png"),
+    ("02.1", zip, "got [['1_input.png', '2_target.jpg'], ['2_input.png', '1_target."),
+    ("02.1", zip_sorted, "'3_target.jpg']: expected a ValueError naming 2_input.png"),
     ("04.2", lambda *_: torch.nn.Upsample(scale_factor=2), "raised TypeError"),
     ("04.2", Unlearnt, "has no convolution among its parameters"),
     ("04.3", lambda rate: next(UNSEEDED), "set the seed before the network is made"),
@@ -264,10 +264,10 @@ for line in SWAPS.strip().splitlines():
 # The solutions themselves, and others of their kind.
 RIGHT: list[tuple[str, Any]] = [
     *((exercise, build(solution)) for exercise, solution in SOLUTIONS),
-    ("03.3", build("letterbox")),
+    ("03.2", build("letterbox")),
     *(("01.1", iou) for iou in (0.32, tensor(0.3156), np.float32(0.3156), "0.32")),
     ("01.2", lambda *given: tensor(build("class_shares")(*given))),
-    ("02.2", lambda *names: reversed(build("match_all")(*names))),
+    ("02.1", lambda *names: reversed(build("match_all")(*names))),
     ("04.2", ui.Up),
     ("04.3", {3e-4: 0.3, 3e-3: 0.02, 3e-2: tensor(0.2)}.get),
     ("05.1", lambda *masks: np.float64(build("dice_score")(*masks))),
@@ -299,7 +299,7 @@ def test_wrong_answer_gets_its_hint(name: str, answer: Any, words: str) -> None:
 NUMBERS: dict[str, list[float]] = {
     "01.1": [0.3156, 1 - 0.316, 1],
     "01.3": [max(range(1, 121), key=dialog_pixels), 59, dialog_pixels(60)],
-    "02.1": [999 % 16, 999 // 16],
+    "02.3": [999 % 16, 999 // 16],
     "03.1": [640 * 120 // 480, 120],
     "04.1": [16 * 32 * 9 + 32 + 64, 16 * 32 * 9 + 32, 16 * 32 * 9 + 64],
     "06.1": [len(ui.group_split([i // 5 for i in range(60)], 0.2)[1]), 12, 2, 15],
