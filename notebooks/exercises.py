@@ -193,7 +193,7 @@ HINTS: dict[str, dict[float, str]] = {
         3 / 8: "that is the mean of the pictures' IoU; add up pixels, then divide",
         6 / 8: "that is Dice; IoU divides the common pixels by the union",
     },
-    "08.1": {
+    "08.3": {
         208: "the batch in your hand, and 4 for each of 3 workers",
         192: "so many are on their way; count those in your hand too",
         80: "each worker is asked for prefetch_batches batches ahead",
@@ -444,8 +444,8 @@ CASES = [
     Case("07.2", (LETTERS[1], 2), partial(fold_faults, 11)),  # 10 is possible
     Case("07.2", (LETTERS[1], 3), partial(fold_faults, 7)),
     Case("08.2", (), order_faults),
-    Case("08.3", (SIZES, 2), batch_faults),
-    Case("08.3", (SIZES, 3), batch_faults),
+    Case("08.1", (SIZES, 2), batch_faults),
+    Case("08.1", (SIZES, 3), batch_faults),
     Case("09.2", (ROAD,), tensor([[1.0, 0, 255], [255, 1, 0]])),
     Case("09.2", (np.uint8([OTHERS]),), torch.zeros(1, 5)),
     # Shares that come out whole, that round up, that round down; one frame to train.
