@@ -205,7 +205,7 @@ HINTS: dict[str, dict[float, str]] = {
         194: "umm and uu have numbers without a mask of um; those are left out",
         285: "so many are taken, but the um pictures get their own masks",
     },
-    "10.1": {
+    "10.2": {
         35 / 50: "the union is its row and its column, 35 only once",
         35 / 40: "that is recall: the right pixels among those of the targets",
         35 / 45: "that is precision: the right pixels among those predicted",
@@ -455,12 +455,12 @@ CASES = [
     Case("09.3", (10, 0.4, 5), (range(1), range(6, 10))),
     Case("09.3", (10, 0.4, 6), ValueError()),
     Case("09.3", (10, 0.4, 8), ValueError()),
-    Case("10.2", ([900, 100, 25],), [0.3, 0.9, 1.8]),
-    Case("10.2", ([900, 0, 100, 25],), [0.3, 0.0, 0.9, 1.8]),
+    Case("10.3", ([900, 100, 25],), [0.3, 0.9, 1.8]),
+    Case("10.3", ([900, 0, 100, 25],), [0.3, 0.0, 0.9, 1.8]),
     # Ids that change places; ids in no group; an id that does not occur.
-    Case("10.3", (tensor([[0, 1, 1]]), [[1], [0]]), tensor([[1, 0, 0]])),
-    Case("10.3", (tensor([[0, 1, 2, 255]]), [[4, 2], [0]]), tensor([[1, 255, 0, 255]])),
-    Case("10.3", (tensor([[2, 0]]), [[0], [5, 2]]), tensor([[1, 0]])),
+    Case("10.1", (tensor([[0, 1, 1]]), [[1], [0]]), tensor([[1, 0, 0]])),
+    Case("10.1", (tensor([[0, 1, 2, 255]]), [[4, 2], [0]]), tensor([[1, 255, 0, 255]])),
+    Case("10.1", (tensor([[2, 0]]), [[0], [5, 2]]), tensor([[1, 0]])),
     *(
         Case("11.2", (index, *size, 4), corner)
         for size, sides in CORNERS.items()

@@ -200,18 +200,18 @@ SWAPS = """
     first - gap < 1 => first == gap => for 10, 0.4, 8: expected a ValueError
     gap < 1 => gap < 2 => for 10, 0.4, 5: your answer raised ValueError
     ValueError => AssertionError => expected a ValueError, got AssertionError
-10.2 class_weights
+10.3 class_weights
     .rsqrt() => **-1 => expected [0.3, 0.9, 1.8], got [0.0652, 0.587, 2.3478]
     weights / weights[counts > 0].mean() => weights => got [0.0333, 0.1, 0.2]
     [counts > 0].mean() => .mean() => for [900, 0, 100, 25]: expected
     rsqrt(), 0) => rsqrt(), 1) => got [0.3, 9.0, 0.9, 1.8]
     return weights => return weights[counts > 0] => 1.8], got [0.3, 0.9, 1.8]
-10.3 merge_classes
+10.1 merge_classes
     torch.full_like(ids, 255) => ids => your function changed what it was given
     = new => = min(group) => expected [[1, 0, 0]], got [[0, 1, 1]]
     return merged => return merged.byte() => expected Tensor torch.int64 (1, 3)
     return merged => return merged[None] => got Tensor torch.int64 (1, 1, 3)
-10.3 merge_by_table
+10.1 merge_by_table
     (256,) => (max(map(max, groups)) + 1,) => your answer raised IndexError
     (256,) => (int(ids.max()) + 1,) => [2, 0]], [[0], [5, 2]]: your answer rai
 11.2 place_of
@@ -251,7 +251,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("08.1", lambda s, n: [*batches(s, n), []], "1 to 2 samples in a batch, got []"),
     ("08.1", lambda s, n: [[s[i] for i in b] for b in batches(s, n)], "lists of ind"),
     ("09.3", lambda *film: build("split_with_gap")(*film)[::-1], "got [[16"),
-    ("10.1", "0.78", "that is precision"),
+    ("10.2", "0.78", "that is precision"),
     ("11.2", lambda *tile: build("place_of")(*tile)[0], "expected [0, 0], got 0"),
 ]
 for line in SWAPS.strip().splitlines():
@@ -277,7 +277,7 @@ RIGHT: list[tuple[str, Any]] = [
     ("07.2", lambda *given: map(tensor, build("make_folds")(*given)[::-1])),
     ("08.1", batches_of_even_length),
     ("09.3", lambda *film: (tensor(f).flip(0) for f in build("split_with_gap")(*film))),
-    ("10.2", weights_in_place),
+    ("10.3", weights_in_place),
     ("11.2", place_of_array),
 ]
 
@@ -305,7 +305,7 @@ NUMBERS: dict[str, list[float]] = {
     "06.1": [len(ui.group_split([i // 5 for i in range(60)], 0.2)[1]), 12, 2, 15],
     "08.3": [(1 + 3 * 4) * 16, 3 * 4 * 16, (1 + 4) * 16, 1 + 3 * 4, 1000],
     "09.1": [95 + 95, 96 + 98, 3 * 95],
-    "10.1": [35 / 50, 35 / 40, 35 / 45, 85 / 100, 70 / 85, 50 / 65],
+    "10.2": [35 / 50, 35 / 40, 35 / 45, 85 / 100, 70 / 85, 50 / 65],
     "11.1": [
         math.prod(1 + math.ceil((n - 512) / 384) for n in SIDES),
         *(math.prod(way(n / 384) for n in SIDES) for way in (math.ceil, round)),
