@@ -107,6 +107,8 @@ class Settings:
     pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
+    encoder: str = _setting("unet", "or mobilenet_v2, which comes trained on ImageNet")
+    encoder_weights: str = _setting("", "file of the latter's weights, else the usual")
     weights: str = _setting("", "checkpoint to start from, network and all")
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
@@ -241,6 +243,7 @@ class _WhenUsed:
 
 v2 = _WhenUsed("torchvision.transforms.v2")
 tv_tensors = _WhenUsed("torchvision.tv_tensors")
+models = _WhenUsed("torchvision.models")
 
 # --------------------------------------------------------------------------------------
 # 1. Masks: files to pictures, colours to class ids. (notebook 01)
@@ -1461,6 +1464,18 @@ def denormalize(
 # 4. UNet: from an image to one logit per pixel and class. (notebook 04)
 # --------------------------------------------------------------------------------------
 
+# MobileNetV2's weights: the project's file, which is not copied with the module, made
+# of torchvision's, and how to get that one.
+ENCODER_WEIGHTS = Path(__file__).parent / "checkpoints" / "mobilenet_v2.pt"
+ENCODER_FILE = "mobilenet_v2-b0353104.pth"
+ENCODER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+FETCH_ENCODER = (
+    'python -c "from torchvision import models as m; m.mobilenet_v2(weights='
+    f"'IMAGENET1K_V1')\" fetches {ENCODER_FILE}, of sha256 {ENCODER_SHA256}"
+)
+# Of the pictures' colours, by which torchvision's networks expect them normalised.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
+
 
 class InstanceNorm(nn.GroupNorm):
     """Centre each channel of each image, divide by its deviation, scale and shift.
@@ -1584,16 +1599,19 @@ class UNet(nn.Module):
             step * torch.sym_max((side + step - 1) // step, 2)
             for side in (height, width)
         ]
-        image = _window(image, *padded)
+        skips = self.encode(_window(image, *padded))
+        x = skips.pop()
+        for up in self.ups:
+            x = up(x, skips.pop())
+        return _window(self.to_pixels(self.head(x)), height, width)
+
+    def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Go down: what each level keeps of a padded image, the finest first."""
         x = self.to_cells((image - 0.5) * 4)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
             skips.append(down(skips[-1]))
-        x = skips.pop()
-        x = x + self.middle(x)
-        for up in self.ups:
-            x = up(x, skips.pop())
-        return _window(self.to_pixels(self.head(x)), height, width)
+        return [*skips[:-1], skips[-1] + self.middle(skips[-1])]
 
     def set_prior(self, shares: Sequence[float], *, exclusive: bool = False) -> None:
         """Start at the prior: the head's bias gives each class its share of the pixels.
@@ -1611,6 +1629,51 @@ class UNet(nn.Module):
             self.head.bias.copy_(bias.repeat_interleave(self.shrink**2))
 
 
+class MobileNetUNet(UNet):
+    """A `UNet` that goes down by MobileNetV2, which ImageNet's photographs trained.
+
+    Inside it is `UNet(fast=True)`, at half the resolution, of 2.3 M parameters. Input
+    stays RGB in 0..1; the mean and deviation of ImageNet are taken off here. In
+    training, too, BatchNorm uses the statistics it came with, so a batch may be 1.
+    weights: a file of `tools.encoder_weights` or torchvision's own; None: random.
+    Raises FileNotFoundError and ValueError for a file that does not hold them.
+    Sandler et al. 2018, https://arxiv.org/abs/1801.04381.
+    """
+
+    def __init__(
+        self, num_out_channels: int = 1, weights: Path | str | None = ENCODER_WEIGHTS
+    ) -> None:
+        super().__init__(3, num_out_channels, fast=True)
+        del self.to_cells, self.first, self.downs, self.middle
+        features = models.mobilenet_v2(weights=None).features[:18]
+        if weights is not None:
+            _load_encoder(features, weights)
+        # What ends where height and width are halved, and as many channels as `ups`.
+        ends, channels = (0, 2, 4, 7, 14, 18), (16, 24, 32, 96, 320)
+        self.encoder = nn.ModuleList(
+            features[start:end] for start, end in itertools.pairwise(ends)
+        )
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(n, 16 * 2**level, 1) for level, n in enumerate(channels)
+        )
+        for name, values in IMAGENET.items():
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), False)
+        self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> MobileNetUNet:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Go down: what each level keeps of a padded image, the finest first."""
+        x, skips = (image - self.mean) / self.deviation, []
+        for stage, lateral in zip(self.encoder, self.laterals, strict=True):
+            x = stage(x)
+            skips.append(lateral(x))
+        return skips
+
+
 def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Cut (..., height, width) out, or repeat the last row and column up to it.
 
@@ -1623,6 +1686,26 @@ def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
         for new, old in zip((height, width), image.shape[-2:], strict=True)
     )
     return image[:, :, rows][..., columns]
+
+
+def _load_encoder(features: nn.Module, weights: Path | str) -> None:
+    """Fill MobileNetV2's first layers from a file with torchvision's names."""
+    files = [Path(weights)]
+    if files[0] == ENCODER_WEIGHTS:
+        files.append(Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE))
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        what = f"{' and '.join(map(str, files))}: no such file"
+        expected = "expected MobileNetV2's weights, which a pretrained encoder needs"
+        raise FileNotFoundError(f"{what}; {expected}; {FETCH_ENCODER}")
+    try:
+        state = torch.load(found, map_location="cpu", weights_only=True)
+        features.load_state_dict(
+            {n: state[f"features.{n}"] for n in features.state_dict()}
+        )
+    except Exception as error:  # of foreign bytes an unpickler makes anything
+        what = f"holds something else, or not all ({type(error).__name__})"
+        _refuse(found, what, "the weights of torchvision's MobileNetV2", FETCH_ENCODER)
 
 
 @contextlib.contextmanager
@@ -2061,7 +2144,8 @@ class Muon(torch.optim.Optimizer):
     is nearest to the gradient with Nesterov momentum, so that all directions learn
     alike. Five Newton-Schulz steps find it, in float32, on the smaller Gram matrix.
     lr: Adam's rate; kernels of 16 or more outputs and 8 or more inputs (channels times
-    area) move at KERNEL_RATE times it. Jordan et al. 2024,
+    area) move at KERNEL_RATE times it. A network without such kernels, and a group that
+    `add_param_group` adds, move by Adam. Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon; Adam: https://arxiv.org/abs/1412.6980
     """
 
@@ -2083,7 +2167,7 @@ class Muon(torch.optim.Optimizer):
         """Do a step; closure: computes the loss and the gradients."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        others, kernels = self.param_groups
+        others, kernels, *added = self.param_groups
         for weight in kernels["params"]:
             if weight.grad is not None:
                 mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
@@ -2092,18 +2176,19 @@ class Muon(torch.optim.Optimizer):
                 scale = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 step = self.nearest_orthogonal(matrix).view_as(weight)
                 weight.sub_(step, alpha=kernels["lr"] * scale)
-        first, second = others["betas"]
-        for weight in others["params"]:
-            if weight.grad is not None:
-                state = self.state[weight]
-                mean = state.setdefault("mean", torch.zeros_like(weight))
-                square = state.setdefault("square", torch.zeros_like(weight))
-                count = state["count"] = state.get("count", 0) + 1
-                mean.lerp_(weight.grad, 1 - first)
-                square.lerp_(weight.grad**2, 1 - second)
-                deviation = (square / (1 - second**count)).sqrt() + 1e-8
-                rate = others["lr"] / (1 - first**count)
-                weight.addcdiv_(mean, deviation, value=-rate)
+        for group in (others, *added):
+            first, second = group["betas"]
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    state = self.state[weight]
+                    mean = state.setdefault("mean", torch.zeros_like(weight))
+                    square = state.setdefault("square", torch.zeros_like(weight))
+                    count = state["count"] = state.get("count", 0) + 1
+                    mean.lerp_(weight.grad, 1 - first)
+                    square.lerp_(weight.grad**2, 1 - second)
+                    deviation = (square / (1 - second**count)).sqrt() + 1e-8
+                    rate = group["lr"] / (1 - first**count)
+                    weight.addcdiv_(mean, deviation, value=-rate)
         return loss
 
     @staticmethod
@@ -2121,6 +2206,8 @@ class Muon(torch.optim.Optimizer):
 
 
 OPTIMIZERS = {"muon": Muon, "adam": torch.optim.Adam}
+# The rate of weights that come trained, as a share of the others' under Adam.
+PRETRAINED_RATE = 1 / 8
 
 
 def one_cycle(
@@ -2238,8 +2325,14 @@ class UISegmentationSystem(pl.LightningModule):
     after a fifth of the steps and ends at a thousandth. optimizer: "muon" (see `Muon`)
     or "adam". image_size: (height, width) to predict at; without it that of the
     `UISegmentationData` trained with, else each picture's own. unet: settings of
-    `UNet`. network: any module in its place, from (B, 3, H, W) in 0..1 to logits (B, K,
-    H, W), or a dictionary with them as "out".
+    `UNet`. encoder: "mobilenet_v2" makes the network `MobileNetUNet` instead, with
+    encoder_weights. network: any module in its place, from (B, 3, H, W) to logits (B,
+    K, H, W), or a dictionary with them as "out". Images come in 0..1, not normalised: a
+    network that was trained on normalised ones needs v2.Normalize before it, in an
+    nn.Sequential. multiple_of: images are padded to sides of such multiples, by their
+    last row and column, and the logits cut. pretrained: the name of the part of the
+    network that comes trained, such as "encoder", which Adam moves at PRETRAINED_RATE
+    times the learning rate.
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
@@ -2265,11 +2358,15 @@ class UISegmentationSystem(pl.LightningModule):
         class_values: Sequence[MaskValue] = (),
         image_size: int | tuple[int, int] | None = None,
         num_out_channels: int = 1,
+        encoder: str = "unet",
+        encoder_weights: Path | str | None = ENCODER_WEIGHTS,
         network: nn.Module | None = None,
+        multiple_of: int = 1,
+        pretrained: str = "",
         **unet: Any,
     ) -> None:
         settings = {**locals(), **unet}  # before there are other names
-        for name in ("self", "__class__", "unet"):
+        for name in ("self", "__class__", "unet", "encoder_weights"):
             del settings[name]
         super().__init__()
         _check_choice("task", task, TASKS)
@@ -2291,13 +2388,29 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
         if not isinstance(network, nn.Module | None):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
+        _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
+        _check_number("multiple_of", multiple_of, 1)
+        settings_of_unet = max_features != 256 or any(unet.values())
+        if encoder != "unet" and (network is not None or settings_of_unet):
+            raise ValueError(
+                f"encoder {encoder}: expected it without network, max_features and fast"
+            )
         self.task, self.exclusive = task, exclusive
         self.num_out_channels = num_out_channels
-        self.network = network or UNet(
-            num_out_channels=num_out_channels, max_features=max_features, **unet
-        )
+        settings["network"] = None if network is None else type(network).__qualname__
+        if encoder != "unet":
+            network = MobileNetUNet(num_out_channels, encoder_weights)
+            settings["pretrained"] = "encoder"
+        elif network is None:
+            network = UNet(
+                num_out_channels=num_out_channels, max_features=max_features, **unet
+            )
+        if pretrained not in dict(network.named_modules()):
+            raise ValueError(
+                f"pretrained {pretrained!r}: expected a part of the network"
+            )
+        self.network = network
         # What a checkpoint keeps: plain values, also of arrays and tensors.
-        settings["network"] = network and type(network).__qualname__
         values = json.dumps(settings, default=lambda value: value.tolist())
         self.settings = json.loads(values)
         if image_size is not None:
@@ -2311,13 +2424,27 @@ class UISegmentationSystem(pl.LightningModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
-        logits = self.network(image)
-        logits = logits["out"] if isinstance(logits, dict) else logits
-        expected = (len(image), self.num_out_channels, *image.shape[-2:])
+        shape, step = tuple(image.shape), self.settings["multiple_of"]
+        padded = [-(-side // step) * step for side in shape[-2:]]
+        try:
+            logits = self.network(_window(image, *padded))
+        except (RuntimeError, ValueError) as error:
+            if own := self.settings["network"]:
+                raise ValueError(
+                    f"the network, {own}, failed on {image.dtype} {shape}: {error}; "
+                    "expected one for images (B, 3, H, W) in 0..1; where sides must be "
+                    "multiples of 32, give the system multiple_of=32"
+                ) from error
+            raise
+        logits = logits.get("out") if isinstance(logits, dict) else logits
+        expected = (len(image), self.num_out_channels, *padded)
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
-            raise ValueError(f"the network gave {what}: expected logits {expected}")
-        return logits
+            raise ValueError(
+                f"the network gave {what}: expected logits {expected}, or a dictionary "
+                'with them as "out"'
+            )
+        return _window(logits, *shape[-2:])
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
@@ -2436,8 +2563,14 @@ class UISegmentationSystem(pl.LightningModule):
                 "training without end: the OneCycle schedule needs a number of steps; "
                 "give the Trainer max_epochs or max_steps"
             )
-        make = OPTIMIZERS[self.settings["optimizer"]]
-        optimizer = make(self.parameters(), self.settings["learning_rate"])
+        rate, part = self.settings["learning_rate"], self.settings["pretrained"]
+        learnt = [*self.network.get_submodule(part).parameters()] if part else []
+        known = set(learnt)
+        fresh = [weight for weight in self.parameters() if weight not in known]
+        optimizer = OPTIMIZERS[self.settings["optimizer"]](fresh, rate)
+        if learnt:
+            group = {"params": learnt, "lr": rate * PRETRAINED_RATE}
+            optimizer.add_param_group(group)
         schedule = one_cycle(optimizer, int(steps))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -2556,7 +2689,8 @@ class Watch(pl.Callback):
         if given and trainer.global_step % self.every_n_steps:
             return
         image, target = (one[None] for one in self.sample)
-        logits = module(image.to(module.device)).cpu()
+        with _evaluating(module):  # a BatchNorm would learn from the picture
+            logits = module(image.to(module.device)).cpu()
         loss = given[0]["loss"] if given else module.loss(logits, target)
         self.steps.append(trainer.global_step)
         self.losses.append(float(loss))
@@ -2620,8 +2754,12 @@ def load_system(
             raise ValueError("of version 0.2 or before, whose UNet was another")
         own = settings.pop("network", None)
         if own and network is None:
-            raise ValueError(f"a network of the class {own}: give one as network")
-        system = UISegmentationSystem(**settings, network=network)
+            raise ValueError(
+                f"a network of the class {own}: in Python, load_system(path, network="
+                "...) takes one"
+            )
+        # An encoder's weights are those of the checkpoint.
+        system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         system.load_state_dict(checkpoint["state_dict"])
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
@@ -2725,7 +2863,8 @@ class RunFolder(pl.Callback):
         rows = []
         for index in range(0, len(dataset), max(len(dataset) // 4, 1))[:4]:
             image, target = dataset[index]
-            logits = module(image[None].to(module.device)).cpu()
+            with _evaluating(module):
+                logits = module(image[None].to(module.device)).cpu()
             highest = module.probabilities(logits)[0].amax(dim=0)
             shown = [logits[0].argmax(dim=0), target]
             if module.task == "binary":
@@ -4149,6 +4288,8 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
+# Settings that say which network it is.
+NETWORK = ("max_features", "fast", "encoder")
 
 
 def read_scenes(path: Path | str) -> dict[str, str]:
@@ -4310,7 +4451,8 @@ def _train(options: argparse.Namespace) -> int:
         "class_names": names,
         "class_values": [values[0] for values in classes.values()],
     }
-    network, learnt = some("max_features", "fast"), None
+    network, learnt = some(*NETWORK), None
+    last = folder / "last.ckpt" if run and (folder / "last.ckpt").exists() else None
     if settings.weights:
         learnt = load_system(settings.weights)
         own = {"fast": False} | learnt.settings
@@ -4322,6 +4464,8 @@ def _train(options: argparse.Namespace) -> int:
         network = own
     loss = some(*(n for n in ("loss", "pos_weight") if not classes or n in given))
     rest = some("learning_rate", "optimizer") | {"image_size": data.image_size}
+    usual = settings.encoder_weights or ENCODER_WEIGHTS
+    rest["encoder_weights"] = None if learnt or last else usual  # these have their own
     system = UISegmentationSystem(**network | kind | loss | rest)
     if learnt:
         system.load_state_dict(learnt.state_dict())
@@ -4333,12 +4477,11 @@ def _train(options: argparse.Namespace) -> int:
         keeper.folder = folder = parent / f"{max(taken, default=0) + 1:03}"
     if not run and is_first:
         folder.mkdir()
-        kept = asdict(settings) | {n: network[n] for n in ("max_features", "fast")}
-        for name in ("dataset", "weights", "scenes"):
+        kept = asdict(settings) | {n: network[n] for n in NETWORK}
+        for name in ("dataset", "encoder_weights", "weights", "scenes"):
             kept[name] = kept[name] and os.path.abspath(kept[name])
         with _atomic_write(folder / "settings.json") as part:
             part.write_text(json.dumps(kept, indent=2) + "\n")
-    last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
     if last:
         whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
         if load_system(last).settings != system.settings or not whole:
