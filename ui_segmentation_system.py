@@ -1464,17 +1464,16 @@ def denormalize(
 # 4. UNet: from an image to one logit per pixel and class. (notebook 04)
 # --------------------------------------------------------------------------------------
 
-# MobileNetV2's weights: the project's file, which is not copied with the module, made
-# of torchvision's, and how to get that one.
+# MobileNetV2's weights: the project's, not copied with the file, else torchvision's.
 ENCODER_WEIGHTS = Path(__file__).parent / "checkpoints" / "mobilenet_v2.pt"
 ENCODER_FILE = "mobilenet_v2-b0353104.pth"
 ENCODER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 FETCH_ENCODER = (
-    'python -c "from torchvision import models as m; m.mobilenet_v2(weights='
-    f"'IMAGENET1K_V1')\" fetches {ENCODER_FILE}, of sha256 {ENCODER_SHA256}"
+    'python -c "from torchvision.models import *; mobilenet_v2(weights='
+    f"'IMAGENET1K_V1')\" fetches {ENCODER_FILE}, sha256 {ENCODER_SHA256}"
 )
-# Of the pictures' colours, by which torchvision's networks expect them normalised.
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
+# Mean and deviation of ImageNet's colours, by which its networks have them normalised.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -1632,11 +1631,9 @@ class UNet(nn.Module):
 class MobileNetUNet(UNet):
     """A `UNet` that goes down by MobileNetV2, which ImageNet's photographs trained.
 
-    Inside it is `UNet(fast=True)`, at half the resolution, of 2.3 M parameters. Input
-    stays RGB in 0..1; the mean and deviation of ImageNet are taken off here. In
-    training, too, BatchNorm uses the statistics it came with, so a batch may be 1.
-    weights: a file of `tools.encoder_weights` or torchvision's own; None: random.
-    Raises FileNotFoundError and ValueError for a file that does not hold them.
+    Inside it is UNet(fast=True), of 2.3 M parameters; images come in 0..1, as to UNet.
+    weights: a file of torchvision's or of `tools.encoder_weights`; None: random. Raises
+    ValueError for another file and FileNotFoundError for none, with how to get it.
     Sandler et al. 2018, https://arxiv.org/abs/1801.04381.
     """
 
@@ -1645,33 +1642,46 @@ class MobileNetUNet(UNet):
     ) -> None:
         super().__init__(3, num_out_channels, fast=True)
         del self.to_cells, self.first, self.downs, self.middle
-        features = models.mobilenet_v2(weights=None).features[:18]
+        layers = models.mobilenet_v2(weights=None).features
+        # Cut where height and width have been halved, and with how many channels.
+        cuts, channels = (0, 2, 4, 7, 14, 18), (16, 24, 32, 96, 320)
         if weights is not None:
-            _load_encoder(features, weights)
-        # What ends where height and width are halved, and as many channels as `ups`.
-        ends, channels = (0, 2, 4, 7, 14, 18), (16, 24, 32, 96, 320)
-        self.encoder = nn.ModuleList(
-            features[start:end] for start, end in itertools.pairwise(ends)
-        )
-        self.laterals = nn.ModuleList(
-            nn.Conv2d(n, 16 * 2**level, 1) for level, n in enumerate(channels)
-        )
-        for name, values in IMAGENET.items():
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), False)
-        self.to(memory_format=torch.channels_last)
+            _load_encoder(layers[: cuts[-1]], weights)
+        parts = itertools.pairwise(cuts)
+        self.encoder = nn.ModuleList(layers[start:end] for start, end in parts)
+        convs = (nn.Conv2d(n, 16 << level, 1) for level, n in enumerate(channels))
+        self.laterals = nn.ModuleList(convs)
+        self.to(memory_format=torch.channels_last).train()
 
     def train(self, mode: bool = True) -> MobileNetUNet:
-        super().train(mode)
-        self.encoder.eval()
+        """As any module's, but BatchNorm keeps the statistics that it came with."""
+        super().train(mode).encoder.eval()
         return self
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Go down: what each level keeps of a padded image, the finest first."""
-        x, skips = (image - self.mean) / self.deviation, []
-        for stage, lateral in zip(self.encoder, self.laterals, strict=True):
-            x = stage(x)
+        mean, deviation = image.new_tensor(IMAGENET).view(2, 3, 1, 1)
+        x, skips = (image - mean) / deviation, []
+        for part, lateral in zip(self.encoder, self.laterals, strict=True):
+            x = part(x)
             skips.append(lateral(x))
         return skips
+
+
+def _load_encoder(layers: nn.Module, weights: Path | str) -> None:
+    """Fill MobileNetV2's first layers from a file with torchvision's names."""
+    files = [Path(weights)]
+    if files[0] == ENCODER_WEIGHTS:
+        files.append(Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE))
+    path, names = next(filter(Path.is_file, files), None), layers.state_dict()
+    if path is None:
+        what = f"{' and '.join(map(str, files))}: no such file"
+        raise FileNotFoundError(f"{what}; expected MobileNetV2's; {FETCH_ENCODER}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        layers.load_state_dict({name: state[f"features.{name}"] for name in names})
+    except Exception as error:  # of foreign bytes an unpickler makes anything
+        what = f"of other contents, or not whole ({type(error).__name__})"
+        _refuse(path, what, "the weights of torchvision's MobileNetV2", FETCH_ENCODER)
 
 
 def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -1686,26 +1696,6 @@ def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
         for new, old in zip((height, width), image.shape[-2:], strict=True)
     )
     return image[:, :, rows][..., columns]
-
-
-def _load_encoder(features: nn.Module, weights: Path | str) -> None:
-    """Fill MobileNetV2's first layers from a file with torchvision's names."""
-    files = [Path(weights)]
-    if files[0] == ENCODER_WEIGHTS:
-        files.append(Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE))
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        what = f"{' and '.join(map(str, files))}: no such file"
-        expected = "expected MobileNetV2's weights, which a pretrained encoder needs"
-        raise FileNotFoundError(f"{what}; {expected}; {FETCH_ENCODER}")
-    try:
-        state = torch.load(found, map_location="cpu", weights_only=True)
-        features.load_state_dict(
-            {n: state[f"features.{n}"] for n in features.state_dict()}
-        )
-    except Exception as error:  # of foreign bytes an unpickler makes anything
-        what = f"holds something else, or not all ({type(error).__name__})"
-        _refuse(found, what, "the weights of torchvision's MobileNetV2", FETCH_ENCODER)
 
 
 @contextlib.contextmanager
@@ -2325,14 +2315,13 @@ class UISegmentationSystem(pl.LightningModule):
     after a fifth of the steps and ends at a thousandth. optimizer: "muon" (see `Muon`)
     or "adam". image_size: (height, width) to predict at; without it that of the
     `UISegmentationData` trained with, else each picture's own. unet: settings of
-    `UNet`. encoder: "mobilenet_v2" makes the network `MobileNetUNet` instead, with
-    encoder_weights. network: any module in its place, from (B, 3, H, W) to logits (B,
-    K, H, W), or a dictionary with them as "out". Images come in 0..1, not normalised: a
-    network that was trained on normalised ones needs v2.Normalize before it, in an
-    nn.Sequential. multiple_of: images are padded to sides of such multiples, by their
-    last row and column, and the logits cut. pretrained: the name of the part of the
-    network that comes trained, such as "encoder", which Adam moves at PRETRAINED_RATE
-    times the learning rate.
+    `UNet`. encoder: "mobilenet_v2" makes the network a `MobileNetUNet`, which starts
+    with encoder_weights. network: any module in its place, from (B, 3, H, W) in 0..1 to
+    logits (B, K, H, W), or a dictionary with them as "out". One that was trained on
+    normalised images needs v2.Normalize before it, in an nn.Sequential. multiple_of:
+    what its sides must be multiples of; images are padded, logits cut. pretrained: the
+    part of it that comes trained, such as "encoder": Adam moves that, at
+    PRETRAINED_RATE times the learning rate.
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
@@ -2390,11 +2379,10 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
         _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
         _check_number("multiple_of", multiple_of, 1)
-        settings_of_unet = max_features != 256 or any(unet.values())
-        if encoder != "unet" and (network is not None or settings_of_unet):
-            raise ValueError(
-                f"encoder {encoder}: expected it without network, max_features and fast"
-            )
+        other = network is not None or max_features != 256 or any(unet.values())
+        if encoder != "unet" and other:
+            expected = "expected it without network, max_features and fast"
+            raise ValueError(f"encoder {encoder}: {expected}")
         self.task, self.exclusive = task, exclusive
         self.num_out_channels = num_out_channels
         settings["network"] = None if network is None else type(network).__qualname__
@@ -2402,14 +2390,16 @@ class UISegmentationSystem(pl.LightningModule):
             network = MobileNetUNet(num_out_channels, encoder_weights)
             settings["pretrained"] = "encoder"
         elif network is None:
-            network = UNet(
-                num_out_channels=num_out_channels, max_features=max_features, **unet
-            )
+            unet |= {"num_out_channels": num_out_channels, "max_features": max_features}
+            network = UNet(**unet)
         if pretrained not in dict(network.named_modules()):
+            names = [name for name, _ in network.named_children()]
             raise ValueError(
-                f"pretrained {pretrained!r}: expected a part of the network"
+                f"pretrained {pretrained!r}: expected a part, as of {names}"
             )
         self.network = network
+        if multiple_of > 1:
+            self.multiple = multiple_of  # tells `predict_tiled`, as a UNet's does
         # What a checkpoint keeps: plain values, also of arrays and tensors.
         values = json.dumps(settings, default=lambda value: value.tolist())
         self.settings = json.loads(values)
@@ -2424,27 +2414,22 @@ class UISegmentationSystem(pl.LightningModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
-        shape, step = tuple(image.shape), self.settings["multiple_of"]
-        padded = [-(-side // step) * step for side in shape[-2:]]
+        step, own = self.settings["multiple_of"], self.settings["network"]
+        height, width = (-(-side // step) * step for side in image.shape[-2:])
+        arrived = f"{image.dtype} {tuple(image.shape)}"
         try:
-            logits = self.network(_window(image, *padded))
+            logits = self.network(_window(image, height, width))
         except (RuntimeError, ValueError) as error:
-            if own := self.settings["network"]:
-                raise ValueError(
-                    f"the network, {own}, failed on {image.dtype} {shape}: {error}; "
-                    "expected one for images (B, 3, H, W) in 0..1; where sides must be "
-                    "multiples of 32, give the system multiple_of=32"
-                ) from error
-            raise
+            if own is None:  # UNet says it by itself
+                raise
+            advice = "if sides must be multiples, say of 32, give multiple_of=32"
+            raise ValueError(f"{own} failed on {arrived}: {error}; {advice}") from error
         logits = logits.get("out") if isinstance(logits, dict) else logits
-        expected = (len(image), self.num_out_channels, *padded)
+        expected = (len(image), self.num_out_channels, height, width)
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
-            raise ValueError(
-                f"the network gave {what}: expected logits {expected}, or a dictionary "
-                'with them as "out"'
-            )
-        return _window(logits, *shape[-2:])
+            raise ValueError(f"the network gave {what}: expected logits {expected}")
+        return _window(logits, *image.shape[-2:])
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
@@ -2569,8 +2554,7 @@ class UISegmentationSystem(pl.LightningModule):
         fresh = [weight for weight in self.parameters() if weight not in known]
         optimizer = OPTIMIZERS[self.settings["optimizer"]](fresh, rate)
         if learnt:
-            group = {"params": learnt, "lr": rate * PRETRAINED_RATE}
-            optimizer.add_param_group(group)
+            optimizer.add_param_group({"params": learnt, "lr": rate * PRETRAINED_RATE})
         schedule = one_cycle(optimizer, int(steps))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
