@@ -2424,11 +2424,13 @@ class UISegmentationSystem(pl.LightningModule):
                 raise
             advice = "if sides must be multiples, say of 32, give multiple_of=32"
             raise ValueError(f"{own} failed on {arrived}: {error}; {advice}") from error
-        logits = logits.get("out") if isinstance(logits, dict) else logits
+        if isinstance(logits, dict):
+            logits = logits.get("out", logits)
         expected = (len(image), self.num_out_channels, height, width)
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
-            raise ValueError(f"the network gave {what}: expected logits {expected}")
+            form = f'logits {expected}, or a dictionary with them as "out"'
+            raise ValueError(f"the network gave {what}: expected {form}")
         return _window(logits, *image.shape[-2:])
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
