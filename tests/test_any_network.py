@@ -1,7 +1,9 @@
 """Any network in UNet's place: sizes, outputs, BatchNorm, runs, tiles, and refusals."""
 
+import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,9 +99,10 @@ def test_networks_of_libraries_train_predict_tile_and_are_stored(
     image = draw_image(1, (75, 101))
     found = system.predict_mask(image)
     assert found.shape == (101, 75) and found.dtype == bool
-    if name == "smp":
+    with warnings.catch_warnings():  # of a network that looks at a whole tile
+        warnings.simplefilter("ignore")
         tiled = ui.predict_tiled(system, np.asarray(image), 64, 16)
-        assert tiled.shape == (1, 101, 75)
+    assert tiled.shape == (1, 101, 75)
     save_system(tmp_path / "a.ckpt", system)
     again = ui.load_system(tmp_path / "a.ckpt", network=make(1))
     assert again.settings == system.settings and equal(again, system)
@@ -358,3 +361,36 @@ def test_the_module_imports_no_library_of_networks() -> None:
     names = done.stdout.split()
     assert "torch" in names
     assert not {"segmentation_models_pytorch", "timm"} & {*names}
+
+
+def test_a_run_of_before_these_settings_goes_on(
+    make_pairs: MakePairs,
+    tmp_path: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its checkpoints know no encoder, and its optimizer has two groups."""
+    new = {"encoder", "encoder_weights", "multiple_of", "pretrained"}
+    start, runs = ui.RunFolder.on_train_epoch_start, tmp_path / "runs"
+    words = ["train", "-d", make_pairs(4), "-o", runs, "-b", 2, "--image-size", 32]
+    words += ["--max-features", 16, "--max-epochs", 2, "--accelerator", "cpu"]
+
+    def stop(keeper: ui.RunFolder, trainer: Any, *rest: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise ValueError("stopped")
+        start(keeper, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ui.RunFolder, "on_train_epoch_start", stop)
+        assert "stopped" in refused(*words)
+    last = ui.read_checkpoint(runs / "001/last.ckpt")
+    settings = json.loads((runs / "001/settings.json").read_text())
+    for known in (last["hyper_parameters"], settings):
+        for name in new & {*known}:
+            del known[name]
+    torch.save(last, runs / "001/last.ckpt")
+    (runs / "001/settings.json").write_text(json.dumps(settings))
+    for arguments in (["train", "--resume", runs / "001"], words):
+        assert ui.main([str(word) for word in arguments]) == 0
+    systems = [ui.load_system(runs / f"{run}/last.ckpt") for run in ("001", "002")]
+    assert equal(*systems)
