@@ -1472,8 +1472,6 @@ FETCH_ENCODER = (
     'python -c "from torchvision.models import *; mobilenet_v2(weights='
     f"'IMAGENET1K_V1')\" fetches {ENCODER_FILE}, sha256 {ENCODER_SHA256}"
 )
-# Mean and deviation of ImageNet's colours, by which its networks have them normalised.
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -1644,13 +1642,13 @@ class MobileNetUNet(UNet):
         del self.downs, self.middle
         self.ups.insert(0, Up(128, normalize=True))
         self.multiple = 32
-        layers = models.mobilenet_v2(weights=None).features
         # Cut where height and width have been halved, and with how many channels.
         cuts, channels = (0, 2, 4, 7, 14, 18), (16, 24, 32, 96, 320)
+        layers = models.mobilenet_v2(weights=None).features[: cuts[-1]]
         if weights is not None:
-            _load_encoder(layers[: cuts[-1]], weights)
-        parts = itertools.pairwise(cuts)
-        self.encoder = nn.ModuleList(layers[start:end] for start, end in parts)
+            _load_encoder(layers, weights)
+        parts = (layers[start:end] for start, end in itertools.pairwise(cuts))
+        self.encoder = nn.ModuleList(parts)
         convs = (nn.Conv2d(n, 16 << level, 1) for level, n in enumerate(channels))
         self.laterals = nn.ModuleList(convs)
         self.to(memory_format=torch.channels_last).train()
@@ -1661,7 +1659,8 @@ class MobileNetUNet(UNet):
         return self
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
-        mean, deviation = image.new_tensor(IMAGENET).view(2, 3, 1, 1)
+        colours = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]  # of ImageNet
+        mean, deviation = image.new_tensor(colours).view(2, 3, 1, 1)
         x, skips = (image - mean) / deviation, [self.first((image - 0.5) * 4)]
         for part, lateral in zip(self.encoder, self.laterals, strict=True):
             x = part(x)
@@ -1671,9 +1670,8 @@ class MobileNetUNet(UNet):
 
 def _load_encoder(layers: nn.Module, weights: Path | str) -> None:
     """Fill MobileNetV2's first layers from a file with torchvision's names."""
-    files = [Path(weights)]
-    if files[0] == ENCODER_WEIGHTS:
-        files.append(Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE))
+    cache = Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE)
+    files = [Path(weights), cache][: 1 + (weights == ENCODER_WEIGHTS)]
     path, names = next(filter(Path.is_file, files), None), layers.state_dict()
     if path is None:
         what = f"{' and '.join(map(str, files))}: no such file"
@@ -2381,8 +2379,8 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
         _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
         _check_number("multiple_of", multiple_of, 1)
-        other = network is not None or max_features != 256 or any(unet.values())
-        if encoder != "unet" and other:
+        alone = network is None and max_features == 256 and not any(unet.values())
+        if encoder != "unet" and not alone:
             expected = "expected it without network, max_features and fast"
             raise ValueError(f"encoder {encoder}: {expected}")
         self.task, self.exclusive = task, exclusive
@@ -2418,14 +2416,14 @@ class UISegmentationSystem(pl.LightningModule):
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
         step, own = self.settings["multiple_of"], self.settings["network"]
         height, width = (-(-side // step) * step for side in image.shape[-2:])
-        arrived = f"{image.dtype} {tuple(image.shape)}"
         try:
             logits = self.network(_window(image, height, width))
         except (RuntimeError, ValueError) as error:
             if own is None:  # UNet says it by itself
                 raise
+            what = f"{own} failed on {image.dtype} {tuple(image.shape)}: {error}"
             advice = "if sides must be multiples, say of 32, give multiple_of=32"
-            raise ValueError(f"{own} failed on {arrived}: {error}; {advice}") from error
+            raise ValueError(f"{what}; {advice}") from error
         if isinstance(logits, dict):
             logits = logits.get("out", logits)
         expected = (len(image), self.num_out_channels, height, width)
