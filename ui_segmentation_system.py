@@ -107,6 +107,8 @@ class Settings:
     pos_weight: float = _setting(1.0, "how many times a pixel of foreground counts")
     fast: bool = _setting(False, "work at half the resolution inside: a third the time")
     max_features: int = _setting(256, "channels of the network's lowest level")
+    encoder: str = _setting("unet", "or mobilenet_v2, which comes trained on ImageNet")
+    encoder_weights: str = _setting("", "file of the latter's weights, else the usual")
     weights: str = _setting("", "checkpoint to start from, network and all")
     patience: int = _setting(0, "stop after so many epochs without gain; 0: never")
     seed: int = _setting(0, "number that fixes weights, order, split and augmentation")
@@ -241,6 +243,7 @@ class _WhenUsed:
 
 v2 = _WhenUsed("torchvision.transforms.v2")
 tv_tensors = _WhenUsed("torchvision.tv_tensors")
+models = _WhenUsed("torchvision.models")
 
 # --------------------------------------------------------------------------------------
 # 1. Masks: files to pictures, colours to class ids. (notebook 01)
@@ -1461,6 +1464,15 @@ def denormalize(
 # 4. UNet: from an image to one logit per pixel and class. (notebook 04)
 # --------------------------------------------------------------------------------------
 
+# MobileNetV2's weights: the project's, not copied with the file, else torchvision's.
+ENCODER_WEIGHTS = Path(__file__).parent / "checkpoints" / "mobilenet_v2.pt"
+ENCODER_FILE = "mobilenet_v2-b0353104.pth"
+ENCODER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+FETCH_ENCODER = (
+    'python -c "from torchvision.models import *; mobilenet_v2(weights='
+    f"'IMAGENET1K_V1')\" fetches {ENCODER_FILE}, sha256 {ENCODER_SHA256}"
+)
+
 
 class InstanceNorm(nn.GroupNorm):
     """Centre each channel of each image, divide by its deviation, scale and shift.
@@ -1584,16 +1596,19 @@ class UNet(nn.Module):
             step * torch.sym_max((side + step - 1) // step, 2)
             for side in (height, width)
         ]
-        image = _window(image, *padded)
+        skips = self.encode(_window(image, *padded))
+        x = skips.pop()
+        for up in self.ups:
+            x = up(x, skips.pop())
+        return _window(self.to_pixels(self.head(x)), height, width)
+
+    def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Go down: what each level keeps of a padded image, the finest first."""
         x = self.to_cells((image - 0.5) * 4)  # -2..2
         skips = [self.first(x)]
         for down in self.downs:
             skips.append(down(skips[-1]))
-        x = skips.pop()
-        x = x + self.middle(x)
-        for up in self.ups:
-            x = up(x, skips.pop())
-        return _window(self.to_pixels(self.head(x)), height, width)
+        return [*skips[:-1], skips[-1] + self.middle(skips[-1])]
 
     def set_prior(self, shares: Sequence[float], *, exclusive: bool = False) -> None:
         """Start at the prior: the head's bias gives each class its share of the pixels.
@@ -1609,6 +1624,64 @@ class UNet(nn.Module):
         bias = p.log() if exclusive else p.logit()
         with torch.no_grad():  # the same in all pixels of a cell
             self.head.bias.copy_(bias.repeat_interleave(self.shrink**2))
+
+
+class MobileNetUNet(UNet):
+    """A `UNet` that goes down by MobileNetV2, which ImageNet's photographs trained.
+
+    One level more than `UNet`, 2.3 M parameters; images come in 0..1, as to UNet.
+    weights: a file of torchvision's or of `tools.encoder_weights`; None: random. Raises
+    ValueError for another file and FileNotFoundError for none, with how to get it.
+    Sandler et al. 2018, https://arxiv.org/abs/1801.04381.
+    """
+
+    def __init__(
+        self, num_out_channels: int = 1, weights: Path | str | None = ENCODER_WEIGHTS
+    ) -> None:
+        super().__init__(3, num_out_channels, 128)
+        del self.downs, self.middle
+        self.ups.insert(0, Up(128, normalize=True))
+        self.multiple = 32
+        # Cut where height and width have been halved, and with how many channels.
+        cuts, channels = (0, 2, 4, 7, 14, 18), (16, 24, 32, 96, 320)
+        layers = models.mobilenet_v2(weights=None).features[: cuts[-1]]
+        if weights is not None:
+            _load_encoder(layers, weights)
+        parts = (layers[start:end] for start, end in itertools.pairwise(cuts))
+        self.encoder = nn.ModuleList(parts)
+        convs = (nn.Conv2d(n, 16 << level, 1) for level, n in enumerate(channels))
+        self.laterals = nn.ModuleList(convs)
+        self.to(memory_format=torch.channels_last).train()
+
+    def train(self, mode: bool = True) -> MobileNetUNet:
+        """As any module's, but BatchNorm keeps the statistics that it came with."""
+        super().train(mode).encoder.eval()
+        return self
+
+    def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
+        colours = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]  # of ImageNet
+        mean, deviation = image.new_tensor(colours).view(2, 3, 1, 1)
+        x, skips = (image - mean) / deviation, [self.first((image - 0.5) * 4)]
+        for part, lateral in zip(self.encoder, self.laterals, strict=True):
+            x = part(x)
+            skips.append(lateral(x))
+        return skips
+
+
+def _load_encoder(layers: nn.Module, weights: Path | str) -> None:
+    """Fill MobileNetV2's first layers from a file with torchvision's names."""
+    cache = Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE)
+    files = [Path(weights), cache][: 1 + (weights == ENCODER_WEIGHTS)]
+    path, names = next(filter(Path.is_file, files), None), layers.state_dict()
+    if path is None:
+        what = f"{' and '.join(map(str, files))}: no such file"
+        raise FileNotFoundError(f"{what}; expected MobileNetV2's; {FETCH_ENCODER}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        layers.load_state_dict({name: state[f"features.{name}"] for name in names})
+    except Exception as error:  # of foreign bytes an unpickler makes anything
+        what = f"of other contents, or not whole ({type(error).__name__})"
+        _refuse(path, what, "the weights of torchvision's MobileNetV2", FETCH_ENCODER)
 
 
 def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -2077,7 +2150,8 @@ class Muon(torch.optim.Optimizer):
     is nearest to the gradient with Nesterov momentum, so that all directions learn
     alike. Five Newton-Schulz steps find it, in float32, on the smaller Gram matrix.
     lr: Adam's rate; kernels of 16 or more outputs and 8 or more inputs (channels times
-    area) move at KERNEL_RATE times it. Jordan et al. 2024,
+    area) move at KERNEL_RATE times it. A network without such kernels, and a group that
+    `add_param_group` adds, move by Adam. Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon; Adam: https://arxiv.org/abs/1412.6980
     """
 
@@ -2099,7 +2173,7 @@ class Muon(torch.optim.Optimizer):
         """Do a step; closure: computes the loss and the gradients."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        others, kernels = self.param_groups
+        others, kernels, *added = self.param_groups
         for weight in kernels["params"]:
             if weight.grad is not None:
                 mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
@@ -2108,18 +2182,19 @@ class Muon(torch.optim.Optimizer):
                 scale = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 step = self.nearest_orthogonal(matrix).view_as(weight)
                 weight.sub_(step, alpha=kernels["lr"] * scale)
-        first, second = others["betas"]
-        for weight in others["params"]:
-            if weight.grad is not None:
-                state = self.state[weight]
-                mean = state.setdefault("mean", torch.zeros_like(weight))
-                square = state.setdefault("square", torch.zeros_like(weight))
-                count = state["count"] = state.get("count", 0) + 1
-                mean.lerp_(weight.grad, 1 - first)
-                square.lerp_(weight.grad**2, 1 - second)
-                deviation = (square / (1 - second**count)).sqrt() + 1e-8
-                rate = others["lr"] / (1 - first**count)
-                weight.addcdiv_(mean, deviation, value=-rate)
+        for group in (others, *added):
+            first, second = group["betas"]
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    state = self.state[weight]
+                    mean = state.setdefault("mean", torch.zeros_like(weight))
+                    square = state.setdefault("square", torch.zeros_like(weight))
+                    count = state["count"] = state.get("count", 0) + 1
+                    mean.lerp_(weight.grad, 1 - first)
+                    square.lerp_(weight.grad**2, 1 - second)
+                    deviation = (square / (1 - second**count)).sqrt() + 1e-8
+                    rate = group["lr"] / (1 - first**count)
+                    weight.addcdiv_(mean, deviation, value=-rate)
         return loss
 
     @staticmethod
@@ -2137,6 +2212,8 @@ class Muon(torch.optim.Optimizer):
 
 
 OPTIMIZERS = {"muon": Muon, "adam": torch.optim.Adam}
+# The rate of weights that come trained, as a share of the others' under Adam.
+PRETRAINED_RATE = 1 / 8
 
 
 def one_cycle(
@@ -2254,8 +2331,13 @@ class UISegmentationSystem(pl.LightningModule):
     after a fifth of the steps and ends at a thousandth. optimizer: "muon" (see `Muon`)
     or "adam". image_size: (height, width) to predict at; without it that of the
     `UISegmentationData` trained with, else each picture's own. unet: settings of
-    `UNet`. network: any module in its place, from (B, 3, H, W) in 0..1 to logits (B, K,
-    H, W), or a dictionary with them as "out".
+    `UNet`. encoder: "mobilenet_v2" makes the network a `MobileNetUNet`, which starts
+    with encoder_weights. network: any module in its place, from (B, 3, H, W) in 0..1 to
+    logits (B, K, H, W), or a dictionary with them as "out". One that was trained on
+    normalised images needs v2.Normalize before it, in an nn.Sequential. multiple_of:
+    what its sides must be multiples of; images are padded, logits cut. pretrained: the
+    part of it that comes trained, such as "encoder": Adam moves that, at
+    PRETRAINED_RATE times the learning rate.
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
@@ -2281,11 +2363,15 @@ class UISegmentationSystem(pl.LightningModule):
         class_values: Sequence[MaskValue] = (),
         image_size: int | tuple[int, int] | None = None,
         num_out_channels: int = 1,
+        encoder: str = "unet",
+        encoder_weights: Path | str | None = ENCODER_WEIGHTS,
         network: nn.Module | None = None,
+        multiple_of: int = 1,
+        pretrained: str = "",
         **unet: Any,
     ) -> None:
         settings = {**locals(), **unet}  # before there are other names
-        for name in ("self", "__class__", "unet"):
+        for name in ("self", "__class__", "unet", "encoder_weights"):
             del settings[name]
         super().__init__()
         _check_choice("task", task, TASKS)
@@ -2307,13 +2393,30 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
         if not isinstance(network, nn.Module | None):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
+        _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
+        _check_number("multiple_of", multiple_of, 1)
+        alone = network is None and max_features == 256 and not any(unet.values())
+        if encoder != "unet" and not alone:
+            expected = "expected it without network, max_features and fast"
+            raise ValueError(f"encoder {encoder}: {expected}")
         self.task, self.exclusive = task, exclusive
         self.num_out_channels = num_out_channels
-        self.network = network or UNet(
-            num_out_channels=num_out_channels, max_features=max_features, **unet
-        )
+        settings["network"] = None if network is None else type(network).__qualname__
+        if encoder != "unet":
+            network = MobileNetUNet(num_out_channels, encoder_weights)
+            settings["pretrained"] = "encoder"
+        elif network is None:
+            unet |= {"num_out_channels": num_out_channels, "max_features": max_features}
+            network = UNet(**unet)
+        if pretrained not in dict(network.named_modules()):
+            names = [name for name, _ in network.named_children()]
+            raise ValueError(
+                f"pretrained {pretrained!r}: expected a part, as of {names}"
+            )
+        self.network = network
+        if multiple_of > 1:
+            self.multiple = multiple_of  # tells `predict_tiled`, as a UNet's does
         # What a checkpoint keeps: plain values, also of arrays and tensors.
-        settings["network"] = network and type(network).__qualname__
         values = json.dumps(settings, default=lambda value: value.tolist())
         self.settings = json.loads(values)
         if image_size is not None:
@@ -2327,13 +2430,24 @@ class UISegmentationSystem(pl.LightningModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
-        logits = self.network(image)
-        logits = logits["out"] if isinstance(logits, dict) else logits
-        expected = (len(image), self.num_out_channels, *image.shape[-2:])
+        step, own = self.settings["multiple_of"], self.settings["network"]
+        height, width = (-(-side // step) * step for side in image.shape[-2:])
+        try:
+            logits = self.network(_window(image, height, width))
+        except (RuntimeError, ValueError) as error:
+            if own is None:  # UNet says it by itself
+                raise
+            what = f"{own} failed on {image.dtype} {tuple(image.shape)}: {error}"
+            advice = "if sides must be multiples, say of 32, give multiple_of=32"
+            raise ValueError(f"{what}; {advice}") from error
+        if isinstance(logits, dict):
+            logits = logits.get("out", logits)
+        expected = (len(image), self.num_out_channels, height, width)
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
-            raise ValueError(f"the network gave {what}: expected logits {expected}")
-        return logits
+            form = f'logits {expected}, or a dictionary with them as "out"'
+            raise ValueError(f"the network gave {what}: expected {form}")
+        return _window(logits, *image.shape[-2:])
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Measure how wrong logits (B, K, H, W) are; targets as the task has them."""
@@ -2452,8 +2566,13 @@ class UISegmentationSystem(pl.LightningModule):
                 "training without end: the OneCycle schedule needs a number of steps; "
                 "give the Trainer max_epochs or max_steps"
             )
-        make = OPTIMIZERS[self.settings["optimizer"]]
-        optimizer = make(self.parameters(), self.settings["learning_rate"])
+        rate, part = self.settings["learning_rate"], self.settings["pretrained"]
+        learnt = [*self.network.get_submodule(part).parameters()] if part else []
+        known = set(learnt)
+        fresh = [weight for weight in self.parameters() if weight not in known]
+        optimizer = OPTIMIZERS[self.settings["optimizer"]](fresh, rate)
+        if learnt:
+            optimizer.add_param_group({"params": learnt, "lr": rate * PRETRAINED_RATE})
         schedule = one_cycle(optimizer, int(steps))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -2572,7 +2691,8 @@ class Watch(pl.Callback):
         if given and trainer.global_step % self.every_n_steps:
             return
         image, target = (one[None] for one in self.sample)
-        logits = module(image.to(module.device)).cpu()
+        with _evaluating(module):  # a BatchNorm would learn from the picture
+            logits = module(image.to(module.device)).cpu()
         loss = given[0]["loss"] if given else module.loss(logits, target)
         self.steps.append(trainer.global_step)
         self.losses.append(float(loss))
@@ -2636,8 +2756,12 @@ def load_system(
             raise ValueError("of version 0.2 or before, whose UNet was another")
         own = settings.pop("network", None)
         if own and network is None:
-            raise ValueError(f"a network of the class {own}: give one as network")
-        system = UISegmentationSystem(**settings, network=network)
+            raise ValueError(
+                f"a network of the class {own}: in Python, load_system(path, network="
+                "...) takes one"
+            )
+        # An encoder's weights are those of the checkpoint.
+        system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         system.load_state_dict(checkpoint["state_dict"])
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
@@ -2741,7 +2865,8 @@ class RunFolder(pl.Callback):
         rows = []
         for index in range(0, len(dataset), max(len(dataset) // 4, 1))[:4]:
             image, target = dataset[index]
-            logits = module(image[None].to(module.device)).cpu()
+            with _evaluating(module):
+                logits = module(image[None].to(module.device)).cpu()
             highest = module.probabilities(logits)[0].amax(dim=0)
             shown = [logits[0].argmax(dim=0), target]
             if module.task == "binary":
@@ -4165,6 +4290,8 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
+# Settings that say which network it is.
+NETWORK = ("max_features", "fast", "encoder")
 
 
 def read_scenes(path: Path | str) -> dict[str, str]:
@@ -4326,7 +4453,8 @@ def _train(options: argparse.Namespace) -> int:
         "class_names": names,
         "class_values": [values[0] for values in classes.values()],
     }
-    network, learnt = some("max_features", "fast"), None
+    network, learnt = some(*NETWORK), None
+    last = folder / "last.ckpt" if run and (folder / "last.ckpt").exists() else None
     if settings.weights:
         learnt = load_system(settings.weights)
         own = {"fast": False} | learnt.settings
@@ -4338,6 +4466,8 @@ def _train(options: argparse.Namespace) -> int:
         network = own
     loss = some(*(n for n in ("loss", "pos_weight") if not classes or n in given))
     rest = some("learning_rate", "optimizer") | {"image_size": data.image_size}
+    usual = settings.encoder_weights or ENCODER_WEIGHTS
+    rest["encoder_weights"] = None if learnt or last else usual  # these have their own
     system = UISegmentationSystem(**network | kind | loss | rest)
     if learnt:
         system.load_state_dict(learnt.state_dict())
@@ -4349,12 +4479,11 @@ def _train(options: argparse.Namespace) -> int:
         keeper.folder = folder = parent / f"{max(taken, default=0) + 1:03}"
     if not run and is_first:
         folder.mkdir()
-        kept = asdict(settings) | {n: network[n] for n in ("max_features", "fast")}
-        for name in ("dataset", "weights", "scenes"):
+        kept = asdict(settings) | {n: network[n] for n in NETWORK}
+        for name in ("dataset", "encoder_weights", "weights", "scenes"):
             kept[name] = kept[name] and os.path.abspath(kept[name])
         with _atomic_write(folder / "settings.json") as part:
             part.write_text(json.dumps(kept, indent=2) + "\n")
-    last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
     if last:
         whole = {"loops", "optimizer_states"} <= read_checkpoint(last).keys()
         if load_system(last).settings != system.settings or not whole:

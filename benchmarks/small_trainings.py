@@ -1,13 +1,16 @@
 """Repeat the small trainings of lessons 06, 07, 09 and 10 over several seeds.
 
-python -m benchmarks.small_trainings   # minutes; writes small_trainings.csv
+python -m benchmarks.small_trainings   # hours; writes small_trainings.csv
+python -m benchmarks.small_trainings --only games   # minutes; keeps the other rows
 
 The lessons draw the table and repeat one row of it live.
 """
 
 import argparse
 import csv
+import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,7 +21,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics.functional.classification import binary_precision, binary_recall
 from tqdm import tqdm
 
@@ -32,6 +36,7 @@ TABLE = Path(__file__).with_name("small_trainings.csv")
 ROADS = measure.ROOT / "test_roads"
 SETTINGS = {"learning_rate": 6e-3, "max_features": 64}
 SIZE, EPOCHS = (84, 96), 7
+FULL_SIZE, STEPS = (224, 256), 250  # of trainings with a pretrained encoder
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
 Row = dict[str, str | int | float]
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -50,9 +55,19 @@ class Pictures:
         self.train, self.val, _ = split_parts(self.maps)
         self.rest = sorted(self.train + self.val)
 
-    def open(self, part: Sequence[int], *augment: ui.PairTransform) -> Samples:
+    def by_game(self) -> list[list[int]]:
+        """List those of Flare and those of Freedoom, without the test part."""
+        names = "flare", "freedoom"
+        return [[i for i in self.rest if self.games[i] == name] for name in names]
+
+    def open(
+        self,
+        part: Sequence[int],
+        *augment: ui.PairTransform,
+        size: tuple[int, int] = SIZE,
+    ) -> Samples:
         """Read pictures at the small size; those not changed at random are kept."""
-        steps = [ui.ImageTargetResize(SIZE), *augment, ui.ImageTargetToTensor()]
+        steps = [ui.ImageTargetResize(size), *augment, ui.ImageTargetToTensor()]
         samples = ui.PairDataset(
             [self.pairs[i] for i in part], ui.ImageTargetCompose(steps), cache=True
         )
@@ -60,11 +75,20 @@ class Pictures:
 
 
 def learn(
-    samples: Samples, seed: int, epochs: int = EPOCHS, **options: object
+    samples: Samples,
+    seed: int,
+    epochs: int = EPOCHS,
+    frozen: bool = False,
+    **options: object,
 ) -> ui.UISegmentationSystem:
-    """Train a small network: batches of four, in an order of the seed."""
+    """Train a small network: batches of four, in an order of the seed.
+
+    frozen: the encoder's weights stay as they come.
+    """
     pl.seed_everything(seed, verbose=False)
     system = ui.UISegmentationSystem(**SETTINGS | options)
+    if frozen:
+        system.network.encoder.requires_grad_(False)
     loader = DataLoader(samples, 4, shuffle=True, drop_last=True)
     Trainer(max_epochs=epochs).fit(system, loader)
     return system.eval()
@@ -178,10 +202,7 @@ def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 
 def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Train on one game, judge by the other, with a little help of two kinds."""
-    flare, doom = (
-        [i for i in pictures.rest if pictures.games[i] == name]
-        for name in ("flare", "freedoom")
-    )
+    flare, doom = pictures.by_game()
     shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
     drawn = []
     for screen in map(render_screen, range(12)):
@@ -289,17 +310,65 @@ def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
             yield row(name, seed, torch.cat(found))
 
 
-EXPERIMENTS = (leaks, amounts_and_losses, folds, games, roads, classes)
-SCORES = ("iou", "precision", "recall", "iou_known", "right")
+class RandomEncoder(ui.MobileNetUNet):
+    """The same network from random weights, whose BatchNorm has no statistics yet."""
+
+    def __init__(self) -> None:
+        super().__init__(weights=None)
+
+    def train(self, mode: bool = True) -> ui.MobileNetUNet:
+        return nn.Module.train(self, mode)
+
+
+def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
+    """Networks with and without a past, on all pictures, on eight, by the other game.
+
+    Three seeds; the pictures at their own size, changed as `train` changes them.
+    """
+    flare, doom = pictures.by_game()
+    sets = {
+        "all": (pictures.train, pictures.val),
+        "eight": (pictures.train[::10], pictures.val),
+        "other game": (flare, doom),
+    }
+    pretrained = {"encoder": "mobilenet_v2"}
+    variants = {
+        "UNet()": lambda _: {},
+        "fine-tuned": lambda _: pretrained,
+        "frozen": lambda _: pretrained | {"frozen": True},
+        "random": lambda seed: {"network": measure.seeded(seed, RandomEncoder)},
+    }
+    whole = {"learning_rate": 4e-3, "max_features": 256}
+    runs = itertools.product(seeds[:3], sets.items(), variants.items())
+    for seed, (amount, (part, held_back)), (name, options) in runs:
+        known = pictures.open(part, ui.train_augmentation(), size=FULL_SIZE)
+        places = [number % len(part) for number in range(4 * STEPS)]
+        start = time.process_time()
+        system = learn(Subset(known, places), seed, 1, **whole | options(seed))
+        cpu = time.process_time() - start
+        row = {"experiment": "encoder", "variant": f"{name}, {amount}", "seed": seed}
+        row |= scores_of(system, pictures.open(held_back, size=FULL_SIZE))
+        yield row | {"cpu": cpu}
+
+
+EXPERIMENTS = (leaks, amounts_and_losses, folds, games, roads, classes, encoders)
+SCORES = ("iou", "precision", "recall", "iou_known", "right", "cpu")
 COLUMNS = ("experiment", "variant", "seed", *SCORES)
 
 
 def make_text(options: argparse.Namespace) -> str:
     """Train, write the table, and print its medians."""
     ui.quiet_lightning()
+    ui.keep_freed_memory()
     pictures, seeds, rows = Pictures(), range(options.rounds), []
     for experiment in EXPERIMENTS:
-        rows += tqdm(experiment(pictures, seeds), experiment.__name__)
+        if options.only in (None, experiment.__name__):
+            rows += tqdm(experiment(pictures, seeds), experiment.__name__)
+    if options.only:  # of the others the table's rows stay
+        with options.table.open(newline="", encoding="utf-8") as file:
+            kept = list(csv.DictReader(file))
+        made = {row["experiment"] for row in rows}
+        rows = [row for row in kept if row["experiment"] not in made] + rows
     with options.table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
@@ -327,4 +396,7 @@ if __name__ == "__main__":
         make_text,
         5,
         table=dict(type=Path, default=TABLE, help="the file to write"),
+        only=dict(
+            choices=[one.__name__ for one in EXPERIMENTS], help="do this one alone"
+        ),
     )

@@ -325,7 +325,7 @@ def test_startup_runs_module_and_base(tmp_path: Path, monkeypatch: Patch) -> Non
 
 
 def untrained(
-    _: object, seed: int, epochs: int = 7, **options: object
+    _: object, seed: int, epochs: int = 7, frozen: bool = False, **options: object
 ) -> ui.UISegmentationSystem:
     torch.manual_seed(seed)
     return ui.UISegmentationSystem(**small_trainings.SETTINGS | options).eval()
@@ -335,8 +335,9 @@ def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(small_trainings, "learn", untrained)
+    monkeypatch.setattr(small_trainings, "FULL_SIZE", (32, 32))
     tables = [tmp_path / "new.csv", small_trainings.TABLE]
-    options = argparse.Namespace(rounds=1, table=tables[0])
+    options = argparse.Namespace(rounds=1, table=tables[0], only=None)
     medians = {
         tuple(row[:2]): row[2] for row in cells(small_trainings.make_text(options))
     }

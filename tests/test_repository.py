@@ -30,7 +30,10 @@ def test_requirements_are_exact() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "tools/README.md", "test_roads/LICENSE.md"],
+    [
+        *("README.md", "CONTRIBUTING.md", "tools/README.md"),
+        *("test_roads/LICENSE.md", "checkpoints/README.md"),
+    ],
 )
 def test_links_resolve(name: str) -> None:
     path = ROOT / name

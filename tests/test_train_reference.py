@@ -103,6 +103,22 @@ def test_command_keeps_plain_weights_and_the_log(
     assert system.settings.get("fast", False) == bool(more)
 
 
+def test_encoder_s_reference_stands_beside_the_other_and_is_small(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
+    options = ["--pictures", str(folder), "--output", str(tmp_path), "--epochs", "1"]
+    assert main([*options, "--encoder", "mobilenet_v2"]) == 0
+    path = tmp_path / "reference_encoder.ckpt"
+    kept = ui.read_checkpoint(path)
+    assert kept.keys() == KEPT and path.stat().st_size < 2 * LARGEST_BYTES
+    assert path.with_name("reference_encoder_log.csv").is_file()
+    assert not (tmp_path / "reference.ckpt").exists()
+    system = ui.load_system(path)
+    assert system.settings["encoder"] == "mobilenet_v2"
+    assert {weight.dtype for weight in system.parameters()} == {torch.float32}
+    assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
 def test_weights_do_not_depend_on_test_pictures(folder: Path, tmp_path: Path) -> None:
     """Other test pictures, same weights; other training pictures, other weights."""
     parts, weights = split_parts(read_maps(folder)), []

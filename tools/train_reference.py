@@ -2,6 +2,7 @@
 
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
 python -m tools.train_reference --output OUT --epochs 2         # three minutes
+python -m tools.train_reference --output OUT --epochs 2 --encoder mobilenet_v2
 
 It never sees the maps of the other parts: `split_parts` is the split of lesson 06.
 """
@@ -61,14 +62,17 @@ def open_parts(folder: Path) -> list[ui.PairDataset]:
     return parts
 
 
-def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> None:
+def make_reference(
+    output: Path, pictures: Path, epochs: int, fast: bool, encoder: str
+) -> None:
     """Train, keep the last weights and the log, and print how well each part goes."""
     ui.quiet_lightning()
     ui.keep_freed_memory()
     torch.set_num_threads(1)
     pl.seed_everything(SEED, workers=True, verbose=False)
     parts = open_parts(pictures)
-    system = ui.UISegmentationSystem(image_size=SIZE, fast=fast)
+    system = ui.UISegmentationSystem(image_size=SIZE, fast=fast, encoder=encoder)
+    name = "reference" if encoder == "unet" else "reference_encoder"
     repeated = ConcatDataset(parts[:1] * REPEATS)
     loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
@@ -87,27 +91,31 @@ def make_reference(output: Path, pictures: Path, epochs: int, fast: bool) -> Non
         log = Path(scratch, "log.csv").read_bytes()
     # What only Lightning needs is left out.
     kept = {key: checkpoint[key] for key in ("hyper_parameters", "state_dict")}
+    for key, value in kept["state_dict"].items():
+        if ".encoder." in key and value.is_floating_point():
+            kept["state_dict"][key] = value.half()  # as its weights came
     output.mkdir(parents=True, exist_ok=True)
-    ui.SafeCheckpointIO().save_checkpoint(kept, output / "reference.ckpt")
-    (output / "reference_log.csv").write_bytes(log)
+    ui.SafeCheckpointIO().save_checkpoint(kept, output / f"{name}.ckpt")
+    (output / f"{name}_log.csv").write_bytes(log)
 
-    system = ui.load_system(output / "reference.ckpt").eval()
+    system = ui.load_system(output / f"{name}.ckpt").eval()
     parts[0].transform = ui.ImageTargetToTensor()
-    for name, part in zip(("training", "validation", "test"), parts, strict=True):
+    for role, part in zip(("training", "validation", "test"), parts, strict=True):
         with torch.inference_mode():
             scores = [
                 ui.binary_iou(system(image[None]), target[None], from_logits=True)
                 for image, target in part
             ]
         iou = float(torch.stack(scores).mean())
-        print(f"{name}: {len(part)} pictures, IoU {iou:.3f}")
+        print(f"{role}: {len(part)} pictures, IoU {iou:.3f}")
 
 
 main = Command(make_reference)
-main.add("--output", Path, "folder for reference.ckpt and log", required=True)
+main.add("--output", Path, "folder for the checkpoint and its log", required=True)
 main.add("--pictures", Path, "folder with an index.json", PICTURES)
 main.add("--epochs", int, "of 10 passes each", EPOCHS)
 main.add_argument("--fast", action="store_true", help="the fast network")
+main.add("--encoder", str, "or mobilenet_v2, for reference_encoder.ckpt", "unet")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,396 @@
+"""Any network in UNet's place: sizes, outputs, BatchNorm, runs, tiles, and refusals."""
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import segmentation
+from torchvision.transforms import v2
+
+import ui_segmentation_system as ui
+from tests.conftest import MakePairs, Refused, Train, draw_image, equal, save_system
+
+SIZE = (64, 96)
+NO_WEIGHTS = {"weights": None, "weights_backbone": None}
+LIBRARIES: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    # from a number of classes to a network, and what its sides must be multiples of
+    "smp": (lambda k: smp.Unet("resnet18", encoder_weights=None, classes=k), 1),
+    "smp FPN": (lambda k: smp.FPN("resnet18", encoder_weights=None, classes=k), 32),
+    "lraspp": (
+        lambda k: segmentation.lraspp_mobilenet_v3_large(num_classes=k, **NO_WEIGHTS),
+        1,
+    ),
+    "deeplabv3": (
+        lambda k: segmentation.deeplabv3_mobilenet_v3_large(
+            num_classes=k, **NO_WEIGHTS
+        ),
+        1,
+    ),
+    "fcn": (lambda k: segmentation.fcn_resnet50(num_classes=k, **NO_WEIGHTS), 1),
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+
+
+class Pooled(nn.Module):
+    """Halves twice, with BatchNorm, and goes up again: sides must be multiples of 4."""
+
+    def __init__(self, num_out: int = 1) -> None:
+        super().__init__()
+        self.down = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+            nn.AvgPool2d(4),
+        )
+        self.up = nn.ConvTranspose2d(16, num_out, 4, stride=4)
+        self.skip = nn.Conv2d(3, num_out, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.up(self.down(image)) + self.skip(image)
+
+
+class Gives(nn.Module):
+    """Gives what a function makes of the logits of one convolution."""
+
+    def __init__(self, make: Callable[[torch.Tensor], Any], num_out: int = 1) -> None:
+        super().__init__()
+        self.conv, self.make = nn.Conv2d(3, num_out, 1), make
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.make(self.conv(image))
+
+
+def system_of(network: nn.Module, **options: Any) -> ui.UISegmentationSystem:
+    return ui.UISegmentationSystem(network=network, **options)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_networks_of_libraries_train_predict_tile_and_are_stored(
+    name: str, make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    make, multiple = LIBRARIES[name]
+    system = system_of(make(1), multiple_of=multiple)
+    before = [weight.detach().clone() for weight in system.parameters()]
+    data = ui.UISegmentationData(make_pairs(4), 2, SIZE, overfit_num=4)
+    trainer = train(system, data, max_epochs=1)
+    assert trainer.global_step == 2
+    moved = [
+        not torch.equal(old, new)
+        for old, new in zip(before, system.parameters(), strict=True)
+    ]
+    assert np.mean(moved) > 0.95  # after a ReLU that is shut nothing learns
+    system.settings["image_size"] = None
+    image = draw_image(1, (75, 101))
+    found = system.predict_mask(image)
+    assert found.shape == (101, 75) and found.dtype == bool
+    with warnings.catch_warnings():  # of a network that looks at a whole tile
+        warnings.simplefilter("ignore")
+        tiled = ui.predict_tiled(system, np.asarray(image), 64, 16)
+    assert tiled.shape == (1, 101, 75)
+    save_system(tmp_path / "a.ckpt", system)
+    again = ui.load_system(tmp_path / "a.ckpt", network=make(1))
+    assert again.settings == system.settings and equal(again, system)
+    assert np.array_equal(again.predict_mask(image), found)
+    own = type(system.network).__qualname__
+    message = rf"a.ckpt: .*class {own}: .*load_system\(path, network=\.\.\.\)"
+    with pytest.raises(ValueError, match=message):
+        ui.load_system(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a.ckpt: is of another model"):
+        ui.load_system(tmp_path / "a.ckpt", network=Pooled())
+
+
+def test_nine_classes_of_a_dictionary(make_pairs: MakePairs, train: Train) -> None:
+    torch.manual_seed(0)
+    network = segmentation.lraspp_mobilenet_v3_large(num_classes=9, **NO_WEIGHTS)
+    system = system_of(network, task="multiclass", num_out_channels=9)
+    read = {"read_target": lambda path: ui.load_mask(path)}
+    folder = make_pairs(3)
+
+    class Ids(ui.UISegmentationData):
+        def setup(self, stage: str | None = None) -> None:
+            super().setup(stage)
+            for part in (self.train_set, self.val_set):
+                make = part.transform
+                part.transform = lambda image, mask, make=make: ui.Sample(
+                    make(image, mask)[0], make(image, mask)[1][0].long() * 8
+                )
+
+    trainer = train(system, Ids(folder, 2, SIZE, overfit_num=2, **read), max_epochs=1)
+    assert 0 <= trainer.callback_metrics["val_iou_8"] <= 1
+    found = system.predict_classes(draw_image(2, (33, 47)))
+    assert found.shape == (47, 33) and found.dtype == np.uint8 and found.max() < 9
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_only_the_part_that_comes_trained_is_slow(
+    optimizer: str, make_pairs: MakePairs, train: Train
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(v2.Normalize([0.5] * 3, [0.25] * 3), Pooled())
+    system = system_of(
+        network, pretrained="1.down", optimizer=optimizer, learning_rate=8e-3
+    )
+    data = ui.UISegmentationData(make_pairs(1), 2, SIZE, overfit_num=4)
+    trainer = train(system, data, max_epochs=1)
+    *fresh, last = trainer.optimizers[0].param_groups
+    slow = list(map(id, last["params"]))
+    assert slow == list(map(id, network[1].down.parameters()))
+    assert last["max_lr"] == 1e-3 and fresh[0]["max_lr"] == 8e-3
+    assert not {*slow} & {id(one) for group in fresh for one in group["params"]}
+    with pytest.raises(
+        ValueError, match=r"pretrained 'enc': expected a part, as of \["
+    ):
+        system_of(Pooled(), pretrained="enc")
+
+
+def test_images_are_not_normalised() -> None:
+    seen = []
+    system = system_of(Gives(lambda logits: logits))
+    system.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    system.predict_mask(draw_image(0))
+    expected = torch.from_numpy(np.asarray(draw_image(0)).copy()).permute(2, 0, 1) / 255
+    torch.testing.assert_close(seen[0][0], expected)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (64, 33), (1, 1)])
+def test_sides_are_padded_and_logits_cut(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    system = system_of(Pooled(), multiple_of=4).eval()
+    image = torch.rand(2, 3, *size)
+    logits = system(image)
+    assert logits.shape == (2, 1, *size)
+    padding = [-size[1] % 4, -size[0] % 4]
+    padded = F.pad(image, (0, padding[0], 0, padding[1]), mode="replicate")
+    expected = system.network(padded)[..., : size[0], : size[1]]
+    torch.testing.assert_close(logits, expected)
+
+
+def test_tiles_of_a_network_whose_sides_are_multiples() -> None:
+    """Where windows begin at multiples and see enough, tiles give the picture's."""
+    torch.manual_seed(0)
+    system = system_of(Pooled(), multiple_of=4).eval()
+    pixels = np.asarray(draw_image(3, (101, 75)))
+    whole = ui.predict_tiled(system, pixels, 128, 0)
+    for tile in (32, 30):
+        options = {"weights": "centre"}
+        found = ui.predict_tiled(system, pixels, tile, 16 - tile % 4, **options)
+        assert found.shape == (1, 75, 101)
+        if tile % 4 == 0:
+            np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
+    # a network, the image's shape, and how the message says what does not fit
+    (
+        Pooled(),
+        (1, 3, 6, 8),
+        r"Pooled failed on torch.float32 \(1, 3, 6, 8\): The size of tensor .* sides "
+        "must be multiples, say of 32, give multiple_of=32",
+    ),
+    (
+        smp.FPN("resnet18", encoder_weights=None),
+        (1, 3, 40, 64),
+        r"FPN failed on torch.float32 \(1, 3, 40, 64\): .*give multiple_of=32",
+    ),
+    (Pooled(), (1, 4, 8, 8), r"Pooled failed on torch.float32 \(1, 4, 8, 8\)"),
+    (Pooled(), (3, 8, 8), r"Pooled failed on torch.float32 \(3, 8, 8\): expected 4D"),
+    (Pooled(2), (1, 3, 8, 8), r"gave torch.Size\(\[1, 2, 8, 8\]\): .*\(1, 1, 8, 8\)"),
+    (Gives(lambda x: (x, x)), (1, 3, 8, 8), r"the network gave tuple: expected logits"),
+    (Gives(lambda x: [x]), (1, 3, 8, 8), r"the network gave list: expected logits"),
+    (
+        Gives(lambda x: {"logits": x}),
+        (1, 3, 8, 8),
+        r"the network gave dict: .*dictionary with them as \"out\"",
+    ),
+    (Gives(lambda x: x[0]), (1, 3, 8, 8), r"gave torch.Size\(\[1, 8, 8\]\)"),
+    (
+        segmentation.deeplabv3_mobilenet_v3_large(num_classes=1, **NO_WEIGHTS),
+        (1, 3, 32, 32),
+        r"DeepLabV3 failed on torch.float32 \(1, 3, 32, 32\): Expected more than 1 val",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_what_does_not_fit_is_refused_by_name(case: int) -> None:
+    network, shape, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        system_of(network.train())(torch.rand(shape))
+
+
+def test_whole_numbers_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"Pooled failed on torch.uint8 \(1, 3, 8, 8"):
+        system_of(Pooled())(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("multiple", [0, 2.5, "32"])
+def test_multiples_that_are_none_are_refused(multiple: Any) -> None:
+    with pytest.raises(ValueError, match=r"multiple_of .*: expected a whole number, 1"):
+        system_of(Pooled(), multiple_of=multiple)
+
+
+def test_training_stops_before_anything_is_written(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    system, run = system_of(Pooled(2)), ui.RunFolder(tmp_path / "run")
+    data = ui.UISegmentationData(make_pairs(4), 2, SIZE)
+    with pytest.raises(ValueError, match=r"the network gave .* expected logits"):
+        train(system, data, callbacks=[run])
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def run_folder(
+    folder: Path, out: Path, train: Train, **options: Any
+) -> ui.UISegmentationSystem:
+    """Train two epochs of two steps of one picture, with BatchNorm; keep the run."""
+    torch.manual_seed(0)
+    system = system_of(Pooled(), multiple_of=4)
+    data = ui.UISegmentationData(folder, 1, (30, 46), overfit_num=2)
+    train(
+        system,
+        data,
+        callbacks=[ui.RunFolder(out)],
+        plugins=[ui.SafeCheckpointIO()],
+        num_sanity_val_steps=0,
+        **options,
+    )
+    return system
+
+
+def test_batch_norm_learns_from_training_alone_and_resumes(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    """Neither what is watched nor what is drawn changes statistics; a batch is one."""
+    folder = make_pairs(2)
+    whole = run_folder(folder, tmp_path / "whole", train)
+    count = whole.network.down[1].num_batches_tracked
+    assert count == 4  # two epochs of two steps
+
+    class Crash(ui.pl.Callback):
+        def on_train_epoch_start(self, trainer: Any, _: Any) -> None:
+            if trainer.current_epoch == 1:
+                raise RuntimeError("killed")
+
+    torch.manual_seed(0)
+    data = ui.UISegmentationData(folder, 1, (30, 46), overfit_num=2)
+    options = {"plugins": [ui.SafeCheckpointIO()], "num_sanity_val_steps": 0}
+    out = tmp_path / "parts"
+    with pytest.raises(RuntimeError, match="killed"):
+        system = system_of(Pooled(), multiple_of=4)
+        train(system, data, callbacks=[ui.RunFolder(out), Crash()], **options)
+    system = system_of(Pooled(), multiple_of=4)
+    keeper = ui.RunFolder(out)
+    train(system, data, ckpt_path=out / "last.ckpt", callbacks=[keeper], **options)
+    assert equal(whole, system)
+    image = draw_image(5, (46, 30))
+    best = ui.load_system(out / "best.ckpt", network=Pooled())
+    assert best.settings["multiple_of"] == 4
+    assert best.predict_mask(image).shape == (30, 46)
+
+
+def test_watch_changes_no_statistics() -> None:
+    network, image = Pooled(), torch.rand(3, 8, 8)
+    watch, system = ui.Watch(ui.Sample(image, torch.ones(1, 8, 8))), system_of(network)
+    before = network.down[1].running_mean.clone()
+    watch.on_train_batch_start(type("Trainer", (), {"global_step": 0}), system)
+    assert torch.equal(network.down[1].running_mean, before) and network.training
+
+
+def test_muon_moves_kernels_of_other_networks_and_adam_the_rest(
+    make_pairs: MakePairs, train: Train
+) -> None:
+    """A network without kernels moves by Adam alone."""
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.layer(image.movedim(1, -1)).movedim(-1, 1)
+
+    folder = make_pairs(1)
+    for network, kernels in ((Linear(), 0), (Pooled(), 2)):
+        system = system_of(network)
+        data = ui.UISegmentationData(folder, 2, (32, 32), overfit_num=4)
+        trainer = train(system, data, max_epochs=1)
+        assert len(trainer.optimizers[0].param_groups[1]["params"]) == kernels
+
+
+def test_command_line_refuses_a_checkpoint_whose_network_it_cannot_know(
+    make_pairs: MakePairs, tmp_path: Path, refused: Refused
+) -> None:
+    folder = make_pairs(3)
+    save_system(tmp_path / "own.ckpt", system_of(Pooled(), image_size=SIZE))
+    out = tmp_path / "out"
+    commands = (
+        ["predict", "-c", tmp_path / "own.ckpt", folder / "1_input.png", "-o", out],
+        ["train", "-d", folder, "-b", 1, "--weights", tmp_path / "own.ckpt", "-o", out],
+    )
+    for words in commands:
+        text = refused(*words)
+        assert "own.ckpt: is of another model (a network of the class Pooled" in text
+        assert not list(out.rglob("*"))
+
+
+def test_the_module_imports_no_library_of_networks() -> None:
+    code = (
+        "import sys, ui_segmentation_system as ui; ui.UISegmentationSystem();"
+        "print(*sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+    )
+    names = done.stdout.split()
+    assert "torch" in names
+    assert not {"segmentation_models_pytorch", "timm"} & {*names}
+
+
+def test_a_run_of_before_these_settings_goes_on(
+    make_pairs: MakePairs,
+    tmp_path: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its checkpoints know no encoder, and its optimizer has two groups."""
+    new = {"encoder", "encoder_weights", "multiple_of", "pretrained"}
+    start, runs = ui.RunFolder.on_train_epoch_start, tmp_path / "runs"
+    words = ["train", "-d", make_pairs(4), "-o", runs, "-b", 2, "--image-size", 32]
+    words += ["--max-features", 16, "--max-epochs", 2, "--accelerator", "cpu"]
+
+    def stop(keeper: ui.RunFolder, trainer: Any, *rest: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise ValueError("stopped")
+        start(keeper, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ui.RunFolder, "on_train_epoch_start", stop)
+        assert "stopped" in refused(*words)
+    last = ui.read_checkpoint(runs / "001/last.ckpt")
+    settings = json.loads((runs / "001/settings.json").read_text())
+    for known in (last["hyper_parameters"], settings):
+        for name in new & {*known}:
+            del known[name]
+    torch.save(last, runs / "001/last.ckpt")
+    (runs / "001/settings.json").write_text(json.dumps(settings))
+    for arguments in (["train", "--resume", runs / "001"], words):
+        assert ui.main([str(word) for word in arguments]) == 0
+    systems = [ui.load_system(runs / f"{run}/last.ckpt") for run in ("001", "002")]
+    assert equal(*systems)
