@@ -36,7 +36,7 @@ TABLE = Path(__file__).with_name("small_trainings.csv")
 ROADS = measure.ROOT / "test_roads"
 SETTINGS = {"learning_rate": 6e-3, "max_features": 64}
 SIZE, EPOCHS = (84, 96), 7
-FULL_SIZE, STEPS = (224, 256), 250  # of trainings with a pretrained encoder
+HALF_SIZE, STEPS = (112, 128), 250  # of trainings with a pretrained encoder
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
 Row = dict[str, str | int | float]
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -323,13 +323,15 @@ class RandomEncoder(ui.MobileNetUNet):
 def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Networks with and without a past, on all pictures, on eight, by the other game.
 
-    Three seeds; the pictures at their own size, changed as `train` changes them.
+    Three seeds; pictures at half their size, changed as `train` changes them. "quick":
+    as the lesson repeats it.
     """
     flare, doom = pictures.by_game()
     sets = {
-        "all": (pictures.train, pictures.val),
-        "eight": (pictures.train[::10], pictures.val),
-        "other game": (flare, doom),
+        "all": (pictures.train, pictures.val, STEPS),
+        "eight": (pictures.train[::10], pictures.val, STEPS),
+        "other game": (flare, doom, STEPS),
+        "quick": (pictures.train, pictures.val, STEPS // 5),
     }
     pretrained = {"encoder": "mobilenet_v2"}
     variants = {
@@ -340,14 +342,14 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     }
     whole = {"learning_rate": 4e-3, "max_features": 256}
     runs = itertools.product(seeds[:3], sets.items(), variants.items())
-    for seed, (amount, (part, held_back)), (name, options) in runs:
-        known = pictures.open(part, ui.train_augmentation(), size=FULL_SIZE)
-        places = [number % len(part) for number in range(4 * STEPS)]
+    for seed, (amount, (part, held_back, steps)), (name, options) in runs:
+        known = pictures.open(part, ui.train_augmentation(), size=HALF_SIZE)
+        places = [number % len(part) for number in range(4 * steps)]
         start = time.process_time()
         system = learn(Subset(known, places), seed, 1, **whole | options(seed))
         cpu = time.process_time() - start
         row = {"experiment": "encoder", "variant": f"{name}, {amount}", "seed": seed}
-        row |= scores_of(system, pictures.open(held_back, size=FULL_SIZE))
+        row |= scores_of(system, pictures.open(held_back, size=HALF_SIZE))
         yield row | {"cpu": cpu}
 
 
