@@ -31,6 +31,7 @@ exclude_patterns = [".*", "docs/_build", "build"]
 nb_execution_mode = "off"
 nb_code_prompt_show = "Show the {type}"
 nb_code_prompt_hide = "Hide the {type}"
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
@@ -95,7 +96,10 @@ def visit_math(translator, node) -> None:
     from docutils.utils.math.latex2mathml import tex2mathml
 
     block = isinstance(node, nodes.math_block)
-    translator.body.append(tex2mathml(node.astext(), as_block=block))
+    formula = tex2mathml(node.astext(), as_block=block)
+    applied = r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>\()"  # log p, but log(p)
+    formula = re.sub(applied, '<mspace width="0.17em"></mspace>', formula)
+    translator.body.append(formula)
     raise nodes.SkipNode
 
 
