@@ -2,6 +2,7 @@
 cell's tags state, figures by what they show, everything else exactly.
 """
 
+import multiprocessing
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from nbformat import NotebookNode
 from nbval.plugin import IPyNbCell, transform_streams_for_comparison
 
 TEST_OUTPUTS = Path(__file__).parents[1] / "test_outputs"
+CAN_FORK = "fork" in multiprocessing.get_all_start_methods()  # not on Windows
+collect_ignore = [] if CAN_FORK else ["08_inside_the_dataloader.ipynb"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -19,12 +19,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of two that share the machine
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What forks, kills with signals or makes links does so as Windows cannot.
+ON_WINDOWS = os.name == "nt"
+collect_ignore = ["test_loaders.py", "test_reliability.py"] if ON_WINDOWS else []
+UNIX_ONLY = (
+    "test_an_epoch_ends_with_the_last_child",
+    "test_an_open_file_is_not_shared_by_processes[fork]",
+    "test_workers_draw_the_same_tiles",
+    "test_the_printed_command_predicts",
+    "test_scores_are_of_all_pixels_together",
+)
+
 # A pixel whose darkest channel is above this belongs to the box.
 BOX_LEVEL = 150
 
 MakePairs = Callable[..., Path]
 Refused = Callable[..., str]
 Train = Callable[..., pl.Trainer]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip on Windows what only other systems can do."""
+    for item in items:
+        if ON_WINDOWS and item.name.startswith(UNIX_ONLY):
+            item.add_marker(pytest.mark.skip(reason="not on Windows"))
 
 
 def draw_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import random
 import re
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -467,6 +466,8 @@ def test_progress_is_shown_if_asked_for(
 
 def peak_growth(folder: Path, read: Callable) -> int:
     """Examine a folder; by how many bytes that raises what the process ever held."""
+    import resource  # not on Windows
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     report = ui.check_pairs(folder, read_target=read)
     assert report.num_pairs == 1

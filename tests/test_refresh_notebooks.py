@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ def test_runs_in_the_folder_and_stores_one_form(
     stored = path.read_bytes()
     assert refresh.main([NAME, "--folder", str(tmp_path)]) == 0
     assert path.read_bytes() == stored
+
+
+def test_the_kernel_is_of_this_python(tmp_path: Path, monkeypatch, capsys) -> None:
+    foreign = tmp_path / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    kernel = {"argv": ["no such python"], "display_name": "Python 3", "language": "R"}
+    foreign.write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    path = store(tmp_path, f"import sys\nprint(sys.prefix == {sys.prefix!r})")
+    kernels: list[Any] = []
+    keep = refresh.AsyncKernelManager
+    monkeypatch.setattr(
+        refresh,
+        "AsyncKernelManager",
+        lambda **given: kernels.append(keep(**given)) or kernels[-1],
+    )
+    assert refresh.main(["--folder", str(tmp_path)]) == 0
+    assert load(path)["cells"][1]["outputs"][0]["text"] == ["True\n"]
+    assert len(kernels) == 1 and not kernels[0].has_kernel  # and it has ended
 
 
 FAILS = "def halve(a):\n    return a / 0\n\nhalve(1)"

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.validator import normalize
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 from PIL import Image
 from tqdm import tqdm
 
@@ -173,16 +175,20 @@ def refresh(path: Path) -> str:
     """
     start, before = time.perf_counter(), path.read_bytes()
     notebook = read_notebook(path)
+    manager = AsyncKernelManager(  # of this Python, whatever Jupyter calls python3
+        kernel_name=CURRENT_ENV_KERNEL_NAME,
+        kernel_spec_manager=NbvalKernelspecManager(),
+    )
     client = NotebookClient(
         notebook,
+        km=manager,
         timeout=CELL_SECONDS,
-        kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         force_raise_errors=True,
         extra_arguments=["--log-level=ERROR"],
     )
     cells = notebook["cells"]
-    with client.setup_kernel():
+    with client.setup_kernel(cleanup_kc=True):
         for number, cell in enumerate(tqdm(cells, desc=path.stem, unit="cell"), 1):
             place = f"{path.name}, cell {number}"
             run_cell(client, number, place)
