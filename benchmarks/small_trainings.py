@@ -1,4 +1,4 @@
-"""Repeat the small trainings of lessons 06, 07, 09 and 10 over several seeds.
+"""Repeat the small trainings of lessons 06, 07, 09, 10 and 12 over several seeds.
 
 python -m benchmarks.small_trainings   # hours; writes small_trainings.csv
 python -m benchmarks.small_trainings --only games   # minutes; keeps the other rows
@@ -323,8 +323,8 @@ class RandomEncoder(ui.MobileNetUNet):
 def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Networks with and without a past, on all pictures, on eight, by the other game.
 
-    Three seeds; pictures at half their size, changed as `train` changes them. "quick":
-    as the lesson repeats it.
+    Three seeds; pictures at half their size, changed as `train` changes them. "full
+    rate": the encoder moves as the rest does. "quick": as lesson 12 repeats it.
     """
     flare, doom = pictures.by_game()
     sets = {
@@ -339,6 +339,7 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         "fine-tuned": lambda _: pretrained,
         "frozen": lambda _: pretrained | {"frozen": True},
         "random": lambda seed: {"network": measure.seeded(seed, RandomEncoder)},
+        "full rate": lambda seed: {"network": measure.seeded(seed, ui.MobileNetUNet)},
     }
     whole = {"learning_rate": 4e-3, "max_features": 256}
     runs = itertools.product(seeds[:3], sets.items(), variants.items())

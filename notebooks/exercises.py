@@ -311,6 +311,22 @@ def epoch_faults(answer: Callable[..., Any]) -> Iterator[str]:
         yield f"{listed}: expected no great change; each starts anew, from one seed"
 
 
+def frozen_faults(answer: Callable[..., Any]) -> Iterator[str]:
+    network = answer().network
+    if not isinstance(network, ui.MobileNetUNet):
+        yield 'expected a system made with encoder="mobilenet_v2"'
+    learn: dict[bool, list[bool]] = {True: [], False: []}
+    for name, weight in network.named_parameters():
+        learn[name.startswith("encoder.")].append(weight.requires_grad)
+    if moving := sum(learn[True]):
+        yield f"{moving} of {len(learn[True])} weights of the encoder learn; none should"
+    if still := learn[False].count(False):
+        yield f"{still} of {len(learn[False])} other weights do not learn; all should"
+    weight, came = (one.encoder[0][0][0].weight for one in (network, ui.MobileNetUNet()))
+    if not weight.equal(came):
+        yield "the encoder's weights are not those that it came with"
+
+
 def upper_left(width: int, height: int) -> Image.Image:
     """Draw a mask whose upper left quarter is 255."""
     mask = Image.new("L", (width, height))
@@ -479,4 +495,24 @@ CASES = [
     Case("11.3", ([(0, 0, TILE)], 2, 4), ValueError()),
     Case("11.3", (RING, 3, 3), ValueError()),
     Case("11.3", ([], 2, 3), ValueError()),
+    *(
+        Case("12.1", (f"3 {box}", *size), np.array(inside) > 0)
+        for box, size, inside in (
+            ("0.5 0.5 0.5 1", (2, 4), [[0, 1, 1, 0], [0, 1, 1, 0]]),
+            ("0.25 0.75 0.5 0.5", (4, 2), [[0, 0], [0, 0], [1, 0], [1, 0]]),
+            # Its edges lie between centres; it leaves the picture.
+            ("0.9 0.1 0.3 0.4", (3, 5), [[0, 0, 0, 0, 1], [0] * 5, [0] * 5]),
+        )
+    ),
+    *(
+        Case("12.2", (np.uint16(ids),), np.uint8(target))
+        for ids, target in (
+            ([[7, 7, 0, 300]], [[1, 1, 0, 1]]),
+            ([[7, 7, 300]], [[1, 255, 255]]),
+            ([[1, 1, 0], [0, 2, 2]], [[1, 255, 0], [0, 255, 1]]),
+            # Corners are no neighbours, nor are the two edges of the picture.
+            ([[1, 0, 3], [0, 2, 0]], [[1, 0, 1], [0, 1, 0]]),
+        )
+    ),
+    Case("12.3", (), frozen_faults),
 ]

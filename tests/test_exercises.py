@@ -225,6 +225,20 @@ SWAPS = """
     raise ValueError => count[count == 0] = 1  # => expected a ValueError, got
     if (count => if tiles and (count => for [], 2, 3: expected a ValueError
     (count == 0).any() => count.sum() < count.size => [[1.0, 1.0, 1.0], [1.0
+12.1 box_mask
+    h / 2 => h => expected [[False, False], [False, False], [True, False], [T
+    + 0.5) / width => ) / width => for '3 0.5 0.5 0.5 1', 2, 4: expected
+    w / 2) => w / 2) * 1 => expected ndarray bool (2, 4), got ndarray int
+12.2 split_touching
+    (other > 0) => (other >= 0) => for [[7, 7, 0, 300]]: expected [[1, 1, 0, 1]], got
+    (other != ids) => (other == ids) => got [[255, 255, 0, 255]]
+    padded[:-2, 1:-1] => ids => expected [[1, 255, 0], [0, 255, 1]], got
+    mode="edge" => mode="wrap" => got [[255, 1, 0, 255]]
+    target = (ids > 0) => target = ids => expected
+12.3 frozen
+    encoder="mobilenet_v2" => encoder="mobilenet_v2", encoder_weights=None => came with
+    network.encoder.req => network.head.req => weights of the encoder learn; none
+    network.encoder.req => network.req => other weights do not learn; all should
 """
 SOLUTIONS = [line.split() for line in SWAPS.splitlines() if line[:1].isdigit()]
 
@@ -253,6 +267,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("09.3", lambda *film: build("split_with_gap")(*film)[::-1], "got [[16"),
     ("10.2", "0.78", "that is precision"),
     ("11.2", lambda *tile: build("place_of")(*tile)[0], "expected [0, 0], got 0"),
+    ("12.3", ui.UISegmentationSystem, 'a system made with encoder="mobilenet_v2"'),
 ]
 for line in SWAPS.strip().splitlines():
     if line[0].isdigit():
