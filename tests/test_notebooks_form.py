@@ -27,7 +27,8 @@ from tools import refresh_notebooks as refresh
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 LAST_SECTIONS = ["Recap", "Next", "Answers"]
-OPEN = "04", "05"  # where the network and its training are written on the page
+# Where the network, its training and readers of labels are written on the page.
+OPEN = "04", "05", "12"
 FIGURES = {"image/png", "image/jpeg"}
 OUTPUT_KINDS = FIGURES | {"text/plain", "text/html", "text/markdown", "text/latex"}
 BUILT_IN_THE_OPEN = "# built in the open"
