@@ -231,9 +231,9 @@ SWAPS = """
     w / 2) => w / 2) * 1 => expected ndarray bool (2, 4), got ndarray int
 12.2 split_touching
     (other > 0) => (other >= 0) => for [[7, 7, 0, 300]]: expected [[1, 1, 0, 1]], got
-    (other != ids) => (other == ids) => got [[255, 255, 0, 255]]
-    padded[:-2, 1:-1] => ids => expected [[1, 255, 0], [0, 255, 1]], got
-    mode="edge" => mode="wrap" => got [[255, 1, 0, 255]]
+    (other != ids) => (other == ids) => got [[2, 2, 0, 2]]
+    padded[:-2, 1:-1] => ids => expected [[1, 2, 0], [0, 2, 1]], got
+    mode="edge" => mode="wrap" => got [[2, 1, 0, 2]]
     target = (ids > 0) => target = ids => expected
 12.3 frozen
     encoder="mobilenet_v2" => encoder="mobilenet_v2", encoder_weights=None => came with

@@ -84,7 +84,9 @@ def shrink_png(data: bytes) -> bytes:
     paper = Image.new("RGBA", picture.size, "white")
     flat = Image.alpha_composite(paper, picture).convert("RGB")
     buffer = io.BytesIO()
-    flat.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    # Rare colours, such as those of a legend, are kept.
+    few = flat.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     return min(data, buffer.getvalue(), key=len)
 
 
