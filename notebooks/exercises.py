@@ -94,7 +94,8 @@ def find_fault(case: Case, answer: Callable[..., Any]) -> str:
         if named and isinstance(error, ValueError):
             return ""
         return f"expected {show(expected)}, got {error!r}"
-    if plain(arrays) != plain(arrays_in(case.arguments)):
+    # As text, since no NaN is equal to another.
+    if str(plain(arrays)) != str(plain(arrays_in(case.arguments))):
         return "your function changed what it was given"
     if callable(expected):
         return next(expected(got, *case.arguments), "")
@@ -311,6 +312,14 @@ def epoch_faults(answer: Callable[..., Any]) -> Iterator[str]:
         yield f"{listed}: expected no great change; each starts anew, from one seed"
 
 
+def black_faults(found: Any, *_: Any) -> Iterator[str]:
+    if not 0.6 <= (iou := float(found)) <= 0.86:
+        yield (
+            f"the IoU is {iou:.2f}: expected less than with training pictures, and far "
+            "more than 'everything' has; calibrate with the given image alone"
+        )
+
+
 def upper_left(width: int, height: int) -> Image.Image:
     """Draw a mask whose upper left quarter is 255."""
     mask = Image.new("L", (width, height))
@@ -415,6 +424,7 @@ ROAD = np.uint8([[MAGENTA, RED, BLACK], [BLACK, MAGENTA, RED]])
 CORNERS = {(7, 10): ([0, 3], [0, 4, 6]), (8, 12): ([0, 4], [0, 4, 8])}
 CORNERS |= {(3, 9): ([0], [0, 4, 5]), (9, 3): ([0, 4, 5], [0])}
 TILE = np.float32([[0, 1, 2], [3, 4, 5]])
+PIXELS = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
 ROW, COLUMN = np.ones((1, 3)), np.ones((3, 1))
 RING = [(0, 0, ROW), (2, 0, ROW), (0, 0, COLUMN), (0, 2, COLUMN)]
 
@@ -479,4 +489,13 @@ CASES = [
     Case("11.3", ([(0, 0, TILE)], 2, 4), ValueError()),
     Case("11.3", (RING, 3, 3), ValueError()),
     Case("11.3", ([], 2, 3), ValueError()),
+    Case("13.1", (np.float32([[1, -2]]), np.float32([[1.5, 1]])), 3.0),
+    Case("13.1", (np.uint8([[1, 2]]), np.uint8([[2, 2]])), 1.0),
+    Case("13.1", (ROW, COLUMN), ValueError()),
+    Case("13.1", (ROW, np.float32([[1, 1, np.nan]])), ValueError()),
+    # Both sides, one of them, none to be padded.
+    Case("13.2", (PIXELS, 2), PIXELS[[0, 1, 2, 2]][:, [0, 1, 2, 3, 4, 4]]),
+    Case("13.2", (PIXELS, 3), PIXELS[:, [0, 1, 2, 3, 4, 4]]),
+    Case("13.2", (PIXELS[:2, :4], 2), PIXELS[:2, :4]),
+    Case("13.3", (torch.zeros(3, 224, 256),), black_faults),
 ]
