@@ -94,7 +94,8 @@ def find_fault(case: Case, answer: Callable[..., Any]) -> str:
         if named and isinstance(error, ValueError):
             return ""
         return f"expected {show(expected)}, got {error!r}"
-    if plain(arrays) != plain(arrays_in(case.arguments)):
+    # As text, since no NaN is equal to another.
+    if str(plain(arrays)) != str(plain(arrays_in(case.arguments))):
         return "your function changed what it was given"
     if callable(expected):
         return next(expected(got, *case.arguments), "")
@@ -319,12 +320,21 @@ def frozen_faults(answer: Callable[..., Any]) -> Iterator[str]:
     for name, weight in network.named_parameters():
         learn[name.startswith("encoder.")].append(weight.requires_grad)
     if moving := sum(learn[True]):
-        yield f"{moving} of {len(learn[True])} weights of the encoder learn; none should"
+        yield f"{moving} of {len(learn[True])} weights of the encoder learn, not none"
     if still := learn[False].count(False):
-        yield f"{still} of {len(learn[False])} other weights do not learn; all should"
-    weight, came = (one.encoder[0][0][0].weight for one in (network, ui.MobileNetUNet()))
+        yield f"{still} of {len(learn[False])} other weights do not learn, not all"
+    both = network, ui.MobileNetUNet()
+    weight, came = (one.encoder[0][0][0].weight for one in both)
     if not weight.equal(came):
         yield "the encoder's weights are not those that it came with"
+
+
+def black_faults(found: Any, *_: Any) -> Iterator[str]:
+    if not 0.6 <= (iou := float(found)) <= 0.86:
+        yield (
+            f"the IoU is {iou:.2f}: expected less than with training pictures, and far "
+            "more than 'everything' has; calibrate with the given image alone"
+        )
 
 
 def upper_left(width: int, height: int) -> Image.Image:
@@ -431,6 +441,7 @@ ROAD = np.uint8([[MAGENTA, RED, BLACK], [BLACK, MAGENTA, RED]])
 CORNERS = {(7, 10): ([0, 3], [0, 4, 6]), (8, 12): ([0, 4], [0, 4, 8])}
 CORNERS |= {(3, 9): ([0], [0, 4, 5]), (9, 3): ([0, 4, 5], [0])}
 TILE = np.float32([[0, 1, 2], [3, 4, 5]])
+PIXELS = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
 ROW, COLUMN = np.ones((1, 3)), np.ones((3, 1))
 RING = [(0, 0, ROW), (2, 0, ROW), (0, 0, COLUMN), (0, 2, COLUMN)]
 
@@ -515,4 +526,13 @@ CASES = [
         )
     ),
     Case("12.3", (), frozen_faults),
+    Case("13.1", (np.float32([[1, -2]]), np.float32([[1.5, 1]])), 3.0),
+    Case("13.1", (np.uint8([[1, 2]]), np.uint8([[2, 2]])), 1.0),
+    Case("13.1", (ROW, COLUMN), ValueError()),
+    Case("13.1", (ROW, np.float32([[1, 1, np.nan]])), ValueError()),
+    # Both sides, one of them, none to be padded.
+    Case("13.2", (PIXELS, 2), PIXELS[[0, 1, 2, 2]][:, [0, 1, 2, 3, 4, 4]]),
+    Case("13.2", (PIXELS, 3), PIXELS[:, [0, 1, 2, 3, 4, 4]]),
+    Case("13.2", (PIXELS[:2, :4], 2), PIXELS[:2, :4]),
+    Case("13.3", (torch.zeros(3, 224, 256),), black_faults),
 ]

@@ -1,4 +1,4 @@
-"""What lessons 06, 07, 09, 10 and 12 import: scores of small trainings over several seeds.
+"""What lessons 06, 07, 09, 10 and 12 import: scores of small trainings by seed.
 
 The table is made by `python -m benchmarks.small_trainings`.
 """

@@ -99,6 +99,13 @@ def place_of_array(index, height, width, tile):
     return np.minimum(place * tile, size - tile).clip(0)
 
 
+def pad_by_index(pixels, multiple):
+    sides = [np.arange(-(-n // multiple) * multiple) for n in pixels.shape[:2]]
+    rows, columns = (np.minimum(side, side.size - 1) for side in sides)
+    rows, columns = rows.clip(max=len(pixels) - 1), columns.clip(max=len(pixels[0]) - 1)
+    return pixels[rows][:, columns]
+
+
 # Wrong answers
 
 
@@ -237,8 +244,21 @@ SWAPS = """
     target = (ids > 0) => target = ids => expected
 12.3 frozen
     encoder="mobilenet_v2" => encoder="mobilenet_v2", encoder_weights=None => came with
-    network.encoder.req => network.head.req => weights of the encoder learn; none
-    network.encoder.req => network.req => other weights do not learn; all should
+    network.encoder.req => network.head.req => weights of the encoder learn, not none
+    network.encoder.req => network.req => other weights do not learn, not all
+13.1 gap
+    abs(found - wanted) => (found - wanted) => expected 3.0, got -0.5
+    , np.float64) => ) => expected 1.0, got 255
+    found.shape != wanted.shape or =>  => expected a ValueError, got 0.0
+    or np.isnan(found + wanted).any() =>  => expected a ValueError, got nan
+    .any() => .all() => [[1.0, 1.0, nan]]: expected a ValueError, got nan
+    raise ValueError( => raise TypeError( => expected a ValueError, got TypeError
+13.2 pad_to
+    -side % multiple => side % multiple => got ndarray uint8 (3, 7, 3)
+    -side % multiple => multiple - side % multiple => got ndarray uint8 (6, 6, 3)
+    ((0, below), (0, right) => ((0, right), (0, below) => got ndarray uint8
+    ((0, below), (0, right) => ((below, 0), (0, right) => expected [[[0, 1, 2], [
+    "edge" => "constant" => [0, 0, 0]
 """
 SOLUTIONS = [line.split() for line in SWAPS.splitlines() if line[:1].isdigit()]
 
@@ -268,6 +288,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("10.2", "0.78", "that is precision"),
     ("11.2", lambda *tile: build("place_of")(*tile)[0], "expected [0, 0], got 0"),
     ("12.3", ui.UISegmentationSystem, 'a system made with encoder="mobilenet_v2"'),
+    ("13.3", lambda image: 0.877, "the IoU is 0.88: expected less than with training"),
+    ("13.3", lambda image: 0.24, "calibrate with the given image alone"),
 ]
 for line in SWAPS.strip().splitlines():
     if line[0].isdigit():
@@ -294,6 +316,9 @@ RIGHT: list[tuple[str, Any]] = [
     ("09.3", lambda *film: (tensor(f).flip(0) for f in build("split_with_gap")(*film))),
     ("10.3", weights_in_place),
     ("11.2", place_of_array),
+    ("13.1", lambda *two: tensor(build("gap")(*two))),
+    ("13.2", pad_by_index),
+    ("13.3", lambda image: np.float32(0.79)),
 ]
 
 
