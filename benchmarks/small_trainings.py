@@ -344,6 +344,8 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     whole = {"learning_rate": 4e-3, "max_features": 256}
     runs = itertools.product(seeds[:3], sets.items(), variants.items())
     for seed, (amount, (part, held_back, steps)), (name, options) in runs:
+        if name == "full rate" and amount != "quick":
+            continue
         known = pictures.open(part, ui.train_augmentation(), size=HALF_SIZE)
         places = [number % len(part) for number in range(4 * steps)]
         start = time.process_time()
