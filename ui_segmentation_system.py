@@ -3479,13 +3479,13 @@ def _folder_problems(
             yield Problem(name, "fits no pattern", mend, "warning")
     held = []
     for name in files.names:
-        sign = ANNOTATIONS.get(Path(name).suffix.lower())
-        with contextlib.suppress(OSError):  # who may not read it is not told
-            if sign and re.search(sign, (files.folder / name).read_bytes(), re.M):
+        with contextlib.suppress(KeyError, OSError):  # of another kind, not readable
+            sign = ANNOTATIONS[Path(name).suffix.lower()]
+            if re.search(sign, (files.folder / name).read_bytes(), re.M):
                 held.append(name)
     if held:
-        shown = ", ".join([*held[:NAMED_FILES], *["..."] * (len(held) > NAMED_FILES)])
-        what = f"hold annotations that check does not read: {shown}"
+        what = "hold annotations that check does not read: "
+        what += ", ".join(held[:NAMED_FILES]) + ", ..." * (len(held) > NAMED_FILES)
         yield Problem(f"{len(held)} files", what, DRAW_THEM, "warning")
     first: dict[int, _Facts] = {}
     for fact in facts:
