@@ -772,6 +772,7 @@ PICTURE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
     *(".webp", ".avif", ".jp2", ".pbm", ".pgm", ".ppm", ".pnm", ".tga"),
 }
+DRAW_THEM = "draw polygons and boxes as masks (lesson 12, docs/what_tools_write.md)"
 
 
 class Sample(NamedTuple):
@@ -848,6 +849,7 @@ class PairFiles:
                 if key not in others and (role or not allow_missing):
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
                     wanted = self.patterns[1 - role].format_map(known)
+                    what = f"no file is named {wanted}"
                     mend = "add it, or take this one away"
                     if not role:
                         mend += ", or say that nothing is there (allow_missing)"
@@ -855,9 +857,9 @@ class PairFiles:
                     place = bisect.bisect_left(names, stem)
                     there = "".join(names[place : place + 1])
                     if there != name and re.match(re.escape(stem) + r"[\W_]", there):
-                        mend = f"{there} is no picture (draw polygons, notebook 12), "
-                        mend += "or one of several, to name with {object}"
-                    faults.append((name, f"no file is named {wanted}", mend))
+                        what += f", and {there} is no picture, or one of several"
+                        mend = f"{DRAW_THEM}; several masks: name {{object}}"
+                    faults.append((name, what, mend))
                 if len({*values}) < len(files):
                     what = f"the same key as {', '.join(more)}"
                     mend = "keep one, or name {object} or {class} in the pattern"
@@ -920,7 +922,7 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
         advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
     kinds = Counter(Path(name).suffix.lower() for name in names)
     if kinds.keys() & {".json", ".xml", ".txt"}:
-        advice += "; JSON, XML and text hold polygons or boxes: draw them (notebook 12)"
+        advice += f"; JSON, XML and text are not read: {DRAW_THEM}"
     holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
     expected = " or ".join(f'("{one}", "{other}")' for one, other in layouts)
     _refuse(folder, f"no pairs in {holds or 'no files'}", expected, advice)
@@ -3157,6 +3159,11 @@ THUMBNAIL = 32  # pixels: the side of the small pictures that are compared
 LIKENESS = 0.97  # from this correlation on, two show the same scene
 MANY_MASKS = 5  # so many say what is usual
 NAMED_FILES = 3  # with the same problem; more are counted
+ANNOTATIONS = {  # what tells them: labelme, COCO, Cityscapes, VIA; VOC, CVAT; YOLO
+    ".json": rb'"(shapes|annotations|objects|_via_img_metadata)"\s*:',
+    ".xml": rb"<annotations?[\s>]",
+    ".txt": rb"\A\d+( ([01]|[01]?\.\d+)){4,}\s*$",  # its first line, of numbers 0..1
+}
 
 
 @dataclass(frozen=True)
@@ -3273,10 +3280,10 @@ def check_pairs(
     """Examine every pair of a folder and report all that is wrong, not just the first.
 
     Lists the values that the masks hold, and looks at names (orphans, doubles,
-    strangers), at files (unreadable, turned by EXIF, of another size, JPEG masks,
-    palettes that differ) and at what they show: values that were named and are nowhere,
-    or are there and were not named; masks empty, full, inverted; pictures that are
-    there twice or nearly so; the balance. read_target: as the masks will be read.
+    strangers, annotations), at files (unreadable, turned by EXIF, of another size, JPEG
+    masks, palettes that differ) and at what they show: values that were named and are
+    nowhere, or are there and were not named; masks empty, full, inverted; pictures that
+    are there twice or nearly so; the balance. read_target: as the masks will be read.
     scenes: of each image's name, as `read_scenes` gives them; then only likeness
     across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
     for the folder itself and for the patterns, never for content. (notebook 01)
@@ -3470,6 +3477,16 @@ def _folder_problems(
         if picture and name not in used and Path(name).parent in places:
             mend = "it is not used: rename it, or give other patterns (--patterns)"
             yield Problem(name, "fits no pattern", mend, "warning")
+    held = []
+    for name in files.names:
+        with contextlib.suppress(KeyError, OSError):  # of another kind, not readable
+            sign = ANNOTATIONS[Path(name).suffix.lower()]
+            if re.search(sign, (files.folder / name).read_bytes(), re.M):
+                held.append(name)
+    if held:
+        what = "hold annotations that check does not read: "
+        what += ", ".join(held[:NAMED_FILES]) + ", ..." * (len(held) > NAMED_FILES)
+        yield Problem(f"{len(held)} files", what, DRAW_THEM, "warning")
     first: dict[int, _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:

@@ -144,6 +144,68 @@ def test_planted_fault_is_found_and_nothing_else(
     assert report.ok == (severity == "warning")
 
 
+ANNOTATED = {
+    "labels.json": '{"images": [], "annotations": [], "categories": []}',  # COCO
+    "1_input.json": '{"version": "5.5.0", "shapes": []}',  # labelme
+    "a/2_gtFine_polygons.json": '{"imgHeight": 4, "objects": []}',  # Cityscapes
+    "via.json": '{"_via_img_metadata": {}}',
+    "3.xml": "<?xml version='1.0'?>\n<annotation>\n</annotation>",  # VOC
+    "cvat.xml": "<annotations><image/></annotations>",
+    "labels/1.txt": "0 0.5 0.5 0.25 1.000000\n1 .1 0 1 0.2\n",  # YOLO
+    "labels/2.TXT": "12 0.1 0.1 0.2 0.1 0.2 0.2\r\n",
+}
+OTHER_TEXT = {
+    "index.json": '{"class_names": ["bars"], "items": [{"id": 1, "classes": [0]}]}',
+    "settings.json": '{"classes": "0", "foreground": "255"}',
+    "broken.json": "{",
+    "setup.xml": "<settings/>",
+    "notes.txt": "annotations: 3",
+    "train.txt": "1\n2\n",
+    "sizes.txt": "1 640 480 3 4\n",
+    "empty.txt": "",
+}
+
+
+def add_texts(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("name", ANNOTATED)
+def test_annotations_that_are_not_read_are_named(folder: Path, name: str) -> None:
+    add_texts(folder, OTHER_TEXT)
+    assert ui.check_pairs(folder).problems == ()
+    add_texts(folder, {name: ANNOTATED[name]})
+    (problem,) = ui.check_pairs(folder).problems
+    what = f"hold annotations that check does not read: {name}"
+    assert problem == ui.Problem("1 files", what, ui.DRAW_THEM, "warning")
+
+
+def test_many_annotations_are_one_line_with_a_count(folder: Path) -> None:
+    add_texts(folder, ANNOTATED)
+    report = ui.check_pairs(folder)
+    assert report.ok and told(report) == [("warning", "8 files")]
+    *_, line, mend = str(report).splitlines()
+    pattern = "8 files  hold annotations .*: 1_input.json, 3.xml, .*, [.]{3}$"
+    assert re.search(pattern, line)
+    assert "lesson 12, docs/what_tools_write.md" in mend
+
+
+def test_images_with_annotations_in_place_of_masks_are_one_line(folder: Path) -> None:
+    for path in folder.glob("*_target.png"):
+        if path.name[0] not in "12":
+            path.with_suffix(".json").write_text('{"shapes": []}')
+            path.unlink()
+    report = ui.check_pairs(folder)
+    kinds = [problem.severity for problem in report.problems]
+    assert (kinds, report.num_pairs) == (["error"] * 6 + ["warning"], 2)
+    lines = str(report).splitlines()
+    assert sum("lesson 12" in line for line in lines) == 2  # as errors, as a warning
+    assert any(line.endswith("and 3 more such") for line in lines)
+    assert any("and 3_target.json is no picture" in line for line in lines)
+
+
 def test_all_faults_are_told_and_printed_as_a_table(folder: Path) -> None:
     (folder / "1_target.png").unlink()
     (folder / "2_input.png").write_text("")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from PIL import Image
 import ui_segmentation_system as ui
 from tests.conftest import MakePairs, draw_image, find_box
 from tools import train_reference
-from tools.train_reference import main, open_parts, read_maps, split_parts
+from tools.train_reference import (
+    class_weights,
+    main,
+    open_parts,
+    read_maps,
+    split_parts,
+)
 
 MAPS = [f"map_{number // 3}" for number in range(120)]
 SMALL = (32, 48)
@@ -132,6 +139,69 @@ def test_weights_do_not_depend_on_test_pictures(folder: Path, tmp_path: Path) ->
     before, unseen, seen = weights
     assert all(before[key].equal(unseen[key]) for key in before)
     assert not all(before[key].equal(seen[key]) for key in before)
+
+
+def write_classes(folder: Path, names: list[str]) -> None:
+    """Class maps of the box, in which the second half of the names never occur."""
+    (folder / "classes").mkdir()
+    for path in folder.glob("*_target.png"):
+        ids = np.array(Image.open(path)) // 255 * (1 + int(path.name[0]) % 2)
+        name = path.name.replace("target", "classes")
+        Image.fromarray(ids).save(folder / "classes" / name)
+    index = folder / "index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"class_names": names}))
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+def test_classes_are_learnt_and_each_is_told(
+    folder: Path, tmp_path: Path, capsys, weigh: bool
+) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, tmp_path, "--classes")
+    assert "index.json: KeyError('class_names'); expected" in capsys.readouterr().err
+    write_classes(folder, ["none", "odd", "even", "never"])
+    options = ["--pictures", str(folder), "--output", str(tmp_path), "--epochs", "1"]
+    options += ["--classes", "--encoder", "mobilenet_v2", "--no-test"]
+    assert main([*options, *["--weigh"] * weigh]) == 0
+    assert {p.name for p in tmp_path.glob("*ref*")} == {
+        "reference_classes.ckpt",
+        "reference_classes_log.csv",
+    }
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert re.match(
+        r"training: 4 pictures, mean IoU 0\.\d{3}: none 0\.\d{3}, odd", first
+    )
+    assert second.startswith("validation: 2 pictures, mean IoU ")  # no test
+    system = ui.load_system(tmp_path / "reference_classes.ckpt")
+    weights = system.settings["class_weights"]
+    assert (weights is not None) == weigh
+    assert not weigh or weights[0] < weights[1] < weights[3]
+    assert system.settings["class_names"] == ["none", "odd", "even", "never"]
+    assert system.settings["class_values"] == [0, 1, 2, 3]
+    assert system.predict_classes(draw_image(0, (70, 50))).shape == (50, 70)
+
+
+def test_class_weights_are_one_over_the_root_of_shares() -> None:
+    targets = [torch.tensor([[0, 0, 0, 0], [1, 255, 255, 255]])]
+    assert class_weights(targets, 2) == pytest.approx([2 / 3, 4 / 3])
+
+
+def test_reference_of_classes_is_small_and_names_a_screen_it_never_saw() -> None:
+    path = ui.REFERENCE.with_name("reference_classes.ckpt")
+    assert ui.read_checkpoint(path).keys() == KEPT
+    assert path.stat().st_size < 2 * LARGEST_BYTES
+    system = ui.load_system(path)
+    names = train_reference.read_class_names(train_reference.PICTURES)
+    assert system.settings["class_names"] == names and len(names) == 9
+    number = NEVER_SEEN.partition("_")[0]
+    image = ui.load_image(train_reference.PICTURES / NEVER_SEEN)
+    file = train_reference.PICTURES / "classes" / f"{number}_classes.png"
+    wanted = np.array(ui.load_classes(file, 9))
+    found = system.predict_classes(image)
+    assert (found.shape, found.dtype) == (wanted.shape, np.uint8)
+    dialog = names.index("dialog")
+    both = (found == dialog) & (wanted == dialog)
+    assert both.sum() / ((found == dialog) | (wanted == dialog)).sum() > 0.5
 
 
 @pytest.mark.skipif(not ui.REFERENCE.is_file(), reason="no reference checkpoint")

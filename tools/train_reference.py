@@ -3,14 +3,18 @@
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
 python -m tools.train_reference --output OUT --epochs 2         # three minutes
 python -m tools.train_reference --output OUT --epochs 2 --encoder mobilenet_v2
+python -m tools.train_reference --output OUT --classes --encoder mobilenet_v2
 
 It never sees the maps of the other parts: `split_parts` is the split of lesson 06.
+`--classes` learns the nine classes of each screenshot in place of interface or not.
+Choose with `--no-test`, which leaves the test pictures shut.
 """
 
 import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +33,7 @@ REPEATS = 10  # times that each picture comes in an epoch
 BATCH_SIZE = 4
 SIZE = (224, 256)  # as the pictures are
 SEED = 0
+CLASS_FILES = ("{key}_input.*", "classes/{key}_classes.*")
 
 
 def split_parts(maps: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
@@ -50,11 +55,30 @@ def read_maps(folder: Path) -> list[str]:
         raise ValueError(f"{path}: {error!r}; {expected}") from error
 
 
-def open_parts(folder: Path) -> list[ui.PairDataset]:
-    """Open the three parts as tensors; only the first is augmented."""
-    pairs, to_tensor = ui.find_pairs(folder), ui.ImageTargetToTensor()
+def read_class_names(folder: Path) -> list[str]:
+    """Read the names of the classes, background first."""
+    path = folder / "index.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["class_names"]
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: {error!r}; expected class_names") from error
+
+
+def open_parts(folder: Path, num_classes: int = 0) -> list[ui.PairDataset]:
+    """Open the three parts as tensors; only the first is augmented.
+
+    num_classes: of the class maps, which are then the targets.
+    """
+    pairs, read = ui.find_pairs(folder), ui.load_mask
+    if num_classes:
+        maps = {image: file for image, file in ui.find_pairs(folder, CLASS_FILES)}
+        pairs = [(image, maps[image]) for image, _ in pairs]
+        read = partial(ui.load_classes, num_classes=num_classes)
+    to_tensor = ui.ImageTargetToTensor()
     parts = [
-        ui.PairDataset([pairs[i] for i in part], to_tensor, cache=True)
+        ui.PairDataset(
+            [pairs[i] for i in part], to_tensor, read_target=read, cache=True
+        )
         for part in split_parts(read_maps(folder))
     ]
     augmented = [ui.train_augmentation(), to_tensor]
@@ -62,17 +86,54 @@ def open_parts(folder: Path) -> list[ui.PairDataset]:
     return parts
 
 
+def class_weights(targets: Sequence[torch.Tensor], num_classes: int) -> list[float]:
+    """Weigh each class by one over the root of its share, 1 on average."""
+    weights = ui.shares_of_classes(targets, num_classes).clamp(min=1e-9).rsqrt()
+    return (weights / weights.mean()).tolist()
+
+
+@torch.inference_mode()
+def judge(system: ui.UISegmentationSystem, part: ui.PairDataset) -> str:
+    """Say how well a part goes: the mean over its pictures, or over all its classes."""
+    if not system.exclusive:
+        scores = [
+            ui.binary_iou(system(image[None]), target[None], from_logits=True)
+            for image, target in part
+        ]
+        return f"IoU {float(torch.stack(scores).mean()):.3f}"
+    counts = sum(system.count(system(image[None]), ids[None]) for image, ids in part)
+    named = zip(system.settings["class_names"], ui.class_iou(counts), strict=True)
+    known = [f"{name} {iou:.3f}" for name, iou in named if not iou.isnan()]
+    return f"mean IoU {ui.mean_iou(counts):.3f}: {', '.join(known)}"
+
+
 def make_reference(
-    output: Path, pictures: Path, epochs: int, fast: bool, encoder: str
+    output: Path,
+    pictures: Path,
+    epochs: int,
+    fast: bool,
+    encoder: str,
+    classes: bool,
+    weigh: bool,
+    no_test: bool,
 ) -> None:
     """Train, keep the last weights and the log, and print how well each part goes."""
     ui.quiet_lightning()
     ui.keep_freed_memory()
     torch.set_num_threads(1)
     pl.seed_everything(SEED, workers=True, verbose=False)
-    parts = open_parts(pictures)
-    system = ui.UISegmentationSystem(image_size=SIZE, fast=fast, encoder=encoder)
+    names = read_class_names(pictures) if classes else []
+    parts = open_parts(pictures, len(names))
+    options = {"image_size": SIZE, "fast": fast, "encoder": encoder}
+    if classes:
+        options |= {"task": "multiclass", "num_out_channels": len(names)}
+        options |= {"class_names": names, "class_values": [*range(len(names))]}
+    if weigh:
+        targets = [target for _, target in parts[0]]
+        options["class_weights"] = class_weights(targets, len(names))
+    system = ui.UISegmentationSystem(**options)
     name = "reference" if encoder == "unet" else "reference_encoder"
+    name = "reference_classes" if classes else name
     repeated = ConcatDataset(parts[:1] * REPEATS)
     loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
@@ -100,14 +161,9 @@ def make_reference(
 
     system = ui.load_system(output / f"{name}.ckpt").eval()
     parts[0].transform = ui.ImageTargetToTensor()
-    for role, part in zip(("training", "validation", "test"), parts, strict=True):
-        with torch.inference_mode():
-            scores = [
-                ui.binary_iou(system(image[None]), target[None], from_logits=True)
-                for image, target in part
-            ]
-        iou = float(torch.stack(scores).mean())
-        print(f"{role}: {len(part)} pictures, IoU {iou:.3f}")
+    roles = ("training", "validation", "test")[: 2 if no_test else 3]
+    for role, part in zip(roles, parts, strict=False):
+        print(f"{role}: {len(part)} pictures, {judge(system, part)}")
 
 
 main = Command(make_reference)
@@ -116,6 +172,9 @@ main.add("--pictures", Path, "folder with an index.json", PICTURES)
 main.add("--epochs", int, "of 10 passes each", EPOCHS)
 main.add_argument("--fast", action="store_true", help="the fast network")
 main.add("--encoder", str, "or mobilenet_v2, for reference_encoder.ckpt", "unet")
+main.add_argument("--classes", action="store_true", help="the nine classes")
+main.add_argument("--weigh", action="store_true", help="classes by their shares")
+main.add_argument("--no-test", action="store_true", help="judge validation only")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,94 @@
+"""The table of what tools write: how files are looked at, and how the page is kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools import what_tools_write
+from tools.what_tools_write import CAT, DOG, HEAD, MARKS, PAGE, TOOLS, look_at, main
+
+NAMES = [tool.package.replace("==", " ") for tool in TOOLS]
+
+
+def picture(folder: Path, name: str, *objects: tuple[tuple[int, int], int]) -> None:
+    values = np.zeros((24, 40), np.uint8)
+    for (row, column), value in objects:
+        values[row : row + 2, column : column + 2] = value
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(values).save(folder / name)
+
+
+def test_programs_are_python_and_packages_are_exact() -> None:
+    for tool in TOOLS:
+        compile(what_tools_write.SCENE + tool.program, tool.package, "exec")
+        assert all(len(one.split("==")) == 2 for one in (tool.package, *tool.more))
+
+
+def test_files_are_told_by_values(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    picture(folder, "p_both_mask.png", (CAT, 1), (DOG, 2), ((20, 0), 255))
+    picture(folder, "p_one_mask.png", (DOG, 1))
+    rows = [*look_at(folder)]
+    assert rows == [
+        ["export", "{key}_mask.png", "L", "1, 2", "1", "0", "255", "no file"]
+    ]
+    picture(folder, "p_none_mask.png")
+    assert next(look_at(folder))[-1] == "a file, all 0"
+
+
+def test_files_of_objects_and_texts_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "brush"
+    for number, kind in (1, "cat"), (1, "dog"), (2, "dog"):
+        picture(folder, f"task-{number}-{kind}-0.png", (DOG, 255))
+    ((_, place, mode, values, *_, nothing),) = look_at(folder)
+    assert (place, mode) == ("task-N-{class}-N.png", "L")
+    assert (values, nothing) == ("0, 255 in 3 files", "no file")
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for key in "p_both", "p_none":
+        (folder / f"{key}.txt").write_text("0 1\n" * (key == "p_both"))
+    assert [*look_at(folder)] == [
+        ["texts", "{key}.txt", "no picture", "", "", "", "", "a text file of 0 bytes"]
+    ]
+
+
+def test_rows_of_other_tools_stay(tmp_path: Path, monkeypatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{MARKS[0]}{MARKS[1]}after\n", encoding="utf-8")
+    told = dict.fromkeys(NAMES, "first")
+    name = "measure"
+
+    def measure(tool):
+        one = tool.package.replace("==", " ")
+        return [[one, told[one], *[""] * (len(HEAD) - 2)]]
+
+    monkeypatch.setattr(what_tools_write, name, measure)
+    assert main(["--page", str(page)]) == 0
+    told = dict.fromkeys(NAMES, "second")
+    assert main(["--page", str(page), "--only", "tifffile"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n\n<!--") and text.endswith(f"{MARKS[1]}after\n")
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line[0:1] == "|"]
+    tools = [row[0].removeprefix("| ") for row in rows[2:]]
+    assert tools == NAMES
+    assert [row[0] for row in rows if row[1] == "second"] == [f"| {NAMES[5]}"]
+    assert NAMES[5].startswith("tifffile ")
+
+
+def test_what_is_unknown_is_refused(tmp_path: Path, capsys) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("no marks\n")
+    for words in ["--only", "paint"], ["--only", "tifffile", "--page", str(page)]:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(what_tools_write, "measure", lambda tool: [])
+            main(words)
+        assert "expected" in capsys.readouterr().err
+
+
+def test_page_has_the_rows_of_every_tool() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    table = text.partition(MARKS[0])[2].partition(MARKS[1])[0].splitlines()
+    assert {line.split(" | ")[0][2:] for line in table[2:]} == {*NAMES}
+    assert {line.count(" | ") + 1 for line in table} == {len(HEAD)}
