@@ -335,7 +335,7 @@ def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(small_trainings, "learn", untrained)
-    monkeypatch.setattr(small_trainings, "FULL_SIZE", (32, 32))
+    monkeypatch.setattr(small_trainings, "HALF_SIZE", (32, 32))
     tables = [tmp_path / "new.csv", small_trainings.TABLE]
     options = argparse.Namespace(rounds=1, table=tables[0], only=None)
     medians = {
