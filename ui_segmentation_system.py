@@ -37,7 +37,7 @@ Transforms are thin layers over torchvision v2: one draw, masks never blended. T
 (https://arxiv.org/abs/1708.02002, section 4.1). OneCycle learning rates
 (https://arxiv.org/abs/1708.07120).
 
-Version 0.2.0 of the series "ui-segmentation-system". Licence: MIT.
+Version 1.0.0 of the series "ui-segmentation-system". Licence: MIT.
 """
 
 from __future__ import annotations
