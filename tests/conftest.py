@@ -45,6 +45,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="not on Windows"))
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is downloaded, and torchvision's cache is empty."""
+
+    def connect(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+
+
 def draw_image(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
     """Dark noise with a bright box off the centre; size: (width, height)."""
     width, height = size

@@ -40,12 +40,7 @@ LIBRARIES: dict[str, tuple[Callable[[int], nn.Module], int]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(*_: Any) -> None:
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr("socket.socket.connect", connect)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 class Pooled(nn.Module):

@@ -26,15 +26,7 @@ LINE = r"python -c .*mobilenet_v2\(weights='IMAGENET1K_V1'\)\" fetches mobilenet
 LARGEST_BYTES = 5_000_000
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is downloaded, and torchvision's cache is empty."""
-
-    def connect(*_: Any) -> None:
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr("socket.socket.connect", connect)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def make_file(path: Path) -> Path:
