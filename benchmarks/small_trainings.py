@@ -30,7 +30,7 @@ import ui_segmentation_system as ui
 from benchmarks import measure
 from benchmarks.overfit import Trainer
 from tools.tile_game import render_screen
-from tools.train_reference import split_parts
+from tools.train_reference import CLASS_FILES, class_weights, split_parts
 
 TABLE = Path(__file__).with_name("small_trainings.csv")
 ROADS = measure.ROOT / "test_roads"
@@ -280,16 +280,14 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Lesson 10: nine classes, each pixel alike or the rare ones counting more."""
     names = pictures.class_names
-    patterns = "{key}_input.png", "classes/{key}_classes.png"
-    pairs = ui.find_pairs(measure.PICTURES, patterns)
+    pairs = ui.find_pairs(measure.PICTURES, CLASS_FILES)
     shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
     read = partial(ui.load_classes, num_classes=len(names))
     data = ui.PairDataset(pairs, ui.ImageTargetCompose(shrink), read_target=read)
     samples = list(data)
     train, val = ui.group_split(pictures.maps, 0.25, 0)
     known = [samples[i] for i in train]
-    shares = ui.shares_of_classes([target for _, target in known], len(names))
-    weights = 1 / shares.sqrt()
+    weights = class_weights([target for _, target in known], len(names))
     target = torch.stack([samples[i].target for i in val])
     settings = {"learning_rate": 1e-2, "max_features": 256, "fast": True}
     settings |= {"task": "multiclass", "num_out_channels": len(names)}
@@ -302,8 +300,7 @@ def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 
     yield row("always not_ui", 0, torch.zeros_like(target))
     for seed in seeds:
-        for name, given in (("plain", None), ("weighted", weights / weights.mean())):
-            given = None if given is None else given.tolist()
+        for name, given in (("plain", None), ("weighted", weights)):
             system = learn(known, seed, 10, class_weights=given, **settings)
             with torch.inference_mode():
                 found = [system(samples[i].image[None]).argmax(1) for i in val]

@@ -69,10 +69,11 @@ def open_parts(folder: Path, num_classes: int = 0) -> list[ui.PairDataset]:
 
     num_classes: of the class maps, which are then the targets.
     """
-    pairs, read = ui.find_pairs(folder), ui.load_mask
+    pairs, read = (
+        ui.find_pairs(folder, CLASS_FILES if num_classes else None),
+        ui.load_mask,
+    )
     if num_classes:
-        maps = {image: file for image, file in ui.find_pairs(folder, CLASS_FILES)}
-        pairs = [(image, maps[image]) for image, _ in pairs]
         read = partial(ui.load_classes, num_classes=num_classes)
     to_tensor = ui.ImageTargetToTensor()
     parts = [
