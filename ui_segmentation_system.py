@@ -56,6 +56,7 @@ import itertools
 import json
 import logging
 import math
+import mmap
 import os
 import pickle
 import random
@@ -3479,10 +3480,14 @@ def _folder_problems(
             yield Problem(name, "fits no pattern", mend, "warning")
     held = []
     for name in files.names:
-        with contextlib.suppress(KeyError, OSError):  # of another kind, not readable
-            sign = ANNOTATIONS[Path(name).suffix.lower()]
-            if re.search(sign, (files.folder / name).read_bytes(), re.M):
-                held.append(name)
+        if sign := ANNOTATIONS.get(Path(name).suffix.lower()):
+            with (  # mapped, as those of whole data sets are large; empty ones are not
+                contextlib.suppress(OSError, ValueError),
+                open(files.folder / name, "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+            ):
+                if re.search(sign, text, re.M):
+                    held.append(name)
     if held:
         what = "hold annotations that check does not read: "
         what += ", ".join(held[:NAMED_FILES]) + ", ..." * (len(held) > NAMED_FILES)
