@@ -14,7 +14,8 @@ DOCS = ROOT / "docs"
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 PAGES = [*NOTEBOOKS, *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
-PAGES += [*sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/LICENSE.md"))]
+# As docs/conf.py has it, none of a hidden folder: pytest's cache has a README.md, too.
+PAGES += [*sorted(ROOT.glob("[!.]*/README.md")), *sorted(ROOT.glob("*/LICENSE.md"))]
 
 
 @pytest.fixture(autouse=True)
