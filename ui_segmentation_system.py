@@ -379,7 +379,7 @@ class _Mask(NamedTuple):
     """A mask as its file has it, before anybody says what the values mean."""
 
     path: Path | str
-    picture: Image.Image  # of mode L, I;16 or P; RGB only if there are colours
+    picture: Image.Image | None  # L, I;16 or P; RGB only if there are colours
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
@@ -436,7 +436,8 @@ def _count_values(
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts, size = _count_values(mask.picture), mask.opaque.size
+    picture, size = _open_mask(mask.path).picture, mask.opaque.size
+    counts = _count_values(picture)
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
@@ -477,12 +478,9 @@ def load_mask(
     plain = picture.mode == "L" and not any(picture.histogram()[1:255])
     if plain and mask.opaque.all() and not named:
         return picture  # 0 and 255 already
-    marked = ignored = np.zeros(mask.opaque.shape, bool)
-    if named:
-        found = _find_values(mask, foreground, ignore)
-        marked, ignored = found == 0, found == 1
-        del found  # for memory
+    found = _find_values(mask, foreground, ignore)
     if not np.size(foreground):
+        ignored = found == 1
         if picture.mode in ("P", "RGB"):  # without the colours that are ignored
             picture = picture.convert("RGB")
             picture.paste(0, mask=Image.fromarray(ignored))
@@ -491,7 +489,7 @@ def load_mask(
             what = "colours" if mask.opaque.all() else "transparent parts"
             _refuse_values(mask, f"it has {what}")
         greys = np.array(picture)
-        strips = [*_row_slices(len(greys))]
+        strips = [*_row_slices(*greys.shape)]
         some = [np.unique(greys[rows][~ignored[rows]]) for rows in strips]
         levels = np.unique(np.concatenate(some))
         zero_one = levels.tolist() in ([], [0]) or (
@@ -525,12 +523,12 @@ def load_mask(
             fits = fits and len(np.unique(np.concatenate(areas))) <= 1
         if not fits:
             _refuse_values(mask, "not a mask of two levels")
-        marked = greys >= threshold
-        marked[ignored] = False
-        del greys
-    shown = marked * np.uint8(255)
-    shown[ignored] = IGNORE_GREY
-    return Image.fromarray(shown)
+        found[greys >= threshold] = 0
+        found[ignored] = 1
+        del greys, ignored
+    del picture, mask  # for memory
+    names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
+    return Image.fromarray(found.view(np.uint8)).point(names)
 
 
 def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
@@ -545,14 +543,15 @@ def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
     return flat[start - top : stop - top]
 
 
-def _row_slices(height: int) -> Iterator[slice]:
+def _row_slices(height: int, width: int) -> Iterator[slice]:
     """Cut rows into strips: arrays of all of a huge picture would fill the memory."""
-    for top in range(0, height, 256):
-        yield slice(top, min(top + 256, height))
+    step = max(2**19 // width, 1)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    for rows in _row_slices(picture.height):
+    for rows in _row_slices(picture.height, picture.width):
         yield rows, picture.crop((0, rows.start, picture.width, rows.stop))
 
 
@@ -658,7 +657,7 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
             codes = nearest[where].reshape(codes.shape)
         for number, values in enumerate(wanted):
             found[rows][np.isin(codes, values)] = number
-    if by_colour or mask.picture.mode != "P":
+    if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
         found[~mask.opaque] = -1
     return found
 
@@ -2943,14 +2942,16 @@ def load_classes(
     mask = _open_mask(path)._replace(of_classes=True)
     named = [value for one in classes or () for value in one]
     by_colour = palette is not None or any(map(np.ndim, named))
+    by_index = not by_colour and mask.picture.mode == "P"
     if classes is not None:
         # Among class ids 255 is void, unless Pillow made it of fewer bits.
         unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
         found = _find_values(mask, *classes, void)
+        mask = mask._replace(picture=None)  # for memory
         lost, ids = found < 0, found.astype(np.uint8)  # -1 becomes 255
         ids[found == len(classes)] = IGNORE_INDEX
-        del found  # for memory
+        del found
     else:
         if palette is not None:
             rgb = mask.picture.convert("RGB")
@@ -2968,7 +2969,7 @@ def load_classes(
         _refuse_values(
             mask._replace(of_classes=False), "no pixel has a colour that was named"
         )
-    if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
+    if not (by_index or mask.opaque.all()):
         lost &= mask.opaque
         ids[~mask.opaque] = IGNORE_INDEX
     if not by_colour and lost.any():
@@ -3326,7 +3327,9 @@ def check_pairs(
                 bar.set_postfix_str(name)
             picture = _open_picture(path)
             turns, image = [picture.info["turn"]], _to_rgb(picture, path)
-            size, brightest = image.size, max(high for _, high in image.getextrema())
+            size, brightest = image.size, 0
+            for _, strip in _strips(image):
+                brightest = max(brightest, *(high for _, high in strip.getextrema()))
             seen = [look(image)]
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
@@ -3341,8 +3344,9 @@ def check_pairs(
                 present.update(() if mask.lossy else counts)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *([value] for value in named))
-                    numbers = np.unique(found[_is_flat(found)]).tolist()
-                    present.update(named[n] for n in numbers if n >= 0)
+                    for rows in _row_slices(*found.shape):
+                        numbers = np.unique(found[rows][_is_flat(found, rows)])
+                        present.update(named[n] for n in numbers.tolist() if n >= 0)
                     del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 held[name] = _Values(counts, palette, mask.lossy)
