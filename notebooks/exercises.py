@@ -283,6 +283,22 @@ def up_faults(answer: Callable[..., Any]) -> Iterator[str]:
             yield f"{name} has no convolution among its parameters; nothing is learnt"
 
 
+def forward_faults(answer: Callable[..., Any]) -> Iterator[str]:
+    for size in ((32, 48), (64, 32)):
+        network, image = ui.UNet(), torch.rand(2, 3, *size)
+        with torch.no_grad():
+            made, expected = answer(network, image), network(image)
+        given = f"an image of {tuple(image.shape)}"
+        if made.shape != expected.shape:
+            got = f"expected {tuple(expected.shape)}, got {tuple(made.shape)}"
+            yield f"{given}: {got}"
+        elif (gap := (made - expected).abs().max()) > 1e-3:
+            yield (
+                f"{given}: logits differ by up to {gap:.2g}; is the image scaled, the "
+                "middle's output added to its input, each skip of its own size?"
+            )
+
+
 def rate_faults(answer: Callable[..., Any]) -> Iterator[str]:
     losses = {rate: float(answer(rate)) for rate in (3e-4, 3e-3, 3e-2)}
     listed = ", ".join(f"{rate:g}: {loss:.4g}" for rate, loss in losses.items())
@@ -459,7 +475,8 @@ CASES = [
         for mask in (upper_left(80, 40), upper_left(40, 80), upper_left(32, 16))
     ),
     Case("04.2", (), up_faults),
-    Case("04.3", (), rate_faults),
+    Case("04.3", (), forward_faults),
+    Case("04.4", (), rate_faults),
     Case("05.2", (0,), noise_faults),
     Case("06.2", (), epoch_faults),
     Case("05.1", (tensor([1, 1, 1, 0, 0, 0]) > 0, tensor([1, 0, 0, 1, 0, 0]) > 0), 0.4),

@@ -171,6 +171,11 @@ SWAPS = """
     self.block(torch.cat([self.up(x), skip], dim=1)) => self.up(x) => whatever skip is
     [self.up(x), skip] => [skip, skip] => gives the same whatever x is
     skip], dim=1)) => skip], dim=1))[..., 1:] => got (2, 4, 6, 9)
+04.3 forward
+    first((image - 0.5) * 4) => first(image) => is the image scaled, the middle's
+    x = x + network => x = network => the middle's output added to its input
+    x = up(x, skips.pop()) => x = up(x, skips.pop(0)) => your answer raised
+    return network.head(x) => return x => expected (2, 1, 32, 48), got (2, 16, 32
 05.1 dice_score
     2 * ( => ( => expected 0.4, got 0.2
     total == 0 => 1 // int(total) < 0 => your answer raised ZeroDivisionError
@@ -269,9 +274,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("02.1", zip_sorted, "'3_target.jpg']: expected a ValueError naming 2_input.png"),
     ("04.2", lambda *_: torch.nn.Upsample(scale_factor=2), "raised TypeError"),
     ("04.2", Unlearnt, "has no convolution among its parameters"),
-    ("04.3", lambda rate: next(UNSEEDED), "set the seed before the network is made"),
-    ("04.3", lambda rate: 0.7, "one of them is below the constant's"),
-    ("04.3", lambda rate: rate, "expected the lowest at 0.003"),
+    ("04.4", lambda rate: next(UNSEEDED), "set the seed before the network is made"),
+    ("04.4", lambda rate: 0.7, "one of them is below the constant's"),
+    ("04.4", lambda rate: rate, "expected the lowest at 0.003"),
     ("05.2", lambda seed: 0.5, "the IoU is 0.50: expected more than 0.9"),
     ("06.2", lambda epochs: 0.05 * epochs, "9 gave 0.45: expected no great change"),
     ("06.2", lambda epochs: 0.9, "expected the mean IoU of the validation pictures"),
@@ -306,7 +311,7 @@ RIGHT: list[tuple[str, Any]] = [
     ("01.2", lambda *given: tensor(build("class_shares")(*given))),
     ("02.1", lambda *names: reversed(build("match_all")(*names))),
     ("04.2", ui.Up),
-    ("04.3", {3e-4: 0.3, 3e-3: 0.02, 3e-2: tensor(0.2)}.get),
+    ("04.4", {3e-4: 0.3, 3e-3: 0.02, 3e-2: tensor(0.2)}.get),
     ("05.1", lambda *masks: np.float64(build("dice_score")(*masks))),
     ("05.2", lambda seed: tensor(0.99)),
     ("06.2", lambda epochs: np.float64(0.3)),
