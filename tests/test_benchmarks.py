@@ -325,10 +325,15 @@ def test_startup_runs_module_and_base(tmp_path: Path, monkeypatch: Patch) -> Non
 
 
 def untrained(
-    _: object, seed: int, epochs: int = 7, frozen: bool = False, **options: object
+    _: object,
+    seed: int,
+    epochs: int = 7,
+    frozen: bool = False,
+    make: type[ui.UISegmentationSystem] = ui.UISegmentationSystem,
+    **options: object,
 ) -> ui.UISegmentationSystem:
     torch.manual_seed(seed)
-    return ui.UISegmentationSystem(**small_trainings.SETTINGS | options).eval()
+    return make(**small_trainings.SETTINGS | options).eval()
 
 
 def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
