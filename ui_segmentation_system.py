@@ -2737,7 +2737,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         if {"state_dict", "hyper_parameters"} <= set(checkpoint):
             return checkpoint
     except Exception as error:  # of foreign bytes an unpickler makes anything
-        what = "damaged, cut short or no checkpoint"
+        what = "damaged, cut short or not a checkpoint"
         if "GLOBAL" in str(error):
             what = "carries more than plain values, possibly code, and is not loaded"
     _refuse(path, what, "a checkpoint that training wrote", "copy or train it again")

@@ -29,7 +29,7 @@ STEPS = 125
 EPOCHS = 5
 BATCH_SIZE = 4
 GOAL = 0.99  # IoU
-GOALS = ["goal", *["0.002, step 40"] * len(PAIRS), "0.29; fast 0.125", ""]
+GOALS = ["goal", *["0.001, step 30"] * len(PAIRS), "0.25; fast 0.08", ""]
 
 
 class System2020(pl.LightningModule):

@@ -1,7 +1,7 @@
 """Compare the module's commands, each from the start of its process to its end.
 
 python -m benchmarks.startup                    # two minutes
-python -m benchmarks.startup --base FILE        # beside another copy of the module
+python -m benchmarks.startup --base FILE        # beside the module of another checkout
 """
 
 import argparse
@@ -15,7 +15,6 @@ from pathlib import Path
 from benchmarks import measure
 
 MODULE = measure.ROOT / "ui_segmentation_system.py"
-CHECKPOINT = measure.ROOT / "checkpoints" / "reference.ckpt"
 
 
 def make_text(options: argparse.Namespace) -> str:
@@ -28,11 +27,13 @@ def make_text(options: argparse.Namespace) -> str:
         for name, words in {
             "`--help`": ["--help"],
             "`check test_inputs`": ["check", measure.PICTURES],
-            "`predict` of one picture": ["predict", picture, "-c", CHECKPOINT, *out],
+            "`predict` of one picture": ["predict", picture, *out],
         }.items():
             tasks = {}
             for module in modules:
-                command = [sys.executable, *map(str, [module, *words])]
+                own = module.parent / "checkpoints" / "reference.ckpt"
+                more = ["-c", own] if "predict" in words else []
+                command = [sys.executable, *map(str, [module, *words, *more])]
                 run = partial(subprocess.run, command, **settings)
                 tasks[module] = partial(measure.cost_of, run)
             costs = measure.run_in_turn(tasks, options.rounds)
