@@ -3,7 +3,8 @@
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
 python -m tools.train_reference --output OUT --epochs 2         # three minutes
 python -m tools.train_reference --output OUT --epochs 2 --encoder mobilenet_v2
-python -m tools.train_reference --output OUT --epochs 5 --classes --encoder mobilenet_v2
+python -m tools.train_reference --output OUT --epochs 5 --classes --weigh \
+    --encoder mobilenet_v2
 
 It never sees the maps of the other parts: `split_parts` is the split of lesson 06.
 `--classes` learns the nine classes of each screenshot in place of interface or not.
