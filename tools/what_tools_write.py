@@ -238,7 +238,7 @@ TOOLS = (
     Tool("labelme==5.5.0", LABELME),
     Tool("labelme==6.3.1", LABELME, borrowed=True),
     Tool("label-studio-sdk==2.1.2", LABEL_STUDIO),
-    Tool("cityscapesscripts==2.3.0", CITYSCAPES),
+    Tool("cityscapesscripts==2.3.0", CITYSCAPES, ("pillow==12.3.0",)),  # see findings/
     Tool("tifffile==2026.3.3", TIFFFILE, IMAGES),
     Tool("imageio==2.37.2", IMAGEIO, IMAGES),
     Tool("pillow==12.0.0", PILLOW, IMAGES[:1]),
