@@ -1137,7 +1137,9 @@ class PairDataset(Dataset[Sample]):
             return functools.reduce(ImageChops.lighter, masks)
         # Nothing is there: empty in the way of the targets that are.
         given = (one for _, one in self.pairs if isinstance(one, Path))
-        like = next(map(self.read_target, given), Image.new("L", size))
+        like = Image.new("L", size)
+        with contextlib.suppress(OSError, ValueError):  # told where it is a target
+            like = next(map(self.read_target, given), like)
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
         empty = like.resize(size)
@@ -3564,13 +3566,14 @@ def _near_duplicates(
     """
     own = np.array([fact.thumbnails[0] for fact in facts])
     own -= own.mean(axis=1, keepdims=True)
+    flat = np.linalg.norm(own, axis=1) < THUMBNAIL / 255
     if len(facts) >= MANY_MASKS:
         own -= own.mean(axis=0)
     lengths = np.linalg.norm(own, axis=1, keepdims=True)
     # Where next to nothing is left, they show what all show; flat ones show nothing.
-    flat = lengths[:, 0] < THUMBNAIL / 255
-    own[flat] = 1 if len(facts) >= MANY_MASKS else 0
-    lengths[flat] = THUMBNAIL
+    common = lengths[:, 0] < THUMBNAIL / 255
+    own[common], lengths[common] = 1, THUMBNAIL
+    own[flat] = 0
     own /= lengths
     groups = np.array([_scene_of(fact.image, scenes) or fact.image for fact in facts])
     for top in range(0, len(facts), 512):
@@ -4621,7 +4624,7 @@ def _predict(options: argparse.Namespace) -> int:
                 advice = "give another --output-dir, or --overwrite"
                 raise FileExistsError(f"{there[0]}: is there already; {advice}")
 
-    failures = []
+    failures, scaled_to = [], ""
     for path in tqdm(pictures.values(), unit="picture", disable=len(pictures) < 2):
         try:
             image = load_image(path)
@@ -4637,6 +4640,7 @@ def _predict(options: argparse.Namespace) -> int:
                 found = predict_tiled(system, pixels, inside, overlap, progress=True)
                 found = found.argmax(axis=0) if exclusive else found >= threshold
             else:
+                scaled_to = "{}x{}".format(*inside) if shrunk > 1 else scaled_to
                 predict = getattr(system, TASKS[system.task])
                 found = predict(image) if exclusive else predict(image, threshold)
         except (OSError, ValueError) as error:
@@ -4660,6 +4664,8 @@ def _predict(options: argparse.Namespace) -> int:
             with _atomic_write(folder / f"{path.stem}_{ending}.png") as part:
                 picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
+    if scaled_to:
+        print(f"scaled to {scaled_to} for the network; --tiles looks at the full size")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
     return 0

@@ -676,7 +676,9 @@ def test_a_huge_picture_is_predicted_by_tiles(
     for words in ((), ("--tiles",), ("--no-tiles",)):
         out = tmp_path / "out" / "".join(words)
         assert predict(trained, picture, "-o", out, *words) == 0
-        assert ("--no-tiles" in capsys.readouterr().err) == (words == ())
+        told = capsys.readouterr()
+        assert ("--no-tiles" in told.err) == (words == ())
+        assert ("scaled to 32x32" in told.out) == (words == ("--no-tiles",))
         found.append(pixels(out / "a_mask.png") == 255)
     system = ui.load_system(trained.best)
     expected = ui.predict_tiled(system, pixels(picture), (32, 32), 8) >= 0.5

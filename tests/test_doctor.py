@@ -431,6 +431,36 @@ def test_inverted_mask_among_others_that_differ(folder: Path) -> None:
     assert told(ui.check_pairs(folder)) == [("warning", MASK)]
 
 
+def test_nearly_black_pictures_are_not_called_alike(tmp_path: Path) -> None:
+    """As 12 bits in 16 are read: their differences are too small to be seen."""
+
+    def dark(number: int) -> Image.Image:
+        return scene(number).point([value // 100 for value in range(256)] * 3)
+
+    report = ui.check_pairs(
+        folder_of(
+            tmp_path,
+            *[DOT.resize((96, 64), Image.Resampling.NEAREST)] * 24,
+            images=dark,
+        )
+    )
+    whats = [problem.what for problem in report.problems]
+    assert any("brightest pixel is 2 " in what + " " for what in whats), whats
+    assert not any("looks nearly like" in what for what in whats)
+
+
+def test_a_mask_that_cannot_be_read_is_named_once_beside_missing_ones(
+    tmp_path: Path,
+) -> None:
+    folder = folder_of(tmp_path, levels(0, 7), None, None)
+    read = partial(ui.load_classes, classes=[[0], [1]])
+    report = ui.check_pairs(folder, allow_missing=True, read_target=read)
+    told = [
+        one.file for one in report.problems if "ids that were not named" in one.what
+    ]
+    assert told == ["1_target.png"]
+
+
 def test_scenes_say_what_may_look_alike(folder: Path) -> None:
     add(folder, brighter(2), box_of(2))
     names = [f"{number}_input.png" for number in range(1, 10)]
