@@ -2889,6 +2889,15 @@ class RunFolder(pl.Callback):
             rows.append(np.hstack(parts))
         return Image.fromarray(np.vstack(rows))
 
+    def on_exception(self, *_: Any) -> None:
+        """Let this process end by itself: Lightning's observer of the others kills it.
+
+        It looks every five seconds; the others end when this one has (`_end_with`).
+        """
+        for thread in threading.enumerate():
+            if thread.name == "child-process-observer":
+                thread._child_processes = []
+
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return

@@ -184,7 +184,7 @@ def test_damaged_and_foreign_files_are_no_checkpoints(
     path = tmp_path / "other.ckpt"
     for content in foreign:
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"other\.ckpt: .*no checkpoint"):
+        with pytest.raises(ValueError, match=r"other\.ckpt: .*not a checkpoint"):
             ui.load_system(path)
     for _ in range(100):  # a flipped byte is refused, or harmless
         damaged = bytearray(whole)
