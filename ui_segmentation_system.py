@@ -436,8 +436,8 @@ def _count_values(
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    picture, size = _open_mask(mask.path).picture, mask.opaque.size
-    counts = _count_values(picture)
+    picture = mask.picture or _open_mask(mask.path).picture
+    counts, size = _count_values(picture), mask.opaque.size
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
@@ -2889,15 +2889,6 @@ class RunFolder(pl.Callback):
             rows.append(np.hstack(parts))
         return Image.fromarray(np.vstack(rows))
 
-    def on_exception(self, *_: Any) -> None:
-        """Let this process end by itself: Lightning's observer of the others kills it.
-
-        It looks every five seconds; the others end when this one has (`_end_with`).
-        """
-        for thread in threading.enumerate():
-            if thread.name == "child-process-observer":
-                thread._child_processes = []
-
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
@@ -3319,12 +3310,14 @@ def check_pairs(
     meant = named[: len(named) - len(groups[-1])]  # that count
     by_colour = any(isinstance(value, tuple) for value in named)
 
-    def look(picture: Image.Image) -> tuple[int, np.ndarray]:
-        check_sum = zlib.crc32(str(picture.size).encode())
-        for _, strip in _strips(picture):  # bytes are a copy
+    def look(picture: Image.Image) -> tuple[int, int, np.ndarray]:
+        check_sum, brightest = zlib.crc32(str(picture.size).encode()), 0
+        for _, strip in _strips(picture):  # bytes and extrema are of copies
             check_sum = zlib.crc32(strip.tobytes(), check_sum)
+            brightest = max(brightest, int(np.max(strip.getextrema())))
         small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        return check_sum, np.ravel(small.convert("L")).astype(np.float32) / 255
+        thumbnail = np.ravel(small.convert("L")).astype(np.float32) / 255
+        return check_sum, brightest, thumbnail
 
     facts: list[_Facts] = []
     held: dict[str, _Values] = {}
@@ -3343,10 +3336,7 @@ def check_pairs(
                 bar.set_postfix_str(name)
             picture = _open_picture(path)
             turns, image = [picture.info["turn"]], _to_rgb(picture, path)
-            size, brightest = image.size, 0
-            for _, strip in _strips(image):
-                brightest = max(brightest, *(high for _, high in strip.getextrema()))
-            seen = [look(image)]
+            size, seen = image.size, [look(image)]
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
                 mask = _open_mask(one)
@@ -3394,7 +3384,7 @@ def check_pairs(
             if what and several:
                 mend = "look whether that is meant"
                 problems.append(Problem(names[1], what, mend, "warning"))
-            sums, thumbnails = zip(*seen, look(mask), strict=True)
+            sums, (brightest, _), thumbnails = zip(*seen, look(mask), strict=True)
             ends = names[0], names[-1]
             facts.append(_Facts(*ends, sums, thumbnails, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
@@ -4542,6 +4532,11 @@ def _train(options: argparse.Namespace) -> int:
         code = 130  # of an interrupt, which Lightning makes a SystemExit
         if isinstance(error, Exception):
             # Without a further process that a signal ended, training fails here too.
+            # Lightning's observer, which looks every five seconds, would kill this one
+            # before it has said so; the others end with it (`_end_with`).
+            for thread in threading.enumerate():
+                if thread.name == "child-process-observer":
+                    thread._child_processes = []
             time.sleep(1)
             processes = getattr(trainer.strategy.launcher, "procs", [])
             codes = [process.poll() or 0 for process in processes]

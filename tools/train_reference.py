@@ -1,4 +1,4 @@
-"""Train the reference checkpoint, the network that `predict` uses by itself.
+r"""Train the reference checkpoint, the network that `predict` uses by itself.
 
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
 python -m tools.train_reference --output OUT --epochs 2         # three minutes
@@ -70,12 +70,11 @@ def open_parts(folder: Path, num_classes: int = 0) -> list[ui.PairDataset]:
 
     num_classes: of the class maps, which are then the targets.
     """
-    pairs, read = (
-        ui.find_pairs(folder, CLASS_FILES if num_classes else None),
-        ui.load_mask,
-    )
+    patterns, read = None, ui.load_mask
     if num_classes:
+        patterns = CLASS_FILES
         read = partial(ui.load_classes, num_classes=num_classes)
+    pairs = ui.find_pairs(folder, patterns)
     to_tensor = ui.ImageTargetToTensor()
     parts = [
         ui.PairDataset(
