@@ -2206,12 +2206,14 @@ class Muon(torch.optim.Optimizer):
         """Push the singular values of a float matrix to about 1 (0.7 to 1.2)."""
         wide = matrix.float() if len(matrix) <= matrix.shape[1] else matrix.float().T
         wide = wide / (wide.norm() + 1e-7)
-        gram = wide @ wide.T
-        total = unit = torch.eye(len(gram), device=gram.device)
-        for _ in range(5):
-            factor = 3.4445 * unit + gram @ (2.0315 * gram - 4.775 * unit)
-            total, gram = factor @ total, factor @ gram @ factor
-        found = total @ wide
+        gram, factors = wide @ wide.T, []
+        for step in range(5):
+            if step:
+                gram = factors[-1] @ gram @ factors[-1]
+            factor = torch.addmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
+            factor.diagonal().add_(3.4445)
+            factors.append(factor)
+        found = torch.linalg.multi_dot([*factors, wide])
         return found if len(matrix) <= matrix.shape[1] else found.T
 
 
