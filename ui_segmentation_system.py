@@ -480,14 +480,14 @@ def load_mask(
         return picture  # 0 and 255 already
     found = _find_values(mask, foreground, ignore)
     if not np.size(foreground):
-        ignored = found == 1
-        if picture.mode in ("P", "RGB"):  # without the colours that are ignored
-            picture = picture.convert("RGB")
-            picture.paste(0, mask=Image.fromarray(ignored))
+        if picture.mode == "P" or (picture.mode == "RGB" and np.size(ignore)):
+            picture = picture.convert("RGB")  # without the colours that are ignored
+            picture.paste(0, mask=Image.fromarray(found == 1))
             picture = _plainest(picture, mask.lossy)
         if not mask.opaque.all() or picture.mode == "RGB":
             what = "colours" if mask.opaque.all() else "transparent parts"
             _refuse_values(mask, f"it has {what}")
+        ignored = found == 1
         greys = np.array(picture)
         strips = [*_row_slices(*greys.shape)]
         some = [np.unique(greys[rows][~ignored[rows]]) for rows in strips]
@@ -545,7 +545,7 @@ def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
 
 def _row_slices(height: int, width: int) -> Iterator[slice]:
     """Cut rows into strips: arrays of all of a huge picture would fill the memory."""
-    step = max(2**19 // width, 1)
+    step = max(2**18 // width, 1)
     for top in range(0, height, step):
         yield slice(top, min(top + step, height))
 
@@ -4684,7 +4684,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     command = vars(options).pop("command")
-    if __name__ == "__main__":
+    # A mask takes the place of its picture: check gives the memory back in between.
+    if __name__ == "__main__" and command != "check":
         keep_freed_memory()
     try:
         if command == "train":

@@ -1,9 +1,11 @@
 """The doctor: every planted fault is found, once, and what is sound is left alone."""
 
+import ctypes
 import json
 import multiprocessing
 import random
 import re
+import runpy
 import shutil
 import sys
 from collections.abc import Callable
@@ -588,3 +590,14 @@ def test_memory_for_one_big_pair(
     Image.fromarray(mask).save(tmp_path / "1_target.bmp")
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(peak_growth, [tmp_path, read]) < most * x.size
+
+
+def test_check_gives_memory_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask of a huge picture takes the place of the picture, not more memory."""
+    kept = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: kept.append(1))
+    monkeypatch.setattr(sys, "argv", [ui.__file__, "check", str(folder)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(ui.__file__, run_name="__main__")
+    assert end.value.code == 0
+    assert kept == []
