@@ -64,7 +64,8 @@ def judge(source: str, files: Sequence[str], seconds: float) -> tuple[str, str]:
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "*cache*"))
         (copy / MODULE).write_text(source, encoding="utf-8")
         env = {"PYTHONPATH": str(copy), "TMPDIR": scratch, "COLUMNS": "300"}
-        options = ["-xq", "--tb=no", "-rfE", "-pno:cacheprovider"]
+        # In one process: xdist says "interrupted" where a test fails.
+        options = ["-xq", "-oaddopts=", "--tb=no", "-rfE", "-pno:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *options, *files]
         with log.open("wb") as out:
             # A group of its own, so that the workers it may leave end with it.
