@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import ui_segmentation_system as ui
 from tests.conftest import (
@@ -856,3 +857,25 @@ def test_a_faulty_folder_is_not_trained_on(
     assert "2_input.png" in printed.out
     assert str(folder) in printed.err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MisconfigurationException("no such device"), "train: no such device"),
+        (OSError("full"), "train: full"),
+        (KeyError("a fault of ours"), ""),
+    ],
+)
+def test_a_fault_of_ours_is_no_refusal(
+    error: Exception, line: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(ui, "_train", fail)
+    if line:
+        assert refused("train", "-d", "pairs").endswith(line)
+    else:
+        with pytest.raises(KeyError, match="ours"):
+            run("train", "-d", "pairs")
