@@ -398,7 +398,8 @@ def _open_mask(path: Path | str) -> _Mask:
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
-    scaled = picture.mode == "1" or re.search("L;[24]|'ppm'", raw) is not None
+    few = r"L;[24]|'ppm'|'ppm_plain'.*'L', (?!255\))"  # PGM of another maximum, too
+    scaled = picture.mode == "1" or re.search(few, raw) is not None
     opaque = np.broadcast_to(True, (picture.height, picture.width))  # no memory
     if picture.has_transparency_data:
         rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
@@ -596,7 +597,8 @@ def _codes(
         _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
     elif not by_colour and picture.mode == "P":
         used = np.flatnonzero(picture.histogram())
-        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[used]
+        palette = picture.getpalette("RGB") + 3 * 256 * [0]  # in BMP it may be short
+        colours = np.reshape(palette, (-1, 3))[used]
         other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
         if not np.ptp(colours, axis=1).any() and other.any():
             what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
@@ -857,8 +859,10 @@ class PairFiles:
                     place = bisect.bisect_left(names, stem)
                     there = "".join(names[place : place + 1])
                     if there != name and re.match(re.escape(stem) + r"[\W_]", there):
-                        what += f", and {there} is no picture, or one of several"
-                        mend = f"{DRAW_THEM}; several masks: name {{object}}"
+                        what += f", and {there} is no picture that is read, or "
+                        what += "one of several"
+                        mend = "save a picture as PNG; several masks: name {object}; "
+                        mend += DRAW_THEM
                     faults.append((name, what, mend))
                 if len({*values}) < len(files):
                     what = f"the same key as {', '.join(more)}"
@@ -902,9 +906,15 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
         kind = NotADirectoryError if folder.exists() else FileNotFoundError
         raise kind(f"{folder}: {what}; expected a folder of pairs")
     names = []
-    for place, folders, found in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
+    for place, folders, found in os.walk(folder, followlinks=True):
         below = Path(place).relative_to(folder)
+        # A link to a folder that it lies in would never end.
+        above = {(folder / one).resolve() for one in (below, *below.parents)}
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and Path(place, name).resolve() not in above
+        ]
         names += [(below / name).as_posix() for name in found if name[0] != "."]
     names.sort(key=natural_key)
     layouts = LAYOUTS if patterns is None else [patterns]
@@ -1094,6 +1104,9 @@ class PairDataset(Dataset[Sample]):
             _refuse(f"pairs {pairs!r}"[:80], "no pairs", "a list of find_pairs", advice)
         self.transform, self.prepare = transform, prepare
         self.read_target = read_target
+        # Which file shows what an empty target has to look like.
+        files = (target for _, target in self.pairs if isinstance(target, Path))
+        self.example = next(files, None)
         self._cache: dict[str, Sample] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -1136,10 +1149,9 @@ class PairDataset(Dataset[Sample]):
         if masks:
             return functools.reduce(ImageChops.lighter, masks)
         # Nothing is there: empty in the way of the targets that are.
-        given = (one for _, one in self.pairs if isinstance(one, Path))
         like = Image.new("L", size)
         with contextlib.suppress(OSError, ValueError):  # told where it is a target
-            like = next(map(self.read_target, given), like)
+            like = self.read_target(self.example) if self.example else like
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
         empty = like.resize(size)
@@ -2314,6 +2326,7 @@ class UISegmentationData(pl.LightningDataModule):
         options["prepare"] = resize
         self.train_set = PairDataset(train, ImageTargetCompose(steps), **options)
         self.val_set = PairDataset(val, to_tensor, **options)
+        self.val_set.example = self.train_set.example = PairDataset(train + val).example
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled whole batches of samples, all of one size, as `Sample` has them."""
@@ -2863,8 +2876,9 @@ class RunFolder(pl.Callback):
                 writer.writeheader()
                 for row in self.rows:
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-            with _atomic_write(self.folder / picture) as part:
-                self._draw(trainer.val_dataloaders.dataset, module).save(part, "PNG")
+            if loader := trainer.val_dataloaders:  # None until there was a validation
+                with _atomic_write(self.folder / picture) as part:
+                    self._draw(loader.dataset, module).save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
@@ -3169,6 +3183,7 @@ class RoadDataset(PairDataset):
 THUMBNAIL = 32  # pixels: the side of the small pictures that are compared
 LIKENESS = 0.97  # from this correlation on, two show the same scene
 MANY_MASKS = 5  # so many say what is usual
+MANY_VALUES = 32  # named ones above are a range of greys, not each meant by itself
 NAMED_FILES = 3  # with the same problem; more are counted
 ANNOTATIONS = {  # what tells them: labelme, COCO, Cityscapes, VIA; VOC, CVAT; YOLO
     ".json": rb'"(shapes|annotations|objects|_via_img_metadata)"\s*:',
@@ -3308,7 +3323,10 @@ def check_pairs(
     groups = [
         [] if g is None else g for g in (*(options.get("classes") or ()), *wanted)
     ]
-    named = [tuple(v) if np.ndim(v) else v for group in groups for v in group]
+    looked_up = [[tuple(v) if np.ndim(v) else v for v in group] for group in groups]
+    named = [*itertools.chain.from_iterable(looked_up)]
+    if len(named) <= MANY_VALUES:
+        looked_up = [[value] for value in named]
     meant = named[: len(named) - len(groups[-1])]  # that count
     by_colour = any(isinstance(value, tuple) for value in named)
 
@@ -3351,10 +3369,10 @@ def check_pairs(
                     counts[shown] += count
                 present.update(() if mask.lossy else counts)
                 if named and (mask.lossy or not counts):
-                    found = _find_values(mask, *([value] for value in named))
+                    found = _find_values(mask, *looked_up)
                     for rows in _row_slices(*found.shape):
                         numbers = np.unique(found[rows][_is_flat(found, rows)])
-                        present.update(named[n] for n in numbers.tolist() if n >= 0)
+                        present.update(*(looked_up[n] for n in numbers if n >= 0))
                     del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 held[name] = _Values(counts, palette, mask.lossy)
@@ -3379,7 +3397,9 @@ def check_pairs(
             pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
             classes = np.flatnonzero(pixels[:IGNORE_INDEX])
             what = f"all is class {classes[0]}" if is_map and len(classes) == 1 else ""
-            if not is_map and not pixels[255]:
+            if not (pixels[:IGNORE_INDEX] if is_map else pixels[[0, 255]]).any():
+                what = "all is ignored: nothing is judged"
+            elif not is_map and not pixels[255]:
                 what = "all black: nothing is foreground"
             elif not is_map and not pixels[0]:
                 what = "all white: everything is foreground"
@@ -3438,7 +3458,7 @@ def _value_problems(
 
     named: values that an option of reading names; meant: those of them that count.
     """
-    targets, many = f"{len(held)} targets", len(named) > 32  # a range of greys
+    targets, many = f"{len(held)} targets", len(named) > MANY_VALUES
     found = Counter(value for one in held.values() for value in one.counts)
     exact = Counter(v for one in held.values() if not one.lossy for v in one.counts)
     lossy = sum(one.lossy for one in held.values())
@@ -4339,6 +4359,8 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
+            if not {"image", "scene"} <= {*(header := rows.fieldnames or ())}:
+                raise ValueError(f"the first line is {','.join(header)!r}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 if not image or not scene or image in scenes:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import ui_segmentation_system as ui
 from tests.conftest import MakePairs, colours, draw_image, find_box, indexed, levels
@@ -601,3 +601,24 @@ def test_check_gives_memory_back(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         runpy.run_path(ui.__file__, run_name="__main__")
     assert end.value.code == 0
     assert kept == []
+
+
+def test_a_range_of_greys_is_looked_up_as_one(tmp_path: Path) -> None:
+    """In JPEG neighbouring greys blur: it does not matter within a range."""
+    soft = levels(0, 255).resize(SIZE).filter(ImageFilter.GaussianBlur(1.5))
+    for number in (1, 2):
+        scene(number).resize(SIZE).save(tmp_path / f"{number}_input.png")
+        soft.save(tmp_path / f"{number}_target.jpg", quality=90)
+    read = masks(foreground=[*range(128, 256)])
+    report = ui.check_pairs(tmp_path, read_target=read)
+    assert report.ok
+    assert report.num_pairs == 2
+    dark = masks(foreground=[*range(100, 140)])  # no area has these
+    assert not ui.check_pairs(tmp_path, read_target=dark).ok
+
+
+def test_what_nobody_judged_is_not_called_black(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "made", levels(0, 128), Image.new("L", (96, 64), 128))
+    report = ui.check_pairs(folder, read_target=masks(foreground=[0], ignore=[128]))
+    (found,) = [one.what for one in report.problems if one.file == "2_target.png"]
+    assert found == "all is ignored: nothing is judged"

@@ -471,14 +471,26 @@ def test_ids_that_pillow_changes_are_refused(tmp_path: Path) -> None:
     ids = np.repeat(in_regions(0, 1, 2)[..., None], 3, axis=2)
     deep_png = write_png(tmp_path / "deep.png", ids, 16)
     deep_ppm, few = tmp_path / "deep.ppm", tmp_path / "few.pgm"
+    text = tmp_path / "text.pgm"
+    text.write_text("P2 3 1 3\n0 1 2\n")
     deep_ppm.write_bytes(b"P6 96 64 65535\n" + ids.astype(">u2").tobytes())
     few.write_bytes(b"P5 96 64 3\n" + in_regions(0, 1, 2).astype("u1").tobytes())
     options = {"tiffinfo": {339: 2}}  # int8, of which 255 is -1
     signed = saved(tmp_path, levels(0, 255), "signed.tif", **options)
-    for path in (deep_png, deep_ppm, few, signed):
+    for path in (deep_png, deep_ppm, few, text, signed):
         for call in (ui.load_mask, ui.load_classes):
             with pytest.raises(ValueError, match=rf"{path.name}: .*; expected "):
                 call(path)
+    text.write_text("P2 3 1 255\n0 1 2\n")
+    assert np.asarray(ui.load_mask(text, foreground=[1, 2])).tolist() == [[0, 255, 255]]
+
+
+def test_indices_beyond_a_short_palette_are_ids(tmp_path: Path) -> None:
+    picture = Image.frombytes("P", (4, 1), bytes([0, 1, 2, 255]))
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    path = saved(tmp_path, picture, "bmp")
+    assert np.asarray(ui.load_classes(path, 4)).tolist() == [[0, 1, 2, 255]]
+    assert np.asarray(ui.load_mask(path, foreground=[2])).tolist() == [[0, 0, 255, 0]]
 
 
 # ---- showing

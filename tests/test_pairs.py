@@ -493,3 +493,44 @@ def test_targets_of_every_kind(
     sample = ui.PairDataset(pairs, ui.ImageTargetToTensor(), read_target=read)[0]
     assert sample.target.dtype == dtype
     assert same(sample.target, np.array(expected)[..., regions()])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_linked_folders_are_followed_but_not_in_circles(
+    make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    real, folder = make_pairs(2), tmp_path / "linked"
+    folder.mkdir()
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        (folder / part).symlink_to(tmp_path / part, target_is_directory=True)
+    for number in (1, 2):
+        (real / f"{number}_input.png").rename(tmp_path / f"images/{number}.png")
+        (real / f"{number}_target.png").rename(tmp_path / f"masks/{number}.png")
+    (tmp_path / "images" / "back").symlink_to(folder, target_is_directory=True)
+    found = ui.find_pairs(folder)
+    assert [image for image, _ in found] == [
+        folder / "images" / f"{number}.png" for number in (1, 2)
+    ]
+
+
+def test_a_part_without_masks_looks_like_the_others(make_pairs: MakePairs) -> None:
+    """An empty class map, where only the other part has class maps."""
+    folder = make_pairs(8)
+    for number in range(1, 9):
+        (folder / f"{number}_target.png").unlink()
+    Image.fromarray(np.eye(20, 24, dtype=np.uint8)).save(folder / "1_target.png")
+    for seed in range(3):
+        data = ui.UISegmentationData(
+            folder,
+            batch_size=1,
+            val_share=0.5,
+            seed=seed,
+            allow_missing=True,
+            read_target=partial(ui.load_classes, classes=[[0], [1]]),
+        )
+        data.setup()
+        for part in (data.train_set, data.val_set):
+            for _, target in part:
+                assert target.dtype == torch.int64
+                assert target.ndim == 2

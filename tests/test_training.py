@@ -16,6 +16,7 @@ from ui_segmentation_system import (
     ImageTargetCompose,
     ImageTargetResize,
     ImageTargetToTensor,
+    RunFolder,
     Sample,
     StepProgress,
     UIImageMaskDataset,
@@ -285,3 +286,14 @@ def test_predicts_at_the_size_it_was_trained_at(
     again.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     assert again.predict_mask(draw_image(1, (20, 10))).shape == (10, 20)
     assert seen[0].shape[-2:] == (own or (32, 48))
+
+
+def test_epochs_without_validation_have_empty_cells(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    data = UISegmentationData(make_pairs(8), image_size=SIZE, batch_size=2)
+    keeper = RunFolder(tmp_path / "run")
+    options = {"max_epochs": 4, "check_val_every_n_epoch": 2, "callbacks": [keeper]}
+    train(small_system(), data, num_sanity_val_steps=0, **options)
+    assert ["val_iou" in row for row in keeper.rows] == [False, True, False, True]
+    assert (tmp_path / "run" / "best.ckpt").exists()
