@@ -297,3 +297,25 @@ def test_epochs_without_validation_have_empty_cells(
     train(small_system(), data, num_sanity_val_steps=0, **options)
     assert ["val_iou" in row for row in keeper.rows] == [False, True, False, True]
     assert (tmp_path / "run" / "best.ckpt").exists()
+
+
+class Told(RunFolder):
+    """Keeps a run by scores that it is told, and the head's weights of each epoch."""
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        epoch = trainer.current_epoch
+        self._scores = {"val_loss": 1.0, "val_iou": (0.1, 0.3, 0.2)[epoch]}
+        self.heads = [*getattr(self, "heads", []), module.network.head.weight.clone()]
+
+
+def test_the_best_epoch_is_kept(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    data = UISegmentationData(make_pairs(8), image_size=SIZE, batch_size=2)
+    keeper = Told(tmp_path / "run")
+    options = {"max_epochs": 3, "num_sanity_val_steps": 0, "callbacks": [keeper]}
+    train(small_system(), data, **options)
+    for name, epoch in (("best", 1), ("last", 2)):
+        kept = load_system(tmp_path / "run" / f"{name}.ckpt").network.head.weight
+        same = [torch.equal(kept, head) for head in keeper.heads]
+        assert same == [number == epoch for number in range(3)]
