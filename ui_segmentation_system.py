@@ -3321,13 +3321,12 @@ def check_pairs(
     options = getattr(read_target, "keywords", {})
     wanted = map(options.get, ("palette", "foreground", "ignore"))
     groups = [
-        [] if g is None else g for g in (*(options.get("classes") or ()), *wanted)
+        [tuple(v) if np.ndim(v) else v for v in (() if group is None else group)]
+        for group in (*(options.get("classes") or ()), *wanted)
     ]
-    looked_up = [[tuple(v) if np.ndim(v) else v for v in group] for group in groups]
-    named = [*itertools.chain.from_iterable(looked_up)]
-    if len(named) <= MANY_VALUES:
-        looked_up = [[value] for value in named]
+    named = [*itertools.chain.from_iterable(groups)]
     meant = named[: len(named) - len(groups[-1])]  # that count
+    looked_up = groups if len(named) > MANY_VALUES else [[value] for value in named]
     by_colour = any(isinstance(value, tuple) for value in named)
 
     def look(picture: Image.Image) -> tuple[int, int, np.ndarray]:
@@ -4359,7 +4358,8 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            if not {"image", "scene"} <= {*(header := rows.fieldnames or ())}:
+            header = rows.fieldnames or ()
+            if not {"image", "scene"} <= {*header}:
                 raise ValueError(f"the first line is {','.join(header)!r}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))

@@ -56,6 +56,7 @@ def test_what_is_caught_is_told_from_what_survives(
     (made / "tests").mkdir(parents=True)
     (made / mutate.MODULE).write_text(SOURCE.replace("LOW", "0"))
     (made / "tests" / "test_scale.py").write_text(TEST)
+    # Options of the project, as two processes, do not reach the runs.
     (made / "pytest.ini").write_text("[pytest]\naddopts = --no-such\n")
     monkeypatch.setattr(mutate, "ROOT", made)
     monkeypatch.setattr(mutate, "TESTS", {"showing": "scale"})

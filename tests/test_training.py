@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -288,17 +289,6 @@ def test_predicts_at_the_size_it_was_trained_at(
     assert seen[0].shape[-2:] == (own or (32, 48))
 
 
-def test_epochs_without_validation_have_empty_cells(
-    make_pairs: MakePairs, train: Train, tmp_path: Path
-) -> None:
-    data = UISegmentationData(make_pairs(8), image_size=SIZE, batch_size=2)
-    keeper = RunFolder(tmp_path / "run")
-    options = {"max_epochs": 4, "check_val_every_n_epoch": 2, "callbacks": [keeper]}
-    train(small_system(), data, num_sanity_val_steps=0, **options)
-    assert ["val_iou" in row for row in keeper.rows] == [False, True, False, True]
-    assert (tmp_path / "run" / "best.ckpt").exists()
-
-
 class Told(RunFolder):
     """Keeps a run by scores that it is told, and the head's weights of each epoch."""
 
@@ -308,13 +298,30 @@ class Told(RunFolder):
         self.heads = [*getattr(self, "heads", []), module.network.head.weight.clone()]
 
 
-def test_the_best_epoch_is_kept(
-    make_pairs: MakePairs, train: Train, tmp_path: Path
-) -> None:
+@pytest.fixture
+def keep(make_pairs: MakePairs, train: Train) -> Callable[..., None]:
+    """Give a function that trains a small system, kept by a RunFolder."""
     data = UISegmentationData(make_pairs(8), image_size=SIZE, batch_size=2)
+
+    def run(keeper: RunFolder, **options: Any) -> None:
+        options |= {"callbacks": [keeper], "num_sanity_val_steps": 0}
+        train(small_system(), data, **options)
+
+    return run
+
+
+def test_epochs_without_validation_have_empty_cells(
+    keep: Callable[..., None], tmp_path: Path
+) -> None:
+    keeper = RunFolder(tmp_path / "run")
+    keep(keeper, max_epochs=4, check_val_every_n_epoch=2)
+    assert ["val_iou" in row for row in keeper.rows] == [False, True, False, True]
+    assert (tmp_path / "run" / "best.ckpt").exists()
+
+
+def test_the_best_epoch_is_kept(keep: Callable[..., None], tmp_path: Path) -> None:
     keeper = Told(tmp_path / "run")
-    options = {"max_epochs": 3, "num_sanity_val_steps": 0, "callbacks": [keeper]}
-    train(small_system(), data, **options)
+    keep(keeper, max_epochs=3)
     for name, epoch in (("best", 1), ("last", 2)):
         kept = load_system(tmp_path / "run" / f"{name}.ckpt").network.head.weight
         same = [torch.equal(kept, head) for head in keeper.heads]
