@@ -1226,8 +1226,6 @@ class OverfitDataset(PairDataset):
 
 # By this much scaling and turning may push a value out of 0..1.
 ROUNDING = 1e-4
-# Stands in every pixel of a target before a transform; what is padded lacks it.
-_KNOWN = 77
 
 
 class PairedTransform:
@@ -1250,10 +1248,10 @@ class PairedTransform:
         holds_255 = {torch.bool: torch.uint8, torch.int8: torch.int16}
         ids = ids.to(holds_255.get(ids.dtype, ids.dtype))
         layers = ids.reshape(-1, *ids.shape[-2:])
-        layers = torch.cat([layers, torch.full_like(layers[:1], _KNOWN)])
+        layers = torch.cat([layers, torch.ones_like(layers[:1])])  # 0 in what is padded
         moved, mask = self.transform(given, _exact_mask()(layers))
         *layers, known = mask.as_subclass(torch.Tensor)
-        layers = torch.where(known == _KNOWN, torch.stack(layers), IGNORE_INDEX)
+        layers = torch.where(known == 1, torch.stack(layers), IGNORE_INDEX)
         ids = layers if ids.ndim == 3 else layers[0]
         if isinstance(target, Image.Image):
             greys = torch.where(ids == IGNORE_INDEX, IGNORE_GREY, ids * 255)
@@ -1270,22 +1268,30 @@ class PairedTransform:
 def _exact_mask() -> type[tv_tensors.Mask]:
     """Make the masks that v2 scales as it scales the image, by the centres of pixels.
 
-    Its own take the first pixel of an area: half a new pixel apart (pytorch#34808).
+    Its own take the first pixel of an area: half a new pixel apart (pytorch#34808). And
+    they are filled as the image is, where there is room for one number.
     """
 
-    class ExactMask(tv_tensors.Mask):
+    class Mask(tv_tensors.Mask):
         pass
 
-    def scale(mask: Any, size: Any, max_size: Any = None, **_: Any) -> ExactMask:
+    def scale(mask: Any, size: Any, max_size: Any = None, **_: Any) -> Mask:
         plain, exact = mask.as_subclass(torch.Tensor), "nearest-exact"
-        return ExactMask(v2.functional.resize_mask(plain, size, exact, max_size))
+        return Mask(v2.functional.resize_mask(plain, size, exact, max_size))
 
     def crop(mask: Any, size: Any, interpolation: Any, antialias: Any, **box: Any):
         return scale(v2.functional.crop(mask, **box), size)
 
-    v2.functional.register_kernel(v2.functional.resize, ExactMask)(scale)
-    v2.functional.register_kernel(v2.functional.resized_crop, ExactMask)(crop)
-    return ExactMask
+    def move(do: Any, mask: Any, *given: Any, fill: Any = None, **options: Any) -> Mask:
+        plain = mask.as_subclass(torch.Tensor)
+        return Mask(do(tv_tensors.Mask(plain), *given, fill=0, **options))
+
+    v2.functional.register_kernel(v2.functional.resize, Mask)(scale)
+    v2.functional.register_kernel(v2.functional.resized_crop, Mask)(crop)
+    for name in ("pad", "affine", "rotate", "perspective", "elastic"):
+        do = getattr(v2.functional, name)
+        v2.functional.register_kernel(do, Mask)(partial(move, do))
+    return Mask
 
 
 def _check_pair(image: Any, target: Any) -> tuple[Any, torch.Tensor]:

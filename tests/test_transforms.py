@@ -6,6 +6,7 @@ test can ask of a transformed sample whether its two halves still belong togethe
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ DTYPES = (*WHOLE, torch.float16, torch.bfloat16, torch.float32)
             (
                 *(v2.Pad(1), v2.RandomCrop(6, pad_if_needed=True), v2.CenterCrop(6)),
                 *(v2.RandomRotation((45, 45), expand=True), v2.RandomZoomOut(p=1)),
-                *(v2.RandomPerspective(1, p=1), v2.RandomAffine((45, 45))),
+                *(v2.RandomPerspective(0.5, p=1), v2.RandomAffine((45, 45))),
             ),
         ),
     ],
@@ -304,6 +305,33 @@ def test_what_is_padded_is_ignored_in_every_dtype(
     assert set(target.unique().tolist()) == {1, 255}
     black = (image == 0).all(dim=0)
     assert (target[..., black] == 255).all()
+
+
+@pytest.mark.parametrize("fill", [1, 77, 255, (9, 8, 7), {Image.Image: 9, "others": 1}])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(v2.Pad, 6),
+        partial(v2.RandomAffine, (45, 45)),
+        partial(v2.RandomRotation, (45, 45)),
+        partial(v2.RandomPerspective, 0.5, 1),
+        partial(v2.RandomCrop, (60, 70), pad_if_needed=True),
+        partial(v2.RandomZoomOut, p=1),
+        partial(v2.ElasticTransform, 400),
+    ],
+    ids=lambda make: make.func.__name__,
+)
+def test_the_colour_that_fills_an_image_is_no_value_of_its_target(
+    make: Callable, fill: Any, pair: PicturePair
+) -> None:
+    torch.manual_seed(0)
+    image = Image.new("RGB", pair[0].size, "white")
+    sample = PairedTransform(make(fill=fill))(image, pair[1])
+    levels = np.unique(sample.target)
+    assert set(levels) == {0, 128, 255}
+    if fill == (9, 8, 7):
+        padded = np.array(sample.image)[np.array(sample.target) == 128]
+        assert fill in set(map(tuple, padded))
 
 
 def test_mirrored_padding_is_known() -> None:
