@@ -67,6 +67,7 @@ import sys
 import threading
 import time
 import traceback
+import unicodedata
 import warnings
 import zlib
 from collections import Counter
@@ -365,7 +366,8 @@ def load_image(path: Path | str) -> Image.Image:
 def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
     """Convert any kind of picture to RGB without losing what it shows."""
     if picture.mode in ("I", "F"):
-        _refuse(name, "32-bit values", "8 or 16 bits", "scale it to 0..255 first")
+        what = "values of 32 bits, or of 16 in a PGM, whose range it does not tell"
+        _refuse(name, what, "8 bits, or 16 in a PNG", "scale it to 0..255 first")
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
@@ -392,7 +394,7 @@ def _open_mask(path: Path | str) -> _Mask:
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
     signed = 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1))
     if deep or signed or picture.mode in ("I", "F"):
-        what = "32 bits, 16 a channel, of which Pillow reads 8, or values below 0"
+        what = "32 bits, 16 in a PGM or of each channel, or values below 0"
         _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
@@ -660,6 +662,11 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         for number, values in enumerate(wanted):
             found[rows][np.isin(codes, values)] = number
     if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
+        hidden = int(found[~mask.opaque].max())
+        if mask.of_classes and 0 <= hidden < len(groups) - 1:  # the last is ignored
+            what = f"transparent pixels whose hidden value is named, of class {hidden}"
+            advice = "save it without transparency, or name under ignore what they hide"
+            _refuse(mask.path, what, "transparent ones to be ignored", advice)
         found[~mask.opaque] = -1
     return found
 
@@ -971,7 +978,8 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
         for name, match in matches.items():
             if match:
                 value = match[extra] if role and extra else ""
-                key = tuple(match[one] for one in keys)
+                # Names from a Mac hold é as two signs, those from elsewhere as one.
+                key = tuple(unicodedata.normalize("NFC", match[one]) for one in keys)
                 sides[role].setdefault(key, []).append((value, name))
     return PairFiles(folder, tuple(patterns), names, list(keys), extra, *sides)
 
@@ -2580,7 +2588,12 @@ class UISegmentationSystem(pl.LightningModule):
         # Of several processes there is one dimension more.
         counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
         loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
-        self.log("val_loss", loss / torch.where(known > 0, known, 1))
+        if not known:
+            raise ValueError(
+                "no validation target has a pixel that is judged: expected some that "
+                "are not 255; validate on pictures whose masks were drawn"
+            )
+        self.log("val_loss", loss / known)
         self.log("val_iou", self.score_of(counts))
         if self.num_out_channels > 1:
             of_class = class_iou if self.exclusive else iou_of
@@ -2960,7 +2973,8 @@ def load_classes(
     other ids are refused. ignore: values that become 255. What is transparent is
     ignored too. The picture gets the colours of our figures. Raises ValueError also for
     ids from num_classes on, colours without a palette, a palette that explains no
-    pixel, ids in a lossy file. (notebook 10)
+    pixel, ids in a lossy file, classes whose values are of transparent pixels, too.
+    (notebook 10)
     """
     most = IGNORE_INDEX if num_classes is None else num_classes
     if classes is not None:

@@ -104,6 +104,7 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (None, {}, "1_INPUT>1_Target.PNG", ".1_input.png"),
     (None, {}, "boss fight_input>boss fight_target.gif", "Thumbs.db"),
     (None, {}, "меню_é_input>меню_é_target.bmp", "._меню_é_input.png"),
+    (None, {}, "e\u0301_input>\u00e9_target", ""),  # as macOS writes it, and others
     (None, {}, "a_input_2_input>a_input_2_target", "1_input.txt"),
     (None, {}, "10²_input>10²_target", ".git/3_input.png"),
     (None, {}, "1_input.jfif>1_target.pgm", "sub/2_input.png"),

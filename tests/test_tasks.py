@@ -167,6 +167,9 @@ def test_pictures_of_which_nothing_is_known_do_no_harm(train: Train, task: str) 
     assert all(weight.isfinite().all() for weight in system.parameters())
     assert trainer.callback_metrics["val_loss"].isfinite()
     assert 0 <= trainer.callback_metrics["val_iou"] <= 1
+    unknown = torch.utils.data.DataLoader(samples[1:])
+    with pytest.raises(ValueError, match=r"no validation target has a pixel.*expected"):
+        train(new_system(task), loader, max_epochs=1, val_dataloaders=unknown)
     nothing = torch.full_like(known, 255)[None]
     assert system.score_of(system.count(system(image[None]), nothing)) == 1
 
