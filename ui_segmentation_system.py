@@ -1563,9 +1563,10 @@ class Up(nn.Module):
 class UNet(nn.Module):
     """Logits for every pixel: (B, C, H, W) in 0..1 -> (B, K, H, W), any H, W >= 1.
 
-    Five levels, `max_features` channels on the lowest (a multiple of 16; 256 gives 1 M
-    parameters). All levels but the first are normalised, each image for itself;
-    normalize=False makes a pixel depend on its neighbourhood alone (notebook 11).
+    num_levels: each has half the height and width of the one above and twice its
+    channels, `max_features` on the lowest; five with 256 have 1 M parameters. All but
+    the first are normalised, each image for itself; normalize=False makes a pixel
+    depend on its neighbourhood alone (notebook 11).
     fast: work at half the resolution inside; coarser on fine lines. Raises ValueError
     for images of other channels or of another type than the weights, and for none.
     Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
@@ -1579,18 +1580,22 @@ class UNet(nn.Module):
         *,
         normalize: bool = True,
         fast: bool = False,
+        num_levels: int = 5,
     ) -> None:
         super().__init__()
         _check_number("num_in_channels", num_in_channels, 1)
         _check_number("num_out_channels", num_out_channels, 1)
-        _check_number("max_features", max_features, 16)
-        if max_features % 16:
-            raise ValueError(f"max_features {max_features}: expected a multiple of 16")
+        _check_number("num_levels", num_levels, 2, 9)
+        shrunk = 2 ** (num_levels - 1)  # sides at the lowest level, by this
+        _check_number("max_features", max_features, shrunk)
+        if max_features % shrunk:
+            expected = f"expected a multiple of {shrunk}; each level doubles them"
+            raise ValueError(f"max_features {max_features}: {expected}")
         self.num_in_channels, self.num_out_channels = num_in_channels, num_out_channels
         self.shrink = 2 if fast else 1  # pixels per side of a cell inside
-        self.multiple = 16 * self.shrink  # what sides are padded to: four halvings
-        first, cell = max_features // 16, self.shrink**2
-        widths = [first, 2 * first, 4 * first, 8 * first]
+        self.multiple = shrunk * self.shrink  # what sides are padded to
+        first, cell = max_features // shrunk, self.shrink**2
+        widths = [first << level for level in range(num_levels - 1)]
         self.to_cells = nn.PixelUnshuffle(2) if fast else nn.Identity()
         self.first = ConvBlock(num_in_channels * cell, first, normalize=False)
         self.downs = nn.ModuleList(Down(width, normalize) for width in widths)
@@ -2428,9 +2433,9 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
         _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
         _check_number("multiple_of", multiple_of, 1)
-        alone = network is None and max_features == 256 and not any(unet.values())
+        alone = network is None and max_features == 256 and unet in ({}, {"fast": False})
         if encoder != "unet" and not alone:
-            expected = "expected it without network, max_features and fast"
+            expected = "expected it without network, max_features and settings of UNet"
             raise ValueError(f"encoder {encoder}: {expected}")
         self.task, self.exclusive = task, exclusive
         self.num_out_channels = num_out_channels

@@ -198,7 +198,9 @@ def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
     [
         ({"encoder": "resnet"}, "encoder 'resnet': expected one of unet, mobilenet_v2"),
         ({"fast": True}, "encoder mobilenet_v2: expected it without network, max_fea"),
-        ({"max_features": 64}, "expected it without network, max_features and fast"),
+        ({"max_features": 64}, "without network, max_features and settings of UNet"),
+        ({"normalize": False}, "expected it without network, max_features and set"),
+        ({"num_levels": 4}, "expected it without network, max_features and settings"),
         ({"network": torch.nn.Conv2d(3, 1, 1)}, "expected it without network"),
     ],
 )

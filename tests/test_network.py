@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def test_all_levels_but_the_first_are_normalized() -> None:
     assert channels(UNet(max_features=32, normalize=False)) == []
 
 
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("num_levels", [2, 3, 5, 7])
+def test_levels_halve_sides_and_double_channels(num_levels: int, fast: bool) -> None:
+    net = UNet(max_features=64, num_levels=num_levels, fast=fast).eval()
+    step = 2 ** (num_levels - 1) * (1 + fast)
+    kept = net.encode(torch.rand(1, 3, 2 * step, 3 * step))
+    first = 64 >> num_levels - 1
+    assert [tuple(level.shape[1:]) for level in kept] == [
+        (first << n, 2 * step >> n + fast, 3 * step >> n + fast)
+        for n in range(num_levels)
+    ]
+    for height, width in ((1, 1), (step + 1, 2 * step), (37, 100)):
+        assert net(torch.rand(2, 3, height, width)).shape == (2, 1, height, width)
+
+
 def test_each_channel_of_each_image_is_normalized() -> None:
     x = torch.rand(2, 3, 20, 30) * 50
     block = ConvBlock(3, 4, normalize=True)
@@ -193,6 +209,8 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
     (UNet, (3, 1, 100), "max_features 100: expected a multiple of 16"),
     (UNet, (3, 1, 0), "max_features 0: expected a whole number, 16 or more"),
     (UNet, (3, 1, "64"), "max_features '64': expected a whole number"),
+    (partial(UNet, num_levels=7), (3, 1, 96), "max_features 96: .* multiple of 64"),
+    (partial(UNet, num_levels=1), (), "num_levels 1: expected a whole number, 2 to 9"),
     (UNet, (0,), "num_in_channels 0: expected a whole number, 1 or more"),
     (UNet, (3, -1), "num_out_channels -1: expected a whole number, 1 or more"),
     (ONE.set_prior, ([0.1, 0.9],), "2 shares: expected 1, one per class"),
