@@ -221,6 +221,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import multiprocessing, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -1682,16 +1683,19 @@ class MobileNetUNet(UNet):
         layers = models.mobilenet_v2(weights=None).features[: cuts[-1]]
         if weights is not None:
             _load_encoder(layers, weights)
+        # BatchNorm keeps the statistics that it came with, so it is a scale and a shift
+        # of each channel, and becomes part of the convolution before it.
+        for block in [*layers.modules()]:
+            parts = [*block] if isinstance(block, nn.Sequential) else []
+            for place, (conv, norm) in enumerate(itertools.pairwise(parts)):
+                if isinstance(norm, nn.BatchNorm2d):
+                    block[place] = fuse_conv_bn_eval(conv.eval(), norm.eval())
+                    block[place + 1] = nn.Identity()
         parts = (layers[start:end] for start, end in itertools.pairwise(cuts))
         self.encoder = nn.ModuleList(parts)
         convs = (nn.Conv2d(n, 16 << level, 1) for level, n in enumerate(channels))
         self.laterals = nn.ModuleList(convs)
-        self.to(memory_format=torch.channels_last).train()
-
-    def train(self, mode: bool = True) -> MobileNetUNet:
-        """As any module's, but BatchNorm keeps the statistics that it came with."""
-        super().train(mode).encoder.eval()
-        return self
+        self.to(memory_format=torch.channels_last).train().requires_grad_()
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
         colours = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]  # of ImageNet
@@ -2433,8 +2437,9 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
         _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
         _check_number("multiple_of", multiple_of, 1)
-        alone = network is None and max_features == 256 and unet in ({}, {"fast": False})
-        if encoder != "unet" and not alone:
+        unet["max_features"] = max_features
+        usual = unet.items() <= {"max_features": 256, "fast": False}.items()
+        if encoder != "unet" and (network is not None or not usual):
             expected = "expected it without network, max_features and settings of UNet"
             raise ValueError(f"encoder {encoder}: {expected}")
         self.task, self.exclusive = task, exclusive
@@ -2444,8 +2449,7 @@ class UISegmentationSystem(pl.LightningModule):
             network = MobileNetUNet(num_out_channels, encoder_weights)
             settings["pretrained"] = "encoder"
         elif network is None:
-            unet |= {"num_out_channels": num_out_channels, "max_features": max_features}
-            network = UNet(**unet)
+            network = UNet(num_out_channels=num_out_channels, **unet)
         if pretrained not in dict(network.named_modules()):
             names = [name for name, _ in network.named_children()]
             raise ValueError(

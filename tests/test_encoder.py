@@ -244,10 +244,6 @@ def test_each_group_peaks_at_its_own_rate(
     groups = trainer.optimizers[0].param_groups
     moved = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(moved) == sorted(map(id, system.parameters()))
-    # Weights learn, the encoder's BatchNorm too; its statistics stay.
-    same = dict(before.named_buffers())
-    for name, value in system.network.named_buffers():
-        assert torch.equal(value, same[name]), name
     for (name, old), new in zip(
         before.named_parameters(), system.network.parameters(), strict=True
     ):

@@ -192,6 +192,14 @@ def test_training_starts_at_the_shares(
     torch.testing.assert_close(spy.bias, expected)
 
 
+def test_a_bias_that_has_learnt_is_kept(make_maps: MakeMaps, train: Train) -> None:
+    spy, system = Spy(), new_system("binary")
+    with torch.no_grad():
+        system.network.head.bias.fill_(0.25)
+    train(system, data_of(make_maps("binary")), callbacks=[spy])
+    assert spy.bias.tolist() == [0.25]
+
+
 def test_committed_class_maps_are_trained_on(train: Train) -> None:
     system = small_system(task="multiclass", num_out_channels=9, fast=True)
     pictures = ui.REFERENCE.parents[1] / "test_inputs"
@@ -313,7 +321,7 @@ def test_prediction_is_the_network_on_the_picture(task: str) -> None:
         assert np.array_equal(system.predict_classes(image), logits.argmax(0).numpy())
         return
     probabilities = logits.sigmoid().numpy()
-    for threshold in (0.3, 0.5, 0.8):
+    for threshold in (0.3, 0.5, 0.8, float(probabilities.max())):
         found = getattr(system, METHODS[task])(image, threshold)
         assert np.array_equal(np.atleast_3d(found.T).T, probabilities >= threshold)
     middle = np.median(probabilities, axis=(1, 2))

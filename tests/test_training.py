@@ -294,7 +294,7 @@ class Told(RunFolder):
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         epoch = trainer.current_epoch
-        self._scores = {"val_loss": 1.0, "val_iou": (0.1, 0.3, 0.2)[epoch]}
+        self._scores = {"val_loss": 1.0, "val_iou": (0.1, 0.3, 0.2, 0.2, 0.2)[epoch]}
         self.heads = [*getattr(self, "heads", []), module.network.head.weight.clone()]
 
 
@@ -326,3 +326,12 @@ def test_the_best_epoch_is_kept(keep: Callable[..., None], tmp_path: Path) -> No
         kept = load_system(tmp_path / "run" / f"{name}.ckpt").network.head.weight
         same = [torch.equal(kept, head) for head in keeper.heads]
         assert same == [number == epoch for number in range(3)]
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 5), (1, 3), (2, 4), (3, 5)])
+def test_training_stops_after_epochs_without_gain(
+    keep: Callable[..., None], tmp_path: Path, patience: int, epochs: int
+) -> None:
+    keeper = Told(tmp_path / "run", patience=patience)
+    keep(keeper, max_epochs=5)
+    assert len(keeper.rows) == epochs

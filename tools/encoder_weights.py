@@ -24,12 +24,12 @@ def make_weights(file: Path, output: Path) -> None:
         what = f"{file}: of sha256 {arrived}; expected {ui.ENCODER_SHA256}"
         raise ValueError(f"{what}; {ui.FETCH_ENCODER}")
     state = torch.load(file, map_location="cpu", weights_only=True)
-    used = ui.MobileNetUNet(weights=file).encoder.state_dict()
-    layers = {name.partition(".")[2] for name in used}  # without the number of a stage
+    num_layers = sum(map(len, ui.MobileNetUNet(weights=file).encoder))
+    used = tuple(f"features.{number}." for number in range(num_layers))
     kept = {
         name: value.half() if value.is_floating_point() else value
         for name, value in state.items()
-        if name.removeprefix("features.") in layers
+        if name.startswith(used)
     }
     ui.SafeCheckpointIO().save_checkpoint(kept, output)
     megabytes = output.stat().st_size / 1e6

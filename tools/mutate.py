@@ -36,7 +36,7 @@ TESTS = {
     "unet": "network frozen",
     "losses": "network classes frozen training",
     "showing": "masks classes transforms tasks",
-    "training": "training tasks frozen reliability",
+    "training": "training optimizer tasks frozen any_network reliability",
     "folders": "classes frozen roads voc",
     "doctor": "doctor frozen roads",
     "loaders": "loaders",
