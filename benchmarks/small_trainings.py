@@ -41,7 +41,7 @@ SETTINGS = {"learning_rate": 6e-3, "max_features": 64}
 SIZE, EPOCHS = (84, 96), 7
 HALF_SIZE, STEPS = (112, 128), 250  # of trainings with a pretrained encoder
 # CPU time of a step of theirs, beside one of `UNet()`; medians of "all" in the table.
-STEP_COSTS = {"fine-tuned": 1.31, "frozen": 0.60, "random": 1.44}
+STEP_COSTS = {"fine-tuned": 1.01, "frozen": 0.61, "random": 1.47}
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
 Row = dict[str, str | int | float]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
