@@ -24,8 +24,12 @@ def draw(experiment: str, limits: tuple[float, float] = (0, 1)) -> None:
     """
     groups = list(read(experiment).groupby("variant", sort=False))
     plt.figure(figsize=(6, 0.3 * len(groups) + 0.6))
+    colours: dict[str, str] = {}  # one for all that a variant is tried on
     for place, (name, rows) in enumerate(groups):
-        mark = dict(marker="o") if len(rows) > 1 else dict(marker="|", color="black")
+        mark = dict(marker="|", color="black")
+        if len(rows) > 1:
+            kind = name.partition(", ")[0]
+            mark = dict(marker="o", color=colours.setdefault(kind, f"C{len(colours)}"))
         plt.plot(rows.iou, [place] * len(rows), linestyle="", markersize=6, **mark)
         print(f"{name:22}", *[f"{value:.3f}" for value in rows.iou])
     plt.yticks(range(len(groups)), [name for name, _ in groups])
