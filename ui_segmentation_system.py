@@ -1277,8 +1277,8 @@ class PairedTransform:
 def _exact_mask() -> type[tv_tensors.Mask]:
     """Make the masks that v2 scales as it scales the image, by the centres of pixels.
 
-    Its own take the first pixel of an area: half a new pixel apart (pytorch#34808). And
-    they are filled as the image is, where there is room for one number.
+    Its own take the first pixel of an area: half a new pixel apart (pytorch#34808). Its
+    own are also padded with the image's fill, which may be a colour; these with 0.
     """
 
     class Mask(tv_tensors.Mask):
