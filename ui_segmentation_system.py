@@ -396,7 +396,8 @@ def _open_mask(path: Path | str) -> _Mask:
     signed = 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1))
     if deep or signed or picture.mode in ("I", "F"):
         what = "32 bits, 16 in a PGM or of each channel, or values below 0"
-        _refuse(path, what, "8 bits", "save it as grey or RGB of 8 bits")
+        expected = "8 bits, or 16 of one channel in a PNG or TIFF"
+        _refuse(path, what, expected, "save it so, values of 0 or more")
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
@@ -449,7 +450,7 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     advice = (
         "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
         "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
-        "(--foreground 128-255, --ignore); several classes: load_classes (--classes)"
+        "(--foreground 1-2, --ignore 255); several classes: load_classes (--classes)"
     )
     if mask.of_classes:
         expected = "class ids in a lossless file, or options that say what values mean"
@@ -664,11 +665,12 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
             found[rows][np.isin(codes, values)] = number
     if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
         hidden = int(found[~mask.opaque].max())
-        if mask.of_classes and 0 <= hidden < len(groups) - 1:  # the last is ignored
+        if mask.of_classes and 0 < hidden < len(groups) - 1:  # the last is ignored
             what = f"transparent pixels whose hidden value is named, of class {hidden}"
-            advice = "save it without transparency, or name under ignore what they hide"
-            _refuse(mask.path, what, "transparent ones to be ignored", advice)
-        found[~mask.opaque] = -1
+            advice = "name it under ignore, or save the mask without transparency"
+            _refuse(mask.path, what, "transparent ones ignored, or of class 0", advice)
+        # What a transparent background hides may be named as class 0 of a map.
+        found[~mask.opaque & ((found != 0) | (not mask.of_classes))] = -1
     return found
 
 
@@ -1051,7 +1053,9 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
 
 def _scene_of(name: str, scenes: Mapping[str, str]) -> str | None:
     """Look up an image by its name below the folder, or by its file name."""
-    return scenes.get(name, scenes.get(name.rpartition("/")[2]))
+    names = [name, name.rpartition("/")[2]]
+    names += [unicodedata.normalize("NFC", one) for one in names]
+    return next((scenes[one] for one in names if one in scenes), None)
 
 
 def group_split(
@@ -1085,6 +1089,14 @@ def group_split(
     return sorted({*range(len(groups))} - {*val}), val
 
 
+def _check_paired(transform: PairTransform | None) -> None:
+    """Refuse a transform of torchvision, which would change a mask as a picture."""
+    if transform is not None and isinstance(transform, v2.Transform):
+        name = type(transform).__name__
+        advice = f"put it into PairedTransform(v2.{name}(...))"
+        _refuse(f"transform {name}", "torchvision's own", "a paired one", advice)
+
+
 class PairDataset(Dataset[Sample]):
     """Samples of a list of pairs, map-style: `len(dataset)` and `dataset[i]`.
 
@@ -1111,6 +1123,7 @@ class PairDataset(Dataset[Sample]):
         except (TypeError, ValueError):
             advice = "a folder is for UIImageMaskDataset"
             _refuse(f"pairs {pairs!r}"[:80], "no pairs", "a list of find_pairs", advice)
+        _check_paired(transform)
         self.transform, self.prepare = transform, prepare
         self.read_target = read_target
         # Which file shows what an empty target has to look like.
@@ -1258,7 +1271,11 @@ class PairedTransform:
         ids = ids.to(holds_255.get(ids.dtype, ids.dtype))
         layers = ids.reshape(-1, *ids.shape[-2:])
         layers = torch.cat([layers, torch.ones_like(layers[:1])])  # 0 in what is padded
-        moved, mask = self.transform(given, _exact_mask()(layers))
+        try:
+            moved, mask = self.transform(given, _exact_mask()(layers))
+        except (TypeError, NotImplementedError) as error:
+            expected = "a transform that moves masks, too"
+            _refuse(str(self.transform), str(error), expected, "leave it out")
         *layers, known = mask.as_subclass(torch.Tensor)
         layers = torch.where(known == 1, torch.stack(layers), IGNORE_INDEX)
         ids = layers if ids.ndim == 3 else layers[0]
@@ -1350,6 +1367,10 @@ class ImageTargetCompose:
     """Apply several paired transforms one after the other."""
 
     transforms: Sequence[PairTransform]
+
+    def __post_init__(self) -> None:
+        for transform in self.transforms:
+            _check_paired(transform)
 
     def __call__(self, image: Any, target: Any) -> Sample:
         for transform in self.transforms:
@@ -2313,6 +2334,7 @@ class UISegmentationData(pl.LightningDataModule):
         _check_number("val_share", self.val_share, 0.001, 0.999, whole=False)
         self.batch_size, self.num_workers = int(self.batch_size), int(self.num_workers)
         self.image_size = _check_size("image_size", self.image_size)
+        _check_paired(self.augment)
         steps = [ImageTargetResize(self.image_size), ImageTargetToTensor()]
         self.transform = ImageTargetCompose(steps)
 
@@ -2465,7 +2487,8 @@ class UISegmentationSystem(pl.LightningModule):
             self.settings["image_size"] = _check_size("image_size", image_size)
         # Weights that the loss refuses are refused here, on one pixel.
         logits = torch.zeros(1, num_out_channels, 1, 1)
-        self.loss(logits, logits.argmax(dim=1) if exclusive else logits)
+        targets = logits.argmax(dim=1) if exclusive else logits
+        UISegmentationSystem.loss(self, logits, targets)  # not that of a subclass
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = dict(self.settings)
@@ -2563,7 +2586,7 @@ class UISegmentationSystem(pl.LightningModule):
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
             raise ValueError(
                 "no training target has a pixel of 1, or a class but 0: expected "
-                "something to learn; divide masks of 0/255 by 255"
+                "something to learn; divide masks of 0/255 by 255, or ignore less"
             )
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
@@ -2600,7 +2623,7 @@ class UISegmentationSystem(pl.LightningModule):
         if not known:
             raise ValueError(
                 "no validation target has a pixel that is judged: expected some that "
-                "are not 255; validate on pictures whose masks were drawn"
+                "are not ignored; split otherwise, by another seed or scenes"
             )
         self.log("val_loss", loss / known)
         self.log("val_iou", self.score_of(counts))
@@ -2814,7 +2837,8 @@ def load_system(
             )
         # An encoder's weights are those of the checkpoint.
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
-        system.load_state_dict(checkpoint["state_dict"])
+        state = checkpoint["state_dict"].items()  # without a subclass's own loss
+        system.load_state_dict({k: v for k, v in state if k.startswith("network.")})
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
         _refuse(path, what, "one of UISegmentationSystem", "train it with this module")
@@ -2980,9 +3004,10 @@ def load_classes(
     the ids come as in `colors_to_classes`. classes: for each class the ids or colours
     that it has in the file; other colours are ignored, and 255 unless it is named;
     other ids are refused. ignore: values that become 255. What is transparent is
-    ignored too. The picture gets the colours of our figures. Raises ValueError also for
-    ids from num_classes on, colours without a palette, a palette that explains no
-    pixel, ids in a lossy file, classes whose values are of transparent pixels, too.
+    ignored too, unless it hides a value that is named for the first class, which may be
+    the background. The picture gets the colours of our figures. Raises ValueError also
+    for ids from num_classes on, colours without a palette, a palette that explains no
+    pixel, ids in a lossy file, transparent pixels that hide a value of another class.
     (notebook 10)
     """
     most = IGNORE_INDEX if num_classes is None else num_classes
@@ -3016,16 +3041,15 @@ def load_classes(
                 ids[rows] = codes
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
         lost = ids < 0
-        ids[lost] = IGNORE_INDEX
+        ids[lost | (not by_index) & ~mask.opaque] = IGNORE_INDEX
     if by_colour and lost.all():  # perhaps it is a mask of two levels
         _refuse_values(
             mask._replace(of_classes=False), "no pixel has a colour that was named"
         )
-    if not (by_index or mask.opaque.all()):
+    if not by_index:
         lost &= mask.opaque
-        ids[~mask.opaque] = IGNORE_INDEX
     if not by_colour and lost.any():
-        _refuse_values(mask, "ids that were not named")
+        _refuse_values(mask, "ids that were not named, among these")
     if classes is None:
         _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     found = Image.fromarray(ids.astype(np.uint8))
@@ -3395,7 +3419,8 @@ def check_pairs(
                     # Rings around outlines are no values of their own.
                     shown = 255 * (value > 127) if mask.lossy and near else value
                     counts[shown] += count
-                present.update(() if mask.lossy else counts)
+                # Of a lossy file, what is neither black nor white may be a ring.
+                present.update({*counts} & {0, 255} if mask.lossy else counts)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *looked_up)
                     for rows in _row_slices(*found.shape):
@@ -3456,6 +3481,16 @@ def check_pairs(
     masks = [fact for fact in facts if not fact.is_map and fact.known]
     counts = [(int(fact.pixels[255]), fact.known) for fact in masks]
     shares = [foreground / known for foreground, known in counts]
+    by_class = [target for _, target in pairs if isinstance(target, dict)]
+    missing = Counter(n for one in by_class for n, path in one.items() if not path)
+    for name, number in missing.items():
+        what = f"have no mask of the class {name!r}, so nothing is of it"
+        mend = "right if that is meant; else add the files"
+        problems.append(Problem(f"{number} images", what, mend, "warning"))
+    if not by_class and min(shares, default=0) == 1:  # masks of classes may cover all
+        what = "are foreground everywhere: there is nothing else"
+        mend = "say with foreground what is to be found"
+        problems.append(Problem(f"{len(masks)} targets", what, mend))
     maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
     ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
     total, in_files = Counter(), Counter()
@@ -3555,7 +3590,8 @@ def _folder_problems(
     first: dict[int, _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
-            yield Problem(fact.image, "has no scene", "add it to the table of scenes")
+            mend = "add a line to the table of scenes: the file's name,its scene"
+            yield Problem(fact.image, "has no scene", mend)
         if fact.brightest < 32:
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
@@ -3906,7 +3942,10 @@ class _Source:
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = f"shape (H, W{', 3' if channels else ''})"
-            _refuse(name, arrived, expected, "give it, or a function that opens it")
+            advice = (
+                "give an array, as np.asarray of a picture, or a function that opens it"
+            )
+            _refuse(name, arrived, expected, advice)
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
@@ -3923,7 +3962,8 @@ class _Source:
             found = f"{window.dtype} {window.shape} at {(y0, x0)}"
             arrived = f"{found}, values {np.unique(window)[:8].tolist()}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
-            _refuse(self.name, arrived, expected, "cast it; has the file changed?")
+            advice = "scale it to 0..255 and cast it; has the file changed?"
+            _refuse(self.name, arrived, expected, advice)
         return window.astype(np.uint8, copy=False)
 
 
@@ -4011,6 +4051,7 @@ class TileDataset(Dataset[Sample]):
         _check_number("ignore", ignore, 0, 255)
         if num_classes is not None:
             _check_number("num_classes", num_classes, 1, IGNORE_INDEX)
+        _check_paired(transform)
         self.transform, self.edge, self.num_classes = transform, edge, num_classes
         self.ignore = ignore if num_classes is None else IGNORE_INDEX
         several = isinstance(image, list | tuple)
@@ -4278,11 +4319,12 @@ def predict_tiled(
     weights: how windows share pixels. "smooth": less towards their borders; "constant":
     equally; "centre": each pixel from the window that it is deepest in, as the whole
     picture gives it where half the overlap covers the `receptive_field`'s reach (UNet:
-    93) and windows begin where pooling does. With less, windows' borders look like the
-    picture's: the reference network is off by 0.01 on average in tiles of 256 that
-    overlap by 64, but by up to 0.07 in 128 by 32 (128 by 64, "centre": 0.04). Layers
-    that normalise each image do so over the whole picture, which is measured first in
-    twice the time of the rest. Warns of layers that look at a whole tile. (notebook 11)
+    93, fast 187) and windows begin where pooling does. With less, windows' borders look
+    like the picture's: the reference network is off by 0.01 on average in tiles of 256
+    that overlap by 64, but by up to 0.07 in 128 by 32 (128 by 64, "centre": 0.04).
+    Layers that normalise each image do so over the whole picture, which is measured
+    first in twice the time of the rest. Warns of layers that look at a whole tile.
+    (notebook 11)
     """
     source, sides = _Source("image", image), _check_size("tile_size", tile_size)
     _check_number("overlap", overlap, 0, min(sides) - 1)
@@ -4392,6 +4434,7 @@ def read_scenes(path: Path | str) -> dict[str, str]:
                 raise ValueError(f"the first line is {','.join(header)!r}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
+                image = unicodedata.normalize("NFC", image)
                 if not image or not scene or image in scenes:
                     what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
                     raise ValueError(what)
@@ -4438,11 +4481,14 @@ def _reading(settings: Settings) -> dict[str, Any]:
     foreground, ignore = map(_parse_values, (settings.foreground, settings.ignore))
     classes = list(_parse_classes(settings).values())
     named = list(itertools.chain(foreground, ignore, *classes))
-    once = len({*named}) == len(named) and len({*map(type, named)}) < 2
-    if not once or len(classes) == 1 or (classes and foreground):
+    twice = [str(value) for value, count in Counter(named).items() if count > 1]
+    fits = not twice and len({*map(type, named)}) < 2 and not (classes and foreground)
+    if not fits or len(classes) == 1 or len(classes) > IGNORE_INDEX:
         raise ValueError(
-            f"--foreground, --classes, --ignore: {str(named)[:80]}: expected "
-            "foreground or several classes, background first; ids or colours, each once"
+            f"--foreground of {len(foreground)} values, --classes of {len(classes)}, "
+            f"--ignore of {len(ignore)}, named twice: {', '.join(twice[:8]) or 'none'}; "
+            "expected foreground, or 2 to 255 classes, background first (any=1-400 is "
+            "one class of many ids); ids or colours, each once"
         )
     _check_number("threshold", settings.threshold, 1, 255)
     read = partial(load_mask, threshold=settings.threshold, foreground=foreground)
@@ -4454,13 +4500,6 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "scenes": read_scenes(settings.scenes) if settings.scenes else None,
         "read_target": partial(read, ignore=ignore),
     }
-
-
-def _examine(folder: str, reading: Mapping[str, Any]) -> tuple[PairReport, bool]:
-    """Give the doctor's report, and whether there is something to learn."""
-    report = check_pairs(folder, progress=True, **reading)
-    several = "{class}" in str(reading["patterns"])  # together they may cover all
-    return report, report.ok and (several or report.foreground_share != 1)
 
 
 def _make_folder(name: str) -> Path:
@@ -4498,10 +4537,10 @@ def _train(options: argparse.Namespace) -> int:
     reading = _reading(settings)
     is_first = not pl.utilities.rank_zero_only.rank
     if is_first:
-        report, fits = _examine(settings.dataset, reading)
+        report = check_pairs(settings.dataset, progress=True, **reading)
         if report.problems:
             print(report)
-        if not fits:
+        if not report.ok:
             raise ValueError(
                 f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
                 "say with --foreground or --classes what its values mean"
@@ -4708,7 +4747,7 @@ def _predict(options: argparse.Namespace) -> int:
             ids = values.astype("uint16" if deep else "uint8")[found]
             drawn = [Image.fromarray(ids)]
             if not deep:
-                drawn[0].putpalette(list(itertools.chain(*colours)))
+                drawn[0].putpalette([*itertools.chain(*colours), *VOC_PALETTE[255]])
             if options.overlay:
                 image = Image.blend(image, classes_to_colors(found, colours), 0.5)
         else:
@@ -4745,9 +4784,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _predict(options)
         given = dict(vars(options))
         folder, as_json, strict = (given.pop(n) for n in ("folder", "json", "strict"))
-        report, fits = _examine(folder, _reading(Settings(**given)))
+        report = check_pairs(folder, progress=True, **_reading(Settings(**given)))
         print(report.to_json() if as_json else report)
-        return 0 if fits and not (strict and report.problems) else 1
+        return 0 if report.ok and not (strict and report.problems) else 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:

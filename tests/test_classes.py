@@ -87,6 +87,14 @@ READ: list[tuple[Image.Image, str, dict[str, Any], list[int]]] = [
         {"classes": [[RED], [BLUE]], "ignore": [GREEN]},
         [0, 255, 1],
     ),
+    # A transparent background, named as the first class.
+    (clear(PAINTED.copy(), 0), "png", {"classes": BY_COLOUR}, [0, 1, 1]),
+    (
+        clear(levels(0, 1, 2).convert("LA"), 0),
+        "png",
+        {"classes": [[0], [1], [2]]},
+        [0, 1, 2],
+    ),
     (indexed(SHUFFLED), "png", {"classes": BY_COLOUR}, [0, 1, 1]),
     (indexed(GREY_OF), "png", {"classes": [[g] for g in GREY_OF.values()]}, [0, 1, 2]),
     (colours(BLACK, WHITE), "png", {"classes": [[BLACK], [WHITE], [RED]]}, [0, 1]),
@@ -132,7 +140,7 @@ REFUSED: list[tuple[Image.Image, str, dict[str, Any], str]] = [
     (levels(0, 255).convert("1"), "png", {}, "255"),
     (levels(0, 90, 200), "jpg", {}, "90 200 lossy ids classes="),
     (levels(0, 1, 2, 3), "jpg", {"num_classes": 4}, "3 lossy ids classes="),
-    # A transparent background whose hidden colour was named.
+    # What is transparent hides the colour of a class.
     (clear(PAINTED.copy(), 1), "png", {"classes": BY_COLOUR}, "transparent 1 ignore"),
     (levels(0, 1, 2), "jpg", {"classes": [[0], [1], [2]]}, "lossy PNG"),
     (colours(BLACK, (0, 0, 1), (0, 0, 2)), "png", {}, "(0,0,2)"),

@@ -370,7 +370,10 @@ def test_several_masks_of_a_picture(patterns: tuple, tmp_path: Path) -> None:
     for name, mask in (("1_a", TWO), ("1_b", levels(0, 0, 255)), ("2_b", TWO)):
         mask.save(folder / f"{name}.png")
     report = ui.check_pairs(folder, patterns)
-    assert (report.problems, report.num_pairs) == ((), 2)
+    absent = [problem.what for problem in report.problems]
+    of_class = "have no mask of the class 'a', so nothing is of it"
+    assert absent == [of_class] * (patterns == CLASSES)
+    assert (report.ok, report.num_pairs) == (True, 2)
     assert report.values[255][1] == 3
     assert (report.least_share, report.most_share) == (1 / 24, 2 / 24)
     for bad, words in (
@@ -383,6 +386,32 @@ def test_several_masks_of_a_picture(patterns: tuple, tmp_path: Path) -> None:
         assert problem.file == "1_a.png"
         assert re.search(words, problem.what + problem.mend)
         assert report.num_pairs == 1
+
+
+def test_a_folder_of_nothing_but_foreground_cannot_be_learnt(tmp_path: Path) -> None:
+    white = levels(255)
+    folder = folder_of(tmp_path, white, white)
+    report = ui.check_pairs(folder)
+    (problem,) = [one for one in report.problems if one.severity == "error"]
+    assert problem.what.startswith("are foreground everywhere") and not report.ok
+    for name in ("1_a", "2_a"):
+        white.save(folder / f"{name}.png")
+    for name in ("1_target", "2_target"):
+        (folder / f"{name}.png").unlink()
+    assert ui.check_pairs(folder, CLASSES).ok  # other classes may lie in it
+
+
+def test_thin_lines_in_jpeg_are_present(tmp_path: Path) -> None:
+    """No pixel of them has neighbours of its own kind all around."""
+    lines = np.zeros((64, 96), np.uint8)
+    lines[::8] = 255
+    folder = folder_of(tmp_path, TWO, TWO)
+    for number in (1, 2):
+        (folder / f"{number}_target.png").unlink()
+        Image.fromarray(lines).save(folder / f"{number}_target.jpg", quality=95)
+    read = partial(ui.load_mask, foreground=[255])
+    report = ui.check_pairs(folder, read_target=read)
+    assert not [one.what for one in report.problems if "none holds" in one.what]
 
 
 def test_pictures_without_a_mask_are_empty(tmp_path: Path) -> None:
@@ -461,6 +490,18 @@ def test_a_mask_that_cannot_be_read_is_named_once_beside_missing_ones(
         one.file for one in report.problems if "ids that were not named" in one.what
     ]
     assert told == ["1_target.png"]
+
+
+def test_scenes_are_found_in_both_forms_of_unicode(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a", TWO, TWO)
+    for path in sorted(folder.iterdir()):
+        path.rename(path.with_name(f"e\u0301{path.name}"))
+    table = tmp_path / "scenes.csv"
+    for text in ("\u00e9", "e\u0301"):
+        lines = [f"{text}{n}_input.png,s{n}\n" for n in (1, 2)]
+        table.write_text("image,scene\n" + "".join(lines), encoding="utf-8")
+        report = ui.check_pairs(folder, scenes=ui.read_scenes(table))
+        assert not [one for one in report.problems if "scene" in one.what], text
 
 
 def test_scenes_say_what_may_look_alike(folder: Path) -> None:

@@ -212,7 +212,7 @@ def other_models(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         sized = own | {"hyper_parameters": hyper | {"max_features": number}}
         yield f"a size of {number}", sized
     yield "a key less", own | {"state_dict": {k: state[k] for k in state if k != first}}
-    yield "a key more", own | {"state_dict": state | {"extra": state[first]}}
+    yield "a key more", own | {"state_dict": state | {"network.extra": state[first]}}
 
 
 def test_other_models_are_refused(

@@ -192,6 +192,28 @@ def test_training_starts_at_the_shares(
     torch.testing.assert_close(spy.bias, expected)
 
 
+class OwnLoss(ui.UISegmentationSystem):
+    """A loss with a setting and a buffer that the constructor makes afterwards."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.measure = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0]))
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.measure(logits, targets)
+
+
+def test_a_subclass_has_a_loss_of_its_own(
+    make_maps: MakeMaps, train: Train, tmp_path: Path
+) -> None:
+    system = OwnLoss(max_features=16, image_size=SIZE)
+    trainer = train(system, data_of(make_maps("binary")), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    again = ui.load_system(tmp_path / "own.ckpt")
+    image = draw_image(0, (45, 31))
+    assert np.array_equal(again.predict_mask(image), system.predict_mask(image))
+
+
 def test_a_bias_that_has_learnt_is_kept(make_maps: MakeMaps, train: Train) -> None:
     spy, system = Spy(), new_system("binary")
     with torch.no_grad():

@@ -28,8 +28,11 @@ from ui_segmentation_system import (
     ImageTargetRandomHorizontalFlip,
     ImageTargetResize,
     ImageTargetToTensor,
+    PairDataset,
     PairedTransform,
     Sample,
+    TileDataset,
+    UISegmentationData,
     denormalize,
     to_array,
 )
@@ -332,6 +335,22 @@ def test_the_colour_that_fills_an_image_is_no_value_of_its_target(
     if fill == (9, 8, 7):
         padded = np.array(sample.image)[np.array(sample.target) == 128]
         assert fill in set(map(tuple, padded))
+
+
+def test_transforms_of_torchvision_alone_are_refused(pair: PicturePair) -> None:
+    """They would change a mask as a picture, and say nothing."""
+    bare, wanted = v2.RandomInvert(1.0), r"RandomInvert.*PairedTransform\(v2.RandomInv"
+    array = np.zeros((64, 64, 3), np.uint8)
+    for make in (
+        lambda: ImageTargetCompose([ImageTargetToTensor(), bare]),
+        lambda: PairDataset([], bare),
+        lambda: UISegmentationData("folder", augment=bare),
+        lambda: TileDataset(array, array[..., 0], 32, transform=bare),
+    ):
+        with pytest.raises(ValueError, match=wanted):
+            make()
+    with pytest.raises(ValueError, match=r"RandAugment.*not supported.*moves masks"):
+        PairedTransform(v2.RandAugment())(*pair)
 
 
 def test_mirrored_padding_is_known() -> None:
