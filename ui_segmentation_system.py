@@ -940,6 +940,9 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
     if proposal is not None:
         one, other = proposal
         advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
+        if "{object}" in other:
+            advice += "; it unites masks of objects: of several kinds name one, or put "
+            advice += "{class} for {object}, and each is a class"
     kinds = Counter(Path(name).suffix.lower() for name in names)
     if kinds.keys() & {".json", ".xml", ".txt"}:
         advice += f"; JSON, XML and text are not read: {DRAW_THEM}"
@@ -3263,7 +3266,8 @@ class PairReport:
     in how many files it is; without those of files of more than 256 colours. The shares
     of foreground, 0..1, in all masks together and in those with least and most of it,
     are None where no mask could be read. For class maps class_shares stands instead:
-    the share of each class id, 0 to the highest that was found.
+    the share of each class id, 0 to the highest that was found. ignored_share: of all
+    pixels that were read.
     """
 
     folder: str
@@ -3274,6 +3278,7 @@ class PairReport:
     least_share: float | None = None
     most_share: float | None = None
     class_shares: tuple[float, ...] | None = None
+    ignored_share: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -3302,6 +3307,8 @@ class PairReport:
         if self.class_shares is not None:
             shares = [f"{n} {share:.2%}" for n, share in enumerate(self.class_shares)]
             lines.append("  shares of the classes: " + ", ".join(shares))
+        if self.ignored_share:
+            lines.append(f"  ignored: {self.ignored_share:.1%} of the pixels")
         # The same in many files is said once and counted.
         alike: dict[tuple[str, str], list[Problem]] = {}
         for problem in sorted(self.problems, key=lambda problem: problem.severity):
@@ -3493,6 +3500,8 @@ def check_pairs(
         problems.append(Problem(f"{len(masks)} targets", what, mend))
     maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
     ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
+    marks = (IGNORE_GREY, IGNORE_INDEX)  # of masks, of class maps
+    ignored = sum(int(fact.pixels[marks[fact.is_map]]) for fact in facts)
     total, in_files = Counter(), Counter()
     for values in held.values():
         total.update(values.counts)
@@ -3507,6 +3516,7 @@ def check_pairs(
         min(shares, default=None),
         max(shares, default=None),
         tuple((ids / ids.sum()).tolist()) if len(ids) else None,
+        ignored / max(1, sum(int(fact.pixels.sum()) for fact in facts)),
     )
 
 
@@ -4486,7 +4496,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
     if not fits or len(classes) == 1 or len(classes) > IGNORE_INDEX:
         raise ValueError(
             f"--foreground of {len(foreground)} values, --classes of {len(classes)}, "
-            f"--ignore of {len(ignore)}, named twice: {', '.join(twice[:8]) or 'none'}; "
+            f"--ignore of {len(ignore)}, twice: {', '.join(twice[:8]) or 'none'}; "
             "expected foreground, or 2 to 255 classes, background first (any=1-400 is "
             "one class of many ids); ids or colours, each once"
         )

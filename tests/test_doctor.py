@@ -401,6 +401,22 @@ def test_a_folder_of_nothing_but_foreground_cannot_be_learnt(tmp_path: Path) -> 
     assert ui.check_pairs(folder, CLASSES).ok  # other classes may lie in it
 
 
+@pytest.mark.parametrize(
+    ("mask", "read"),
+    [
+        (levels(0, 1, 255), partial(ui.load_classes, classes=[[0], [1]])),
+        (levels(0, 255, 7), partial(ui.load_mask, ignore=[7])),
+    ],
+)
+def test_the_share_that_is_ignored_is_told(
+    mask: Image.Image, read: Callable, tmp_path: Path
+) -> None:
+    report = ui.check_pairs(folder_of(tmp_path, mask, mask), read_target=read)
+    assert report.ignored_share == pytest.approx(1 / 3, abs=0.01)
+    assert "ignored: 33.3% of the pixels" in str(report)
+    assert json.loads(report.to_json())["ignored_share"] == report.ignored_share
+
+
 def test_thin_lines_in_jpeg_are_present(tmp_path: Path) -> None:
     """No pixel of them has neighbours of its own kind all around."""
     lines = np.zeros((64, 96), np.uint8)
