@@ -17,18 +17,20 @@ def read(experiment: str) -> pd.DataFrame:
     return table[table.experiment == experiment]
 
 
-def draw(experiment: str, limits: tuple[float, float] = (0, 1)) -> None:
+def draw(
+    experiment: str, limits: tuple[float, float] = (0, 1), by_kind: bool = False
+) -> None:
     """Draw and print the IoU of each variant: a dot a seed, a stroke for what has none.
 
-    limits: of the IoU axis.
+    limits: of the IoU axis. by_kind: one colour for names alike up to the comma.
     """
     groups = list(read(experiment).groupby("variant", sort=False))
     plt.figure(figsize=(6, 0.3 * len(groups) + 0.6))
-    colours: dict[str, str] = {}  # one for all that a variant is tried on
+    colours: dict[str, str] = {}
     for place, (name, rows) in enumerate(groups):
         mark = dict(marker="|", color="black")
         if len(rows) > 1:
-            kind = name.partition(", ")[0]
+            kind = name.partition(", ")[0] if by_kind else name
             mark = dict(marker="o", color=colours.setdefault(kind, f"C{len(colours)}"))
         plt.plot(rows.iou, [place] * len(rows), linestyle="", markersize=6, **mark)
         print(f"{name:22}", *[f"{value:.3f}" for value in rows.iou])
