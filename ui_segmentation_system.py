@@ -664,9 +664,10 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         for number, values in enumerate(wanted):
             found[rows][np.isin(codes, values)] = number
     if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
-        hidden = int(found[~mask.opaque].max())
-        if mask.of_classes and 0 < hidden < len(groups) - 1:  # the last is ignored
-            what = f"transparent pixels whose hidden value is named, of class {hidden}"
+        hidden = np.unique(found[~mask.opaque])
+        hidden = hidden[(hidden > 0) & (hidden < len(groups) - 1)]  # the last: ignored
+        if mask.of_classes and len(hidden):
+            what = f"transparent pixels that hide a value of class {hidden[0]}"
             advice = "name it under ignore, or save the mask without transparency"
             _refuse(mask.path, what, "transparent ones ignored, or of class 0", advice)
         # What a transparent background hides may be named as class 0 of a map.
@@ -3488,16 +3489,6 @@ def check_pairs(
     masks = [fact for fact in facts if not fact.is_map and fact.known]
     counts = [(int(fact.pixels[255]), fact.known) for fact in masks]
     shares = [foreground / known for foreground, known in counts]
-    by_class = [target for _, target in pairs if isinstance(target, dict)]
-    missing = Counter(n for one in by_class for n, path in one.items() if not path)
-    for name, number in missing.items():
-        what = f"have no mask of the class {name!r}, so nothing is of it"
-        mend = "right if that is meant; else add the files"
-        problems.append(Problem(f"{number} images", what, mend, "warning"))
-    if not by_class and min(shares, default=0) == 1:  # masks of classes may cover all
-        what = "are foreground everywhere: there is nothing else"
-        mend = "say with foreground what is to be found"
-        problems.append(Problem(f"{len(masks)} targets", what, mend))
     maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
     ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
     marks = (IGNORE_GREY, IGNORE_INDEX)  # of masks, of class maps
@@ -3617,9 +3608,19 @@ def _folder_problems(
         yield from itertools.islice(
             _near_duplicates([*first.values()], scenes or {}), 99
         )
-    masks = [
-        fact for fact in facts if not fact.is_map and 0 < fact.pixels[255] < fact.known
-    ]
+    of_classes = files.pairs() if files.extra == "class" else []
+    missing = Counter(n for _, one in of_classes for n, path in one.items() if not path)
+    for name, number in missing.items():
+        what = f"have no mask of the class {name!r}, so nothing is of it"
+        mend = "right if that is meant; else add the files"
+        yield Problem(f"{number} images", what, mend, "warning")
+    masks = [fact for fact in facts if not fact.is_map and fact.known]
+    full = masks and all(fact.pixels[255] == fact.known for fact in masks)
+    if full and not of_classes:  # masks of classes may cover all together
+        what = "are foreground everywhere: there is nothing else"
+        mend = "say with foreground what is to be found"
+        yield Problem(f"{len(masks)} targets", what, mend)
+    masks = [fact for fact in masks if 0 < fact.pixels[255] < fact.known]
     shares = [fact.pixels[255] / fact.known for fact in masks]
     targets = f"{len(masks)} targets"
     if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
@@ -4757,6 +4758,7 @@ def _predict(options: argparse.Namespace) -> int:
             ids = values.astype("uint16" if deep else "uint8")[found]
             drawn = [Image.fromarray(ids)]
             if not deep:
+                # 255 colours of classes, and one for 255, which a value may be.
                 drawn[0].putpalette([*itertools.chain(*colours), *VOC_PALETTE[255]])
             if options.overlay:
                 image = Image.blend(image, classes_to_colors(found, colours), 0.5)

@@ -40,7 +40,7 @@ ROADS = measure.ROOT / "test_roads"
 SETTINGS = {"learning_rate": 6e-3, "max_features": 64}
 SIZE, EPOCHS = (84, 96), 7
 HALF_SIZE, STEPS = (112, 128), 250  # of trainings with a pretrained encoder
-# CPU time of a step of theirs, beside one of `UNet()`; medians of "all" in the table.
+# CPU time of a step of theirs, beside one of `UNet()`: medians, taken in turn.
 STEP_COSTS = {"fine-tuned": 1.01, "frozen": 0.61, "random": 1.47}
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
 Row = dict[str, str | int | float]

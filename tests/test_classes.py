@@ -27,11 +27,10 @@ def deep(*values: int) -> Image.Image:
     return levels(*values, dtype=np.uint16)
 
 
-def clear(picture: Image.Image, number: int) -> Image.Image:
-    """Make a region transparent."""
-    picture.putalpha(
-        Image.fromarray(np.where(regions() == number, 0, 255).astype("u1"))
-    )
+def clear(picture: Image.Image, *numbers: int) -> Image.Image:
+    """Make regions transparent."""
+    hidden = np.isin(regions(), numbers)
+    picture.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype("u1")))
     return picture
 
 
@@ -142,6 +141,12 @@ REFUSED: list[tuple[Image.Image, str, dict[str, Any], str]] = [
     (levels(0, 1, 2, 3), "jpg", {"num_classes": 4}, "3 lossy ids classes="),
     # What is transparent hides the colour of a class.
     (clear(PAINTED.copy(), 1), "png", {"classes": BY_COLOUR}, "transparent 1 ignore"),
+    (
+        clear(PAINTED.copy(), 1, 2),
+        "png",
+        {"classes": [[RED], [GREEN]], "ignore": [BLUE]},
+        "transparent 1 ignore",
+    ),
     (levels(0, 1, 2), "jpg", {"classes": [[0], [1], [2]]}, "lossy PNG"),
     (colours(BLACK, (0, 0, 1), (0, 0, 2)), "png", {}, "(0,0,2)"),
     (colours(BLACK, (1, 0, 0), (2, 0, 0)), "png", {"num_classes": 3}, "(2,0,0)"),
