@@ -125,7 +125,9 @@ class Settings:
         "names of images and targets: {key}_in.* {key}_out.*; in the second {object} "
         "too for several masks of one image, {class} for a mask of each class",
     )
-    allow_missing: bool = _setting(False, "an image without a mask file shows nothing")
+    missing: str = _setting(
+        "error", "image without mask: error, empty (shows nothing) or skip (left out)"
+    )
     scenes: str = _setting("", "CSV of image,scene: none is on both sides of a split")
     threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
     foreground: tuple[str, ...] = _setting(
@@ -813,6 +815,7 @@ LAYOUTS: tuple[Patterns, ...] = (
     ("{key}_input.*", "{key}_target.*"),
     ("images/{key}.*", "masks/{key}.*"),
 )
+MISSING = ("error", "empty", "skip")  # what an image without a target may be
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
@@ -826,7 +829,7 @@ class PairFiles:
     """The pictures of a folder, by the values of the fields of their patterns.
 
     Each stands with the value of `extra`, the field that only targets have: "object" or
-    "class", or "" for neither.
+    "class", or "" for neither. missing: as in `find_pairs`.
     """
 
     folder: Path
@@ -836,6 +839,7 @@ class PairFiles:
     extra: str
     inputs: dict[tuple[str, ...], list[tuple[str, str]]]
     targets: dict[tuple[str, ...], list[tuple[str, str]]]
+    missing: str = "error"
 
     def pairs(self) -> list[Pair]:
         """Put together what belongs together, in natural order."""
@@ -843,6 +847,8 @@ class PairFiles:
         classes = dict.fromkeys(sorted(values, key=natural_key))
         pairs: list[Pair] = []
         for key, ((_, image), *_) in self.inputs.items():
+            if key not in self.targets and self.missing != "empty":
+                continue
             found = {v: self.folder / name for v, name in self.targets.get(key, ())}
             target: Target = next(iter(found.values()), None)
             if self.extra == "class":
@@ -852,20 +858,20 @@ class PairFiles:
             pairs.append((self.folder / image, target))
         return pairs
 
-    def faults(self, allow_missing: bool = False) -> list[tuple[str, str, str]]:
+    def faults(self) -> list[tuple[str, str, str]]:
         """List what has no partner or too many: the file, what is wrong, what helps."""
         faults, names = [], sorted(self.names)
         sides = (self.inputs, self.targets), (self.targets, self.inputs)
         for role, (found, others) in enumerate(sides):
             for key, files in found.items():
                 values, (name, *more) = zip(*files, strict=True)
-                if key not in others and (role or not allow_missing):
+                if key not in others and (role or self.missing == "error"):
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
                     wanted = self.patterns[1 - role].format_map(known)
                     what = f"no file is named {wanted}"
                     mend = "add it, or take this one away"
                     if not role:
-                        mend += ", or say that nothing is there (allow_missing)"
+                        mend += ', or say missing="empty" (nothing is there) or "skip"'
                     stem = wanted.removesuffix(".*")
                     place = bisect.bisect_left(names, stem)
                     there = "".join(names[place : place + 1])
@@ -886,7 +892,7 @@ def find_pairs(
     data_dir: Path | str,
     patterns: Patterns | None = None,
     *,
-    allow_missing: bool = False,
+    missing: str = "error",
 ) -> list[Pair]:
     """List the pairs (image path, target path) of a folder in natural order.
 
@@ -896,13 +902,14 @@ def find_pairs(
     both match belongs to the one with more letters. The second may have one field more:
     {object}, and an image has a tuple of masks that are united, or {class}, and it has
     a mask for each class, a dictionary by name. Without patterns: LAYOUTS.
-    allow_missing: an image without a target has None, which means nothing is there.
+    missing: what an image without a target is: "error"; "empty", nothing is there, and
+    its target is None; "skip", it is left out.
 
     Raises ValueError for a folder without pairs, with the patterns that would find
     some, for an image without a target or the reverse and two files for one key.
     """
-    files = _find_files(Path(data_dir), patterns)
-    faults = files.faults(allow_missing)
+    files = _find_files(Path(data_dir), patterns, missing)
+    faults = files.faults()
     if faults:
         shown = [f"\n  {name}: {what}; {mend}" for name, what, mend in faults[:8]]
         more = [f"\n  and {len(faults) - 8} more"] if len(faults) > 8 else []
@@ -910,8 +917,9 @@ def find_pairs(
     return files.pairs()
 
 
-def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
+def _find_files(folder: Path, patterns: Patterns | None, missing: str) -> PairFiles:
     """Sort the pictures of a folder into inputs and targets."""
+    _check_choice("missing", missing, MISSING)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
         kind = NotADirectoryError if folder.exists() else FileNotFoundError
@@ -931,6 +939,7 @@ def _find_files(folder: Path, patterns: Patterns | None) -> PairFiles:
     layouts = LAYOUTS if patterns is None else [patterns]
     tried = [_sort_files(folder, names, layout) for layout in layouts]
     for files in tried:
+        files.missing = missing
         if files.inputs.keys() & files.targets.keys():
             return files
     proposal = _propose_patterns(folder, names)
@@ -1210,7 +1219,7 @@ class UIImageMaskDataset(PairDataset):
     """The pairs of a folder, as `find_pairs` lists them.
 
     overfit_num: with n > 0, n samples of the first pair alone, for overfitting on
-    purpose. patterns, allow_missing: see `find_pairs`. (notebook 02)
+    purpose. patterns, missing: see `find_pairs`. (notebook 02)
     """
 
     def __init__(
@@ -1220,11 +1229,11 @@ class UIImageMaskDataset(PairDataset):
         overfit_num: int = 0,
         *,
         patterns: Patterns | None = None,
-        allow_missing: bool = False,
+        missing: str = "error",
         **options: Any,
     ) -> None:
         _check_number("overfit_num", overfit_num)
-        pairs = find_pairs(data_dir, patterns, allow_missing=allow_missing)
+        pairs = find_pairs(data_dir, patterns, missing=missing)
         pairs = pairs[:1] * overfit_num if overfit_num else pairs
         super().__init__(pairs, transform, **options)
 
@@ -2311,7 +2320,7 @@ class UISegmentationData(pl.LightningDataModule):
     `scenes` says which scene an image (by file name) shows, and no scene is then on
     both sides. augment: a paired transform for scaled training pictures. cache: keep
     the scaled pictures, H * W * 4 bytes a pair; worker processes keep them for an
-    epoch. patterns, allow_missing: see `find_pairs`. read_target: `load_classes` gives
+    epoch. patterns, missing: see `find_pairs`. read_target: `load_classes` gives
     class ids, `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
@@ -2324,7 +2333,7 @@ class UISegmentationData(pl.LightningDataModule):
     scenes: Mapping[str, str] | None = None
     augment: PairTransform | None = None
     patterns: Patterns | None = None
-    allow_missing: bool = False
+    missing: str = "error"
     read_target: ReadTarget = load_mask
     num_workers: int = 0
     cache: bool = True
@@ -2338,14 +2347,15 @@ class UISegmentationData(pl.LightningDataModule):
         _check_number("val_share", self.val_share, 0.001, 0.999, whole=False)
         self.batch_size, self.num_workers = int(self.batch_size), int(self.num_workers)
         self.image_size = _check_size("image_size", self.image_size)
+        _check_choice("missing", self.missing, MISSING)
         _check_paired(self.augment)
         steps = [ImageTargetResize(self.image_size), ImageTargetToTensor()]
         self.transform = ImageTargetCompose(steps)
 
     def split(self, num_processes: int = 1) -> tuple[list[Pair], list[Pair]]:
         """List the pairs to train on, a batch for each process, and to validate on."""
-        folder, missing = Path(self.data_dir), self.allow_missing
-        pairs = find_pairs(folder, self.patterns, allow_missing=missing)
+        folder = Path(self.data_dir)
+        pairs = find_pairs(folder, self.patterns, missing=self.missing)
         if self.overfit_num:
             train, val = pairs[:1] * self.overfit_num, pairs[:1]
         else:
@@ -3359,7 +3369,7 @@ def check_pairs(
     data_dir: Path | str,
     patterns: Patterns | None = None,
     *,
-    allow_missing: bool = False,
+    missing: str = "error",
     read_target: ReadTarget = load_mask,
     scenes: Mapping[str, str] | None = None,
     progress: bool = False,
@@ -3375,9 +3385,9 @@ def check_pairs(
     across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
     for the folder itself and for the patterns, never for content. (notebook 01)
     """
-    files = _find_files(Path(data_dir), patterns)
-    problems = [Problem(*fault) for fault in files.faults(allow_missing)]
-    pairs = [pair for pair in files.pairs() if pair[1] is not None or allow_missing]
+    files = _find_files(Path(data_dir), patterns, missing)
+    problems = [Problem(*fault) for fault in files.faults()]
+    pairs = files.pairs()
     dataset = PairDataset(pairs, read_target=read_target)
     options = getattr(read_target, "keywords", {})
     wanted = map(options.get, ("palette", "foreground", "ignore"))
@@ -3608,6 +3618,10 @@ def _folder_problems(
         yield from itertools.islice(
             _near_duplicates([*first.values()], scenes or {}), 99
         )
+    if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
+        kind = {"empty": "nothing is there", "skip": "they are left out"}
+        what = f"have no mask, and {kind[files.missing]}, as missing says"
+        yield Problem(f"{len(lone)} images", what, "right if that is meant", "warning")
     of_classes = files.pairs() if files.extra == "class" else []
     missing = Counter(n for _, one in of_classes for n, path in one.items() if not path)
     for name, number in missing.items():
@@ -4507,7 +4521,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
         read = partial(load_classes, classes=classes)
     return {
         "patterns": settings.patterns or None,
-        "allow_missing": settings.allow_missing,
+        "missing": settings.missing,
         "scenes": read_scenes(settings.scenes) if settings.scenes else None,
         "read_target": partial(read, ignore=ignore),
     }

@@ -232,6 +232,10 @@ def lone(folder: Path) -> None:
     (folder / "2_target.png").unlink()
 
 
+def not_drawn(folder: Path) -> None:
+    Image.open(folder / "2_input.png").rotate(180).save(folder / "4_input.png")
+
+
 def objects(folder: Path) -> None:
     for number in (1, 2, 3):
         path = folder / f"{number}_target.png"
@@ -246,7 +250,8 @@ def objects(folder: Path) -> None:
     ("change", "options", "named"),
     [
         (shot, ("--patterns", "{key}_shot.*", "{key}_ui.*"), "--patterns"),
-        (lone, ("--allow-missing",), "allow_missing"),
+        (lone, ("--missing", "empty"), "missing"),
+        (not_drawn, ("--missing", "skip"), "missing"),
         (
             objects,
             ("--patterns", "{key}_input.*", "{key}_target_{object}.*"),
@@ -812,6 +817,7 @@ REFUSED = [
         for command in ("check {pairs}", TRAIN)
         for words in (
             *(f"--threshold {value}" for value in ("0", "256", "-5")),
+            "--missing yes",
             *("--foreground 255 --ignore 255", "--foreground 255 --ignore ff0000"),
             *("--foreground 1 1", "--foreground 0-255 7", "--classes 0 255 ff00ff"),
             *("--classes 0-9 3", "--classes a=0 a=255", "--classes =0 b=255"),

@@ -315,7 +315,7 @@ HELD: list[tuple[list, Callable, list[str], list[str], dict]] = [
     # One empty mask of another mode, pictures without a mask.
     ([levels(0, 15), BLANK], masks(foreground=[15]), [], ["black"], {0: 2, 15: 1}),
     ([colours(BLACK, RED), BLANK], masks(foreground=[RED]), [], ["2_tar.*black"], {}),
-    ([TWO, None], masks(), ["2_input.*allow_missing"], [], {0: 1, 255: 1}),
+    ([TWO, None], masks(), ["2_input.*missing"], [], {0: 1, 255: 1}),
     # Palettes count by their colours once these are named.
     (REDS, masks(foreground=[1]), ["2_tar.*1.*colours"], [], {0: 2, 1: 2}),
     (REDS, maps(), ["2_tar.*1.*colours"], [], {}),
@@ -430,10 +430,19 @@ def test_thin_lines_in_jpeg_are_present(tmp_path: Path) -> None:
     assert not [one.what for one in report.problems if "none holds" in one.what]
 
 
-def test_pictures_without_a_mask_are_empty(tmp_path: Path) -> None:
-    report = ui.check_pairs(folder_of(tmp_path, TWO, None), allow_missing=True)
-    assert (report.problems, report.num_pairs) == ((), 2)
-    assert report.foreground_share == 1 / 48
+@pytest.mark.parametrize(
+    ("missing", "told", "num_pairs", "pixels"),
+    [("empty", "nothing is there", 2, 48), ("skip", "left out", 1, 24)],
+)
+def test_pictures_without_a_mask_are_empty_or_left_out(
+    tmp_path: Path, missing: str, told: str, num_pairs: int, pixels: int
+) -> None:
+    report = ui.check_pairs(folder_of(tmp_path, TWO, None), missing=missing)
+    (problem,) = report.problems
+    assert (problem.file, problem.severity) == ("1 images", "warning")
+    assert told in problem.what and report.ok
+    assert report.num_pairs == num_pairs
+    assert report.foreground_share == 1 / pixels
 
 
 def test_committed_sets_have_no_false_alarm() -> None:
@@ -501,7 +510,7 @@ def test_a_mask_that_cannot_be_read_is_named_once_beside_missing_ones(
 ) -> None:
     folder = folder_of(tmp_path, levels(0, 7), None, None)
     read = partial(ui.load_classes, classes=[[0], [1]])
-    report = ui.check_pairs(folder, allow_missing=True, read_target=read)
+    report = ui.check_pairs(folder, missing="empty", read_target=read)
     told = [
         one.file for one in report.problems if "ids that were not named" in one.what
     ]

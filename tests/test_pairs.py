@@ -97,7 +97,7 @@ ORDINARY = "{class}/{key}.png", "{class}/{key}_m.png"
 ROAD_PAIRS = (
     "image_2/um_9>gt_image_2/um_road_9.PNG, image_2/um_10>gt_image_2/um_road_10"
 )
-MISSING = {"allow_missing": True}
+EMPTY, SKIP = {"missing": "empty"}, {"missing": "skip"}
 FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     # patterns, options, the pairs, another file beside them
     (None, {}, "1_input.PNG>1_target.png", "1_inputs.png"),
@@ -111,8 +111,9 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (None, {}, "s1_input.ome.tif>s1_target", "README.md"),
     (None, {}, "images/9>masks/9.bmp, images/10>masks/10.gif", ""),
     (None, {}, "Images/1.JPG>Masks/1", "masks.txt"),
-    (None, MISSING, "1_input, 2_input>2_target", ""),
-    (None, MISSING, "1_input, 2_input", ""),
+    (None, EMPTY, "1_input, 2_input>2_target", ""),
+    (None, EMPTY, "1_input, 2_input", ""),
+    (None, SKIP, "2_input>2_target", "1_input.png"),
     (("{key}.*", "{key}_mask.*"), {}, "a.jpg>a_mask", "b.txt"),
     (("img/*/{k}.*", "gt/*/{k}.*"), {}, "img/x/1>gt/y/1", "1.png"),
     (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), {}, "x/im/1>x/gt/1_z", ""),
@@ -122,10 +123,11 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (["{k}_a.*", "{k}_b.*"], {}, "1_a>1_b", "1_a_b_c.png"),
     (ROADS, {}, ROAD_PAIRS, "gt_image_2/um_lane_9.png"),
     (OBJECTS, {}, "images/1>masks/1/2+masks/1/10, images/2>masks/2/a+", "masks/3.png"),
-    (OBJECTS, MISSING, "images/1>masks/1/a+, images/2>", ""),
+    (OBJECTS, EMPTY, "images/1>masks/1/a+, images/2>", ""),
     (("{key}.*", "{key}_{object}.*"), {}, "1>1_0+1_1, 10>10_0+", ""),
     (CLASSES, {}, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=masks/a/2+b=", ""),
-    (CLASSES, MISSING, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=+b=", ""),
+    (CLASSES, EMPTY, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=+b=", ""),
+    (CLASSES, SKIP, "images/1>a=masks/a/1", "images/2.png"),
     (ORDINARY, {}, "cat/1>cat/1_m, dog/1>dog/1_m", ""),
 ]
 
@@ -147,8 +149,9 @@ def test_pairs_are_found(
 
 UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
     # files, patterns, options; words that the message must have
-    ("1_input 2_input 2_target", None, {}, "1_input.png 1_target.* allow_missing"),
-    ("1_target 2_input 2_target", None, MISSING, "1_target.png 1_input.*"),
+    ("1_input 2_input 2_target", None, {}, "1_input.png 1_target.* missing"),
+    ("1_target 2_input 2_target", None, EMPTY, "1_target.png 1_input.*"),
+    ("1_target 2_input 2_target", None, SKIP, "1_target.png 1_input.*"),
     ("1_input 1_target 3_target 4_input", None, {}, "2 3_target.png 4_input.png"),
     ("1_input.bmp 1_input.png 1_target", None, {}, "1_input.bmp 1_input.png"),
     ("1_input 1_target.bmp 1_target", None, {}, "1_target.bmp 1_target.png {object}"),
@@ -527,7 +530,7 @@ def test_a_part_without_masks_looks_like_the_others(make_pairs: MakePairs) -> No
             batch_size=1,
             val_share=0.5,
             seed=seed,
-            allow_missing=True,
+            missing="empty",
             read_target=partial(ui.load_classes, classes=[[0], [1]]),
         )
         data.setup()

@@ -251,7 +251,7 @@ def test_runs_of_version_0_1_go_on(
             del checkpoint["hyper_parameters"][key]
         torch.save(checkpoint, folder / name)
     settings = json.loads((folder / "settings.json").read_text())
-    for key in ("classes", "allow_missing", "cache"):
+    for key in ("classes", "missing", "cache"):
         del settings[key]
     (folder / "settings.json").write_text(json.dumps(settings))
     picture = next(pairs.glob("*_input.png"))

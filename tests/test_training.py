@@ -202,6 +202,7 @@ def test_too_little_data_is_refused(
         ({"overfit_num": -1}, "overfit_num -1: expected a whole number, 0 or more"),
         ({"val_share": 0}, "val_share 0: expected a number, 0.001 to 0.999"),
         ({"val_share": 1}, "val_share 1: expected a number, 0.001 to 0.999"),
+        ({"missing": True}, "missing True: expected one of error, empty, skip"),
         ({"image_size": (0, 32)}, r"image_size \(0, 32\): expected one whole number"),
     ],
 )
