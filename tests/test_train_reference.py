@@ -87,9 +87,11 @@ def test_maps_follow_the_pairs_and_training_pictures_alone_change(folder: Path) 
             read_maps(folder)
 
 
-@pytest.mark.parametrize("more", [(), ("--fast",)])
+@pytest.mark.parametrize(
+    ("more", "num_train"), [((), 4), (("--fast",), 4), (("--with-validation",), 6)]
+)
 def test_command_keeps_plain_weights_and_the_log(
-    folder: Path, tmp_path: Path, capsys, more: tuple[str, ...]
+    folder: Path, tmp_path: Path, capsys, more: tuple[str, ...], num_train: int
 ) -> None:
     output = tmp_path / "new" / "checkpoints"
     kept = run(folder, output, *more)
@@ -104,10 +106,10 @@ def test_command_keeps_plain_weights_and_the_log(
     assert 0 <= float(row["val_iou"]) <= 1
     lines = capsys.readouterr().out.splitlines()
     counts = [line.split(" pictures, IoU ")[0] for line in lines[-3:]]
-    assert counts == ["training: 4", "validation: 2", "test: 2"]
+    assert counts == [f"training: {num_train}", "validation: 2", "test: 2"]
     system = ui.load_system(output / "reference.ckpt")
     assert system.settings["image_size"] == SMALL
-    assert system.settings.get("fast", False) == bool(more)
+    assert system.settings.get("fast", False) == ("--fast" in more)
 
 
 def test_encoder_s_reference_stands_beside_the_other_and_is_small(

@@ -8,7 +8,8 @@ python -m tools.train_reference --output OUT --epochs 5 --classes --weigh \
 
 It never sees the maps of the other parts: `split_parts` is the split of lesson 06.
 `--classes` learns the nine classes of each screenshot in place of interface or not.
-Choose with `--no-test`, which leaves the test pictures shut.
+Choose with `--no-test`, which leaves the test pictures shut. Once all is chosen,
+`--with-validation` trains on the validation pictures as well.
 """
 
 import json
@@ -117,6 +118,7 @@ def make_reference(
     classes: bool,
     weigh: bool,
     no_test: bool,
+    with_validation: bool,
 ) -> None:
     """Train, keep the last weights and the log, and print how well each part goes."""
     ui.quiet_lightning()
@@ -125,6 +127,8 @@ def make_reference(
     pl.seed_everything(SEED, workers=True, verbose=False)
     names = read_class_names(pictures) if classes else []
     parts = open_parts(pictures, len(names))
+    if with_validation:
+        parts[0].pairs += parts[1].pairs
     options = {"image_size": SIZE, "fast": fast, "encoder": encoder}
     if classes:
         options |= {"task": "multiclass", "num_out_channels": len(names)}
@@ -176,6 +180,7 @@ main.add("--encoder", str, "or mobilenet_v2, for reference_encoder.ckpt", "unet"
 main.add_argument("--classes", action="store_true", help="the nine classes")
 main.add_argument("--weigh", action="store_true", help="classes by their shares")
 main.add_argument("--no-test", action="store_true", help="judge validation only")
+main.add_argument("--with-validation", action="store_true", help="train on it as well")
 
 if __name__ == "__main__":
     sys.exit(main())
