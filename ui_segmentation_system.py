@@ -496,39 +496,18 @@ def load_mask(
             _refuse_values(mask, f"it has {what}")
         ignored = found == 1
         greys = np.array(picture)
-        strips = [*_row_slices(*greys.shape)]
-        some = [np.unique(greys[rows][~ignored[rows]]) for rows in strips]
+        some = [
+            np.unique(greys[rows][~ignored[rows]]) for rows in _row_slices(*greys.shape)
+        ]
         levels = np.unique(np.concatenate(some))
-        zero_one = levels.tolist() in ([], [0]) or (
-            levels.tolist() == [0, 1] and not mask.lossy
-        )
+        zero_one = levels.tolist() == [0, 1] and not mask.lossy
+        zero_one |= not levels.any()
         greys[ignored] = min(levels, default=0)
         if levels.max(initial=0) > 255:  # 16 bits
             greys, levels = (greys // 257).astype(np.uint8), levels // 257
-        low, high = min(levels, default=0), max(levels, default=0)
-        dark, bright = low <= NEAR, high >= 255 - NEAR
         if zero_one:
-            fits, threshold = True, 1
-        elif len(levels) <= NEAR and not mask.lossy:
-            fits = bright and len(levels) <= 1 + dark
-        elif dark and bright:
-            # The greys between are along the outlines, and none fills an area.
-            outlines, between, filled = np.zeros(2, int), 0, 0
-            for rows in strips:
-                part = greys[rows]
-                below = greys[rows.start : rows.stop + 1]  # with the row below
-                for side, near in enumerate((below <= NEAR, below >= 255 - NEAR)):
-                    outlines[side] += np.count_nonzero(np.diff(near, axis=0))
-                    outlines[side] += np.count_nonzero(np.diff(near[: len(part)]))
-                between += np.count_nonzero((part > NEAR) & (part < 255 - NEAR))
-                off = (part > low + DRIFT) & (part < high - DRIFT)
-                filled += np.count_nonzero(off & _is_flat(greys, rows))
-            fits = between <= ALONG * min(outlines) and filled <= SPECK * greys.size
-        else:  # one level fills the picture; areas of several are of class ids
-            fits = mask.lossy and (high <= DRIFT or low >= 255 - DRIFT)
-            areas = [np.unique(greys[rows][_is_flat(greys, rows)]) for rows in strips]
-            fits = fits and len(np.unique(np.concatenate(areas))) <= 1
-        if not fits:
+            threshold = 1
+        elif not _has_two_levels(greys, levels, mask.lossy):
             _refuse_values(mask, "not a mask of two levels")
         found[greys >= threshold] = 0
         found[ignored] = 1
@@ -536,6 +515,34 @@ def load_mask(
     del picture, mask  # for memory
     names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
     return Image.fromarray(found.view(np.uint8)).point(names)
+
+
+def _has_two_levels(greys: np.ndarray, levels: np.ndarray, lossy: bool) -> bool:
+    """Tell whether uint8 (H, W) is nearly black and nearly white, or all one of them.
+
+    levels: the greys that it holds. Few must be just those; many, and those of a lossy
+    file, may lie between, along the outlines, where none fills an area.
+    """
+    low, high = levels[0], levels[-1]
+    dark, bright = low <= NEAR, high >= 255 - NEAR
+    if len(levels) <= NEAR and not lossy:
+        return bool(bright) and len(levels) <= 1 + dark
+    strips = [*_row_slices(*greys.shape)]
+    if not (dark and bright):  # areas of several levels are of class ids
+        areas = [np.unique(greys[rows][_is_flat(greys, rows)]) for rows in strips]
+        one = len(np.unique(np.concatenate(areas))) <= 1
+        return one and lossy and (high <= DRIFT or low >= 255 - DRIFT)
+    outlines, between, filled = np.zeros(2, int), 0, 0
+    for rows in strips:
+        part = greys[rows]
+        below = greys[rows.start : rows.stop + 1]  # with the row below
+        for side, near in enumerate((below <= NEAR, below >= 255 - NEAR)):
+            outlines[side] += np.count_nonzero(np.diff(near, axis=0))
+            outlines[side] += np.count_nonzero(np.diff(near[: len(part)]))
+        between += np.count_nonzero((part > NEAR) & (part < 255 - NEAR))
+        off = (part > low + DRIFT) & (part < high - DRIFT)
+        filled += np.count_nonzero(off & _is_flat(greys, rows))
+    return between <= ALONG * min(outlines) and filled <= SPECK * greys.size
 
 
 def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
