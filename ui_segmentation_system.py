@@ -1303,7 +1303,10 @@ class PairedTransform:
             greys = torch.where(ids == IGNORE_INDEX, IGNORE_GREY, ids * 255)
             ids = Image.fromarray((greys if target.mode == "L" else ids).numpy())
             if target.mode == "P":
-                ids.putpalette(target.getpalette() or [])
+                # All 256 colours: Pillow stores ids beyond a shorter palette as others.
+                palette = target.getpalette() or []
+                default = [*itertools.chain(*CLASS_COLOURS)]
+                ids.putpalette(palette + default[len(palette) :])
         return _as_given(image, target, moved, ids)
 
     def __repr__(self) -> str:
