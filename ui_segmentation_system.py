@@ -3473,7 +3473,7 @@ def check_pairs(
             if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
                 # Elsewhere the sizes tell that the mask was drawn on the upright one.
                 what = f"EXIF turns it unlike {names[1]}"
-                mend = "look whether the mask fits; save both without the tag"
+                mend = "check whether the mask fits; save both without the tag"
                 problems.append(Problem(names[0], what, mend, "warning"))
             pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
             classes = np.flatnonzero(pixels[:IGNORE_INDEX])
@@ -3485,7 +3485,7 @@ def check_pairs(
             elif not is_map and not pixels[0]:
                 what = "all white: everything is foreground"
             if what and several:
-                mend = "look whether that is meant"
+                mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
             sums, (brightest, _), thumbnails = zip(*seen, look(mask), strict=True)
             ends = names[0], names[-1]
@@ -3648,7 +3648,7 @@ def _folder_problems(
     shares = [fact.pixels[255] / fact.known for fact in masks]
     targets = f"{len(masks)} targets"
     if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
-        mend = "look whether white is what you want to find; foreground=[0] swaps them"
+        mend = "check whether white is what you want to find; foreground=[0] swaps them"
         yield Problem(targets, "are mostly foreground; inverted?", mend, "warning")
     elif len(masks) >= MANY_MASKS:
         total = np.sum([fact.thumbnails[1] for fact in masks], axis=0)
@@ -3661,7 +3661,7 @@ def _folder_problems(
     share = sum(int(f.pixels[255]) for f in masks) / max(1, sum(f.known for f in masks))
     if masks and not 0.01 <= share <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
-        mend = "look whether they were read rightly; weigh the rare class (pos_weight)"
+        mend = "check whether they were read rightly; weigh the rare class (pos_weight)"
         yield Problem(targets, what, mend, "warning")
     maps = [fact.pixels for fact in facts if fact.is_map]
     total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
@@ -3673,7 +3673,7 @@ def _folder_problems(
         yield Problem(targets, what, "load_mask reads two levels")
     elif maps and num_classes and absent:
         what = f"have no pixel of class {', '.join(map(str, absent))}"
-        mend = "look whether the ids are right; what is not there is not learnt"
+        mend = "check whether the ids are right; what is not there is not learnt"
         yield Problem(targets, what, mend, "warning")
 
 

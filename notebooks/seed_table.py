@@ -22,19 +22,24 @@ def draw(
 ) -> None:
     """Draw and print the IoU of each variant: a dot a seed, a stroke for what has none.
 
-    limits: of the IoU axis. by_kind: one colour for names alike up to the comma.
+    limits: of the IoU axis. by_kind: variants are named "kind, group". Each kind has a
+    colour, groups stand apart, and medians are printed in place of all seeds.
     """
     groups = list(read(experiment).groupby("variant", sort=False))
     plt.figure(figsize=(6, 0.3 * len(groups) + 0.6))
     colours: dict[str, str] = {}
-    for place, (name, rows) in enumerate(groups):
+    places: dict[str, float] = {}
+    for name, rows in groups:
+        kind, _, group = name.partition(", ") if by_kind else (name, "", "")
+        apart = bool(places) and not [*places][-1].endswith(group)
+        place = places[name] = max(places.values(), default=-1) + 1 + 0.6 * apart
         mark = dict(marker="|", color="black")
         if len(rows) > 1:
-            kind = name.partition(", ")[0] if by_kind else name
             mark = dict(marker="o", color=colours.setdefault(kind, f"C{len(colours)}"))
         plt.plot(rows.iou, [place] * len(rows), linestyle="", markersize=6, **mark)
-        print(f"{name:22}", *[f"{value:.3f}" for value in rows.iou])
-    plt.yticks(range(len(groups)), [name for name, _ in groups])
+        values = [rows.iou.median()] if by_kind else rows.iou
+        print(f"{name:22}", *[f"{value:.3f}" for value in values])
+    plt.yticks([*places.values()], [*places])
     plt.gca().invert_yaxis()
     plt.xlim(limits)
     plt.xlabel("IoU")

@@ -31,7 +31,7 @@ LAST_SECTIONS = ["Recap", "Next", "Answers"]
 OPEN = "04", "05", "12"
 FIGURES = {"image/png", "image/jpeg"}
 OUTPUT_KINDS = FIGURES | {"text/plain", "text/html", "text/markdown", "text/latex"}
-BUILT_IN_THE_OPEN = "# built in the open"
+WRITTEN_OUT = "# written out here"
 LINE = r"(?m)\S.*$"  # that is not blank
 HIDING = r"(?i)nbval[_-]\w+|PYTEST_VALIDATE_\w+|raises-exception|skip-execution"
 # Dingbats, the sign that colours the character before it, pictographs.
@@ -232,7 +232,7 @@ def faults_of_cell(book: Book, cell: NotebookNode) -> Faults:
         if not re.search(r"\d", "".join(out.get("text", "") for out in cell.outputs)):
             yield "figures are explained", "no printed line with a number"
     for name in definitions_in(cell):
-        if hasattr(ui, name) and BUILT_IN_THE_OPEN not in cell.source:
+        if hasattr(ui, name) and WRITTEN_OUT not in cell.source:
             yield "definitions shadow nothing", f"ui has {name} too"
 
 
@@ -272,7 +272,7 @@ def good_book() -> Book:
     texts.append("".join(f"## {title}\n\n{PROSE}\n\n" for title in LAST_SECTIONS))
     codes = ["image = 1\nsize = 2\nprint(image, size)"] * 11
     codes[0] = "import ui_segmentation_system as ui\n\nNET = ui.UNet"
-    codes[3] = f"{BUILT_IN_THE_OPEN}\ndef overlay():\n    return 1"
+    codes[3] = f"{WRITTEN_OUT}\ndef overlay():\n    return 1"
     codes.append("def answer():\n" + "    size = 1\n" * 40)
     cells = []
     for place, (text, code) in enumerate(zip(texts, codes, strict=True), 1):
