@@ -869,26 +869,31 @@ class PairFiles:
         """List what has no partner or too many: the file, what is wrong, what helps."""
         faults, names = [], sorted(self.names)
         sides = (self.inputs, self.targets), (self.targets, self.inputs)
+        used = {name for side in sides[0] for one in side.values() for _, name in one}
         for role, (found, others) in enumerate(sides):
             for key, files in found.items():
                 values, (name, *more) = zip(*files, strict=True)
-                if key not in others and (role or self.missing == "error"):
+                if key not in others:
                     known = dict(zip(self.fields, key, strict=True)) | {self.extra: "*"}
                     wanted = self.patterns[1 - role].format_map(known)
                     what = f"no file is named {wanted}"
                     mend = "add it, or take this one away"
                     if not role:
                         mend += ', or say missing="empty" (nothing is there) or "skip"'
-                    stem = wanted.removesuffix(".*")
+                    stem = re.sub(r"\.[^./]*$", "", wanted)
                     place = bisect.bisect_left(names, stem)
-                    there = "".join(names[place : place + 1])
-                    if there != name and re.match(re.escape(stem) + r"[\W_]", there):
-                        what += f", and {there} is no picture that is read, or "
+                    near = re.compile(re.escape(stem) + r"[\W_]").match
+                    there = [n for n in names[place : place + 9] if near(n)]
+                    there = [n for n in there if n not in used]
+                    if there:  # a mask that nobody reads is none that is missing
+                        what += f", and {there[0]} is no picture that is read, or "
                         what += "one of several"
                         mend = "save a picture as PNG; several masks: name {object}; "
                         mend += DRAW_THEM
-                    faults.append((name, what, mend))
-                if len({*values}) < len(files):
+                    if there or role or self.missing == "error":
+                        faults.append((name, what, mend))
+                left_out = self.missing == "skip" and key not in others
+                if len({*values}) < len(files) and not left_out:
                     what = f"the same key as {', '.join(more)}"
                     mend = "keep one, or name {object} or {class} in the pattern"
                     faults.append((name, what, mend))
@@ -951,7 +956,7 @@ def _find_files(folder: Path, patterns: Patterns | None, missing: str) -> PairFi
             return files
     proposal = _propose_patterns(folder, names)
     some = tried[0].inputs or tried[0].targets
-    if some and (patterns is not None or proposal is None):
+    if some and (patterns is not None or proposal is None) and missing != "skip":
         return tried[0]  # whose faults say more
     advice = "name them so, or say with patterns how they are named (--patterns)"
     if proposal is not None:
@@ -1068,6 +1073,12 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
                 whole &= not tried.extra or len(tried.inputs) == len(images)
                 if whole and found > best[0]:
                     best = found, patterns
+    places = {mask: mask.rpartition("/")[0] for mask in masks}
+    if best[1] is None and len({*places.values()}) > 1:  # two kinds, as in VOC
+        first = min(places.values())
+        return _propose_patterns(
+            folder, [n for n in names if places.get(n, first) == first]
+        )
     return best[1]
 
 
@@ -1122,8 +1133,9 @@ class PairDataset(Dataset[Sample]):
 
     Each sample goes through `prepare(image, target)`, which must give the same each
     time, and `transform(image, target)`; without both it holds pictures. read_target:
-    how a target's file is read. cache: keep what `prepare` gives, so that each file is
-    read once; with worker processes each keeps its own, for an epoch. (notebook 02)
+    how a target's file is read. A target of None is empty in the way of `example`, by
+    default the first target's file. cache: keep what `prepare` gives, so that each file
+    is read once; with worker processes each keeps its own, for an epoch. (notebook 02)
     """
 
     def __init__(
@@ -1349,8 +1361,9 @@ def _check_pair(image: Any, target: Any) -> tuple[Any, torch.Tensor]:
         _size_of(one) if isinstance(one, Image.Image | torch.Tensor) else type(one)
         for one in (image, target)
     ]
-    if sizes[0] != sizes[1] or not isinstance(sizes[0], tuple):
-        expected = "expected pictures or tensors of one size"
+    batch = max(getattr(one, "ndim", 0) for one in (image, target)) > 3
+    if sizes[0] != sizes[1] or not isinstance(sizes[0], tuple) or batch:
+        expected = "expected pictures or tensors of one size, of one sample"
         raise ValueError(f"image {sizes[0]} and target {sizes[1]} (W, H): {expected}")
     if isinstance(image, Image.Image):
         image = _to_rgb(image, "image")
@@ -2026,7 +2039,7 @@ def to_array(picture: Any) -> np.ndarray:
     for logits: make them probabilities first.
     """
     if isinstance(picture, Image.Image):
-        return np.array(picture.convert("RGB"))
+        return np.array(_to_rgb(picture, "picture"))
     values = torch.as_tensor(picture).detach().cpu()
     is_float, is_bool = values.is_floating_point(), values.dtype == torch.bool
     if values.ndim == 2 and not is_float and not is_bool:
@@ -2035,13 +2048,13 @@ def to_array(picture: Any) -> np.ndarray:
         values = values.permute(1, 2, 0)
     values = values[..., None] if values.ndim == 2 else values
     fits = values.ndim == 3 and values.shape[2] in (1, 3)
-    if is_float:
-        fits = fits and values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING
-    if not fits:
+    low, high = (-ROUNDING, 1 + ROUNDING) if is_float else (0, 255)
+    if not (fits and values.min() >= low and values.max() <= high):
         raise ValueError(
             f"picture of shape {tuple(values.shape)}, {values.min():.2f} to "
             f"{values.max():.2f}: expected (H, W), (H, W, 3), (1, H, W) or (3, H, W), "
-            "floats in 0..1; logits need a sigmoid, normalized images denormalize"
+            "floats in 0..1, integers in 0..255; logits need a sigmoid, normalized "
+            "images denormalize"
         )
     if is_float or is_bool:
         values = (values.float().clamp(0, 1) * 255).round()
@@ -2051,11 +2064,13 @@ def to_array(picture: Any) -> np.ndarray:
 def _as_bool(mask: Any) -> np.ndarray:
     """Give a mask of any kind as bool (H, W); ignored pixels are not in it."""
     mask = mask.detach().cpu() if isinstance(mask, torch.Tensor) else mask
-    values = np.asarray(mask)
+    is_target = isinstance(mask, torch.Tensor) and mask.is_floating_point()
+    values = np.asarray(mask.float() if is_target else mask)
     found = set(np.unique(values).tolist())
     if values.ndim >= 2 and values.size == math.prod(values.shape[-2:]):
         values = values.reshape(values.shape[-2:])
-        if values.dtype == bool or (found <= {0, 1, IGNORE_INDEX} and 1 in found):
+        is_target |= values.dtype == bool or 1 in found
+        if is_target and found <= {0, 1, IGNORE_INDEX}:
             return values == 1
         if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
             return values > 0.5
@@ -2358,6 +2373,8 @@ class UISegmentationData(pl.LightningDataModule):
         self.batch_size, self.num_workers = int(self.batch_size), int(self.num_workers)
         self.image_size = _check_size("image_size", self.image_size)
         _check_choice("missing", self.missing, MISSING)
+        if not isinstance(self.scenes, Mapping | None):
+            raise ValueError(f"scenes {self.scenes!r}: expected what read_scenes gives")
         _check_paired(self.augment)
         steps = [ImageTargetResize(self.image_size), ImageTargetToTensor()]
         self.transform = ImageTargetCompose(steps)
@@ -2507,6 +2524,7 @@ class UISegmentationSystem(pl.LightningModule):
         # What a checkpoint keeps: plain values, also of arrays and tensors.
         values = json.dumps(settings, default=lambda value: value.tolist())
         self.settings = json.loads(values)
+        self.size_from_data = image_size is None
         if image_size is not None:
             self.settings["image_size"] = _check_size("image_size", image_size)
         # Weights that the loss refuses are refused here, on one pixel.
@@ -2515,7 +2533,7 @@ class UISegmentationSystem(pl.LightningModule):
         UISegmentationSystem.loss(self, logits, targets)  # not that of a subclass
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["hyper_parameters"] = dict(self.settings)
+        checkpoint["hyper_parameters"] = {**self.hparams, **self.settings}
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
@@ -2570,9 +2588,11 @@ class UISegmentationSystem(pl.LightningModule):
         hundred times more slowly, and gradients are full of them once a loss is tiny.
         """
         torch.set_flush_denormal(True)
-        if self.settings["image_size"] is None:
-            data = self.trainer.datamodule
-            self.settings["image_size"] = getattr(data, "image_size", None)
+        size = getattr(self.trainer.datamodule, "image_size", None)
+        if size is not None and self.size_from_data:
+            self.settings["image_size"] = size
+        if not any(part.training for part in self.modules()):  # as of load_system
+            self.train()
         if self.global_rank:  # other augmentations in each further process
             seed = hash((torch.initial_seed(), self.global_rank)) % 2**32
             for start in (random.seed, np.random.seed, torch.manual_seed):
@@ -2594,6 +2614,8 @@ class UISegmentationSystem(pl.LightningModule):
         # A stream, which has no length, may be endless.
         total = len(dataset) if hasattr(dataset, "__len__") else 100
         samples = itertools.islice(iter(dataset), total)
+        draws = getattr(dataset, "_draws", torch.zeros(0))  # of a RandomTileDataset
+        before = draws.clone()
         seen = list(itertools.islice(samples, 100))
         for sample in seen:
             tensors = all(isinstance(part, torch.Tensor) for part in sample)
@@ -2612,6 +2634,7 @@ class UISegmentationSystem(pl.LightningModule):
                 "no training target has a pixel of 1, or a class but 0: expected "
                 "something to learn; divide masks of 0/255 by 255, or ignore less"
             )
+        draws.copy_(before)  # the look was no epoch
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
             if self.exclusive:
@@ -2657,13 +2680,18 @@ class UISegmentationSystem(pl.LightningModule):
             for name, iou in zip(names, of_class(counts), strict=True):
                 self.log(f"val_iou_{name}", iou)
 
+    def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Probabilities (B, K, H, W) of a batch of images or samples."""
+        image = batch if isinstance(batch, torch.Tensor) else batch[0]
+        return self.probabilities(self(image))
+
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """The optimizer that was asked for under OneCycle, stepped each batch."""
         steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
+        if not 0 < steps < math.inf:
             raise ValueError(
-                "training without end: the OneCycle schedule needs a number of steps; "
-                "give the Trainer max_epochs or max_steps"
+                f"training of {steps} steps: the OneCycle schedule needs their number; "
+                "give the Trainer max_epochs or max_steps, the latter for a stream"
             )
         rate, part = self.settings["learning_rate"], self.settings["pretrained"]
         learnt = [*self.network.get_submodule(part).parameters()] if part else []
@@ -2843,10 +2871,11 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 def load_system(
     path: Path | str, network: nn.Module | None = None
 ) -> UISegmentationSystem:
-    """Make the trained system that a checkpoint holds, on the CPU.
+    """Make the trained system that a checkpoint holds, on the CPU, in evaluation mode.
 
-    network: of a system that was trained with one of its own. Raises what
-    `read_checkpoint` raises, and ValueError for another model's checkpoint.
+    Trained further, it predicts at the size of the data that it then sees. network: of
+    a system that was trained with one of its own. Raises what `read_checkpoint` raises,
+    and ValueError for another model's checkpoint.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -2863,6 +2892,7 @@ def load_system(
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         state = checkpoint["state_dict"].items()  # without a subclass's own loss
         system.load_state_dict({k: v for k, v in state if k.startswith("network.")})
+        system.size_from_data = True  # of those that it may be trained on further
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
         _refuse(path, what, "one of UISegmentationSystem", "train it with this module")
@@ -2952,7 +2982,8 @@ class RunFolder(pl.Callback):
                 writer.writeheader()
                 for row in self.rows:
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-            if loader := trainer.val_dataloaders:  # None until there was a validation
+            loader = trainer.val_dataloaders
+            if loader is not None:  # there was a validation
                 with _atomic_write(self.folder / picture) as part:
                     self._draw(loader.dataset, module).save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
@@ -2962,10 +2993,12 @@ class RunFolder(pl.Callback):
 
     @torch.inference_mode()
     def _draw(self, dataset: Dataset[Sample], module: Any) -> Image.Image:
-        """Draw four samples or fewer, evenly spaced, a row each."""
-        rows = []
-        for index in range(0, len(dataset), max(len(dataset) // 4, 1))[:4]:
-            image, target = dataset[index]
+        """Draw four samples, a row each: evenly spaced, of a stream the first."""
+        rows, samples = [], iter(dataset)
+        if hasattr(dataset, "__len__"):
+            places = range(0, len(dataset), max(len(dataset) // 4, 1))
+            samples = map(dataset.__getitem__, places)
+        for image, target in itertools.islice(samples, 4):
             with _evaluating(module):
                 logits = module(image[None].to(module.device)).cpu()
             highest = module.probabilities(logits)[0].amax(dim=0)
@@ -3039,6 +3072,8 @@ def load_classes(
         if palette is not None or num_classes is not None:
             raise ValueError("classes: expected without palette and num_classes")
         most = len(classes)
+        for one in classes:
+            _as_codes("class", one)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
     mask = _open_mask(path)._replace(of_classes=True)
     named = [value for one in classes or () for value in one]
@@ -3305,7 +3340,7 @@ class PairReport:
     def ok(self) -> bool:
         """Whether the folder can be trained on: no errors, and something to find."""
         sound = all(problem.severity != "error" for problem in self.problems)
-        return sound and self.foreground_share != 0
+        return sound and self.num_pairs > 0 and self.foreground_share != 0
 
     def __str__(self) -> str:
         state = "ok" if self.ok else "not ok"
@@ -3401,10 +3436,11 @@ def check_pairs(
     dataset = PairDataset(pairs, read_target=read_target)
     options = getattr(read_target, "keywords", {})
     wanted = map(options.get, ("palette", "foreground", "ignore"))
-    groups = [
-        [tuple(v) if np.ndim(v) else v for v in (() if group is None else group)]
-        for group in (*(options.get("classes") or ()), *wanted)
-    ]
+    given = [() if one is None else one for one in wanted]
+    groups = []
+    for group in (*(options.get("classes") or ()), *given):
+        _as_codes("foreground, ignore, palette or class", group)
+        groups.append([tuple(value) if np.ndim(value) else value for value in group])
     named = [*itertools.chain.from_iterable(groups)]
     meant = named[: len(named) - len(groups[-1])]  # that count
     looked_up = groups if len(named) > MANY_VALUES else [[value] for value in named]
@@ -3550,11 +3586,15 @@ def _value_problems(
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    missing = [str(value) for value in named if value not in present]
-    if held and missing and (not many or len(missing) == len(named)):
-        there = ", ".join(str(value) for value, _ in found.most_common(12))
-        mend = f"name what is there: {there or 'over 256 colours'}"
+    there = ", ".join(str(value) for value, _ in found.most_common(12))
+    mend = f"name what is there: {there or 'over 256 colours'}"
+    missing = [str(value) for value in meant if value not in present]
+    if held and missing and (not many or len(missing) == len(meant)):
         yield Problem(targets, f"none holds {', '.join(missing[:8])}", mend)
+    unseen = [str(value) for value in named[len(meant) :] if value not in present]
+    if held and unseen and not many:
+        what = f"none holds {', '.join(unseen[:8])}, which was to be ignored"
+        yield Problem(targets, what, f"right if others hold it; else {mend}", "warning")
     rest = [value for value in exact if value not in named]
     if meant and not many and {*rest} - {0, (0, 0, 0)}:
         listed = ", ".join(f"{value} (in {exact[value]})" for value in rest[:8])
@@ -3631,7 +3671,10 @@ def _folder_problems(
     if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
         kind = {"empty": "nothing is there", "skip": "they are left out"}
         what = f"have no mask, and {kind[files.missing]}, as missing says"
-        yield Problem(f"{len(lone)} images", what, "right if that is meant", "warning")
+        mend, severity = "right if that is meant", "warning"
+        if not files.targets:
+            mend, severity = "give patterns that find masks (--patterns)", "error"
+        yield Problem(f"{len(lone)} images", what, mend, severity)
     of_classes = files.pairs() if files.extra == "class" else []
     missing = Counter(n for _, one in of_classes for n, path in one.items() if not path)
     for name, number in missing.items():

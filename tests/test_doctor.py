@@ -283,7 +283,7 @@ HELD: list[tuple[list, Callable, list[str], list[str], dict]] = [
     ([levels(0, 11, 255)], masks(foreground=[11], ignore=[255]), [], [], {}),
     ([levels(0, 11, 255)], masks(foreground=[11]), [], ["1 targets.*255"], {}),
     ([levels(0, 5)], masks(foreground=[5, 7]), ["1 targets.*7.*5"], [], {0: 1, 5: 1}),
-    ([levels(0, 5)], masks(foreground=[5], ignore=[255]), ["targets.*255"], [], {}),
+    ([levels(0, 5)], masks(foreground=[5], ignore=[255]), [], ["targets.*255"], {}),
     ([levels(0, 1, 255)], masks(ignore=[255]), [], [], {0: 1, 1: 1, 255: 1}),
     ([ROAD], masks(foreground=[MAGENTA]), [], [r"\(0, 0, 0\).*\(255, 0, 0\)"], {}),
     ([ROAD], ui.read_road, [], ["255, 0, 0"], {RED: 1, MAGENTA: 1, BLACK: 1}),
@@ -428,6 +428,27 @@ def test_thin_lines_in_jpeg_are_present(tmp_path: Path) -> None:
     read = partial(ui.load_mask, foreground=[255])
     report = ui.check_pairs(folder, read_target=read)
     assert not [one.what for one in report.problems if "none holds" in one.what]
+
+
+def test_patterns_that_find_no_mask_are_an_error(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, TWO, TWO)
+    patterns = "{key}_input.*", "{key}_msk.*"
+    report = ui.check_pairs(folder, patterns, missing="empty")
+    (problem,) = (one for one in report.problems if one.severity == "error")
+    assert "2 images" in problem.file and "--patterns" in problem.mend
+    assert not report.ok
+    with pytest.raises(ValueError, match="--patterns"):
+        ui.check_pairs(folder, patterns, missing="skip")
+
+
+@pytest.mark.parametrize(
+    "read", [masks(foreground=255), maps(classes=[0, 1]), masks(ignore=[0.5])]
+)
+def test_options_of_reading_that_are_none_are_refused(
+    read: Callable, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="expected a list of ids"):
+        ui.check_pairs(folder_of(tmp_path, TWO), read_target=read)
 
 
 @pytest.mark.parametrize(

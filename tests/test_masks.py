@@ -518,6 +518,8 @@ def test_overlay_tints_the_mask_and_nothing_else() -> None:
         assert np.array_equal(np.array(painted), pixels)
     assert np.array_equal(ui.overlay(image, mask * 0.5), image)
     assert ui.overlay(Image.new("RGB", (3, 1)), torch.ones(1, 1, 3)).size == (3, 1)
+    empty = torch.from_numpy(np.where(mask, 255, 0)).float()  # a target, all else 0
+    assert np.array_equal(ui.overlay(image, empty), image)
 
 
 def test_class_ids_are_no_mask(tmp_path: Path) -> None:
@@ -544,6 +546,11 @@ def test_display_of_every_kind() -> None:
     half = torch.tensor([[0.0, 1.0]])
     for mask in (half, half[None], half.bool(), half.bool()[None], half.numpy()):
         assert ui.to_array(mask).tolist() == [[[0] * 3, [255] * 3]]
+    deep = Image.fromarray(np.full((1, 2), 1000, np.uint16))
+    assert ui.to_array(deep).tolist() == [[[1000 >> 8] * 3] * 2]
+    for wrong in (300, 256, -1):
+        with pytest.raises(ValueError, match=r"integers in 0\.\.255"):
+            ui.to_array(np.full((1, 2, 3), wrong))
     ids = ui.to_array(torch.tensor([[1, 2, 255]])).tolist()
     assert ids == [[*map(list, ui.PALETTE[1:3]), [224, 224, 192]]]
 

@@ -114,6 +114,7 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (None, EMPTY, "1_input, 2_input>2_target", ""),
     (None, EMPTY, "1_input, 2_input", ""),
     (None, SKIP, "2_input>2_target", "1_input.png"),
+    (("{k}.*", "m/{k}.*"), SKIP, "1.png>m/1", "2.png"),
     (("{key}.*", "{key}_mask.*"), {}, "a.jpg>a_mask", "b.txt"),
     (("img/*/{k}.*", "gt/*/{k}.*"), {}, "img/x/1>gt/y/1", "1.png"),
     (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), {}, "x/im/1>x/gt/1_z", ""),
@@ -152,6 +153,11 @@ UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
     ("1_input 2_input 2_target", None, {}, "1_input.png 1_target.* missing"),
     ("1_target 2_input 2_target", None, EMPTY, "1_target.png 1_input.*"),
     ("1_target 2_input 2_target", None, SKIP, "1_target.png 1_input.*"),
+    # What is drawn and not read is not missing; without any mask nothing is a pair.
+    ("images/1.png masks/1.npy", None, EMPTY, "1 .png 1 .npy"),
+    ("images/1.png masks/1.npy images/2.png masks/2.png", None, SKIP, "masks/1.npy"),
+    ("a/1.png b/1.bmp a/2.png b/2.png", ("a/{k}.png", "b/{k}.png"), EMPTY, "b/1.bmp"),
+    ("a/1.png b/1_m.png", ("a/{k}.png", "b/{k}_mask.png"), SKIP, "2 .png b/{k}_mask"),
     ("1_input 1_target 3_target 4_input", None, {}, "2 3_target.png 4_input.png"),
     ("1_input.bmp 1_input.png 1_target", None, {}, "1_input.bmp 1_input.png"),
     ("1_input 1_target.bmp 1_target", None, {}, "1_target.bmp 1_target.png {object}"),
@@ -246,6 +252,25 @@ def test_proposed_patterns_pair_everything(text: str, tmp_path: Path) -> None:
     ).groups()
     assert f'--patterns "{one}" "{other}"' in str(told.value)
     assert sorted(listed(tmp_path, (one, other))) == sorted(pairs)
+
+
+def test_one_of_two_kinds_of_masks_is_proposed(tmp_path: Path) -> None:
+    """As in Pascal VOC, where moreover most images have none."""
+    kinds = "JPEGImages/{}.jpg SegmentationClass/{}.png SegmentationObject/{}.png"
+    names = [name.format(n) for n in (1, 2) for name in kinds.split()]
+    put(tmp_path, *names, "JPEGImages/3.jpg")
+    with pytest.raises(ValueError, match=r"SegmentationClass/\{key\}") as told:
+        ui.find_pairs(tmp_path)
+    patterns = re.search(r'patterns=\("(.*?)", "(.*?)"\)', str(told.value)).groups()
+    pairs = ui.find_pairs(tmp_path, patterns, missing="skip")
+    assert [target.name for _, target in pairs] == ["1.png", "2.png"]
+
+
+def test_what_is_left_out_may_be_there_twice(tmp_path: Path) -> None:
+    put(tmp_path, "1_input.png", "1_target.png", "2_input.png", "2_input.jpg")
+    assert len(ui.find_pairs(tmp_path, missing="skip")) == 1
+    with pytest.raises(ValueError, match="same key"):
+        ui.find_pairs(tmp_path, missing="empty")
 
 
 SILENT = [

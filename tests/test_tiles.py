@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import ui_segmentation_system as ui
+from tests.conftest import Train, small_system
 from tools.slide import Slide
 from ui_segmentation_system import RandomTileDataset, TileDataset, UNet, predict_tiled
 
@@ -311,6 +312,13 @@ def test_a_seed_gives_the_same_epochs_and_each_its_own(maps: Any) -> None:
     assert len(set(first)) > 0.9 * len(first)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()
+
+
+def test_the_look_of_the_system_draws_no_tile(train: Train) -> None:
+    image, mask = noise(60, 60), np.ones((60, 60), np.uint8)
+    dataset = RandomTileDataset(image, mask, 32, 4)
+    train(small_system(), DataLoader(dataset, 2), max_epochs=1)
+    assert dataset._draws.tolist() == [1] * 4
 
 
 def test_set_epoch_goes_on_where_a_run_stopped(maps: Any) -> None:

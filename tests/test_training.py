@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
 
 from tests.conftest import MakePairs, Train, draw_image, equal, small_system
 from ui_segmentation_system import (
@@ -22,6 +23,7 @@ from ui_segmentation_system import (
     StepProgress,
     UIImageMaskDataset,
     UISegmentationData,
+    UISegmentationSystem,
     UNet,
     Watch,
     bce_dice_loss,
@@ -203,6 +205,7 @@ def test_too_little_data_is_refused(
         ({"val_share": 0}, "val_share 0: expected a number, 0.001 to 0.999"),
         ({"val_share": 1}, "val_share 1: expected a number, 0.001 to 0.999"),
         ({"missing": True}, "missing True: expected one of error, empty, skip"),
+        ({"scenes": Path("a.csv")}, "scenes .*expected what read_scenes gives"),
         ({"image_size": (0, 32)}, r"image_size \(0, 32\): expected one whole number"),
     ],
 )
@@ -262,8 +265,11 @@ def test_watch_begins_where_training_begins(
 
 
 def test_training_without_end_is_refused(make_pairs: MakePairs, train: Train) -> None:
+    folder = make_pairs(1)
     with pytest.raises(ValueError, match="give the Trainer max_epochs or max_steps"):
-        train(small_system(), overfit_data(make_pairs(1)), max_epochs=-1)
+        train(small_system(), overfit_data(folder), max_epochs=-1)
+    with pytest.raises(ValueError, match="max_steps, the latter for a stream"):
+        train(small_system(), DataLoader(Stream(tensors(folder))), max_epochs=1)
 
 
 def test_predict_mask_sees_a_16_bit_picture_as_load_image_does(tmp_path: Path) -> None:
@@ -288,6 +294,83 @@ def test_predicts_at_the_size_it_was_trained_at(
     again.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     assert again.predict_mask(draw_image(1, (20, 10))).shape == (10, 20)
     assert seen[0].shape[-2:] == (own or (32, 48))
+    larger = UISegmentationData(data.data_dir, 2, (64, 64), overfit_num=2)
+    train(again, larger, max_epochs=1)
+    assert tuple(again.settings["image_size"]) == (64, 64)
+
+
+class Stream(IterableDataset):
+    """Samples without a length."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+
+def test_a_run_may_validate_a_stream(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    samples = tensors(make_pairs(2))
+    keeper = RunFolder(tmp_path / "run")
+    loaders = DataLoader(samples, 2), DataLoader(Stream(samples), 2)
+    train(small_system(), loaders[0], None, loaders[1], callbacks=[keeper])
+    names = {"log.csv", "last.ckpt", "best.ckpt", "curves.png", "epochs"}
+    assert {path.name for path in keeper.folder.iterdir()} == names
+    drawn = Image.open(keeper.folder / "epochs" / "001.png")
+    assert drawn.size == (4 * SIZE[1], 2 * SIZE[0])
+
+
+class WithDropout(torch.nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            torch.nn.Conv2d(3, 1, 1), torch.nn.BatchNorm2d(1), torch.nn.Dropout(0.5)
+        )
+
+
+def test_a_loaded_system_is_trained_in_training_mode(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    data = overfit_data(make_pairs(1))
+    system = UISegmentationSystem(network=WithDropout())
+    train(system, data).save_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    again = load_system(tmp_path / "own.ckpt", WithDropout())
+    assert not again.training and not again.network.training
+    train(again, data)
+    assert again.training and again.network.training
+    before, after = (one.network[1].running_mean for one in (system, again))
+    assert not torch.equal(before, after)
+
+
+class Mine(UISegmentationSystem):
+    """A subclass with a setting of its own, kept in Lightning's way."""
+
+    def __init__(self, alpha: float = 0.7, **options: Any) -> None:
+        super().__init__(**options)
+        self.alpha = alpha
+        self.save_hyperparameters("alpha")
+
+
+def test_a_subclass_keeps_its_settings(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    trainer = train(Mine(0.3, max_features=16), overfit_data(make_pairs(1)))
+    trainer.save_checkpoint(tmp_path / "mine.ckpt", weights_only=True)
+    again = Mine.load_from_checkpoint(tmp_path / "mine.ckpt")
+    assert (again.alpha, again.settings["max_features"]) == (0.3, 16)
+
+
+def test_the_trainer_predicts_probabilities(make_pairs: MakePairs) -> None:
+    system, samples = small_system().eval(), tensors(make_pairs(2))
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, devices=1
+    )
+    images = torch.stack([image for image, _ in samples])
+    expected = system(images).sigmoid()
+    for loader in (DataLoader(samples, 2), DataLoader(images, 2)):
+        (found,) = trainer.predict(system, loader)
+        torch.testing.assert_close(found, expected)
 
 
 class Told(RunFolder):

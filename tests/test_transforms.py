@@ -238,6 +238,12 @@ def test_class_ids_are_never_blended(transform: Callable) -> None:
         assert len(moved) > 3
 
 
+def test_a_batch_is_no_sample() -> None:
+    flip = PairedTransform(v2.RandomHorizontalFlip(1))
+    with pytest.raises(ValueError, match="of one sample"):
+        flip(torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8))
+
+
 def test_padded_ids_can_be_saved_where_the_palette_is_short(tmp_path: Path) -> None:
     """Pillow stores 255 as an id of the palette where that has but a few colours."""
     image, ids = as_class_pictures((draw_image(0, (6, 4)), Image.new("L", (6, 4), 255)))
