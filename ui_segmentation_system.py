@@ -2042,6 +2042,7 @@ def to_array(picture: Any) -> np.ndarray:
         return np.array(_to_rgb(picture, "picture"))
     values = torch.as_tensor(picture).detach().cpu()
     is_float, is_bool = values.is_floating_point(), values.dtype == torch.bool
+    values = values if is_float or is_bool else values.long()
     if values.ndim == 2 and not is_float and not is_bool:
         return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
     if values.ndim == 3 and values.shape[0] in (1, 3):

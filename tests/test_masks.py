@@ -548,7 +548,7 @@ def test_display_of_every_kind() -> None:
         assert ui.to_array(mask).tolist() == [[[0] * 3, [255] * 3]]
     deep = Image.fromarray(np.full((1, 2), 1000, np.uint16))
     assert ui.to_array(deep).tolist() == [[[1000 >> 8] * 3] * 2]
-    for wrong in (300, 256, -1):
+    for wrong in (300, -1, np.uint16(256)):
         with pytest.raises(ValueError, match=r"integers in 0\.\.255"):
             ui.to_array(np.full((1, 2, 3), wrong))
     ids = ui.to_array(torch.tensor([[1, 2, 255]])).tolist()
