@@ -313,6 +313,12 @@ def test_many_files_without_pairs_cost_a_pass_and_a_few_lines(
     assert calls[1] < 2.5 * calls[0]
 
 
+@pytest.mark.parametrize("share", [0, 1, -0.5])
+def test_shares_that_leave_nothing_are_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"expected more than 0, less than 1"):
+        ui.group_split(["a", "b"], share)
+
+
 def test_groups_are_never_parted() -> None:
     groups = [f"scene {number % 7}" for number in range(100)]
     for seed in range(20):
