@@ -880,6 +880,7 @@ class PairFiles:
                     mend = "add it, or take this one away"
                     if not role:
                         mend += ', or say missing="empty" (nothing is there) or "skip"'
+                        mend += " (--missing)"
                     stem = re.sub(r"\.[^./]*$", "", wanted)
                     place = bisect.bisect_left(names, stem)
                     near = re.compile(re.escape(stem) + r"[\W_]").match
