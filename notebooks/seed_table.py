@@ -20,7 +20,7 @@ def read(experiment: str) -> pd.DataFrame:
 def draw(
     experiment: str, limits: tuple[float, float] = (0, 1), by_kind: bool = False
 ) -> None:
-    """Draw and print the IoU of each variant: a dot a seed, a stroke for what has none.
+    """Draw and print the IoU of each variant: a dot a seed, a line for what has none.
 
     limits: of the IoU axis. by_kind: variants are named "kind, group". Each kind has a
     colour, groups stand apart, and medians are printed in place of all seeds.
@@ -34,13 +34,15 @@ def draw(
         apart = bool(places) and not [*places][-1].endswith(group)
         place = places[name] = max(places.values(), default=-1) + 1 + 0.6 * apart
         mark = dict(marker="|", color="black")
-        if len(rows) > 1:
+        if len(rows) == 1:
+            plt.axvline(rows.iou.item(), color="0.7", linestyle="--", zorder=0)
+        else:
             mark = dict(marker="o", color=colours.setdefault(kind, f"C{len(colours)}"))
         plt.plot(rows.iou, [place] * len(rows), linestyle="", markersize=6, **mark)
         values = [rows.iou.median()] if by_kind else rows.iou
         print(f"{name:22}", *[f"{value:.3f}" for value in values])
     plt.yticks([*places.values()], [*places])
-    plt.gca().invert_yaxis()
+    plt.ylim(max(places.values()) + 0.6, -0.6)
     plt.xlim(limits)
     plt.xlabel("IoU")
     plt.show()
