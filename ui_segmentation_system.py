@@ -1532,10 +1532,11 @@ class ImageTargetNormalize:
         fits = isinstance(image, torch.Tensor) and image.is_floating_point()
         low, high = map(float, image.aminmax()) if fits else (0, 255)
         if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            kind = getattr(image, "dtype", "a picture")
+            kind = f"{kind} of {low:.2f} to {high:.2f}" if fits else kind
             raise ValueError(
-                f"Normalize got {getattr(image, 'dtype', 'a picture')} of {low:.2f} to "
-                f"{high:.2f}: expected a float tensor in 0..1; put ImageTargetToTensor "
-                "before it, and normalize only once"
+                f"Normalize got {kind}: expected a float tensor in 0..1; put "
+                "ImageTargetToTensor before it, and normalize only once"
             )
         mean, std = list(self.mean), list(self.std)
         return Sample(v2.functional.normalize(image, mean, std), target)
