@@ -34,9 +34,9 @@ def draw(
         apart = bool(places) and not [*places][-1].endswith(group)
         place = places[name] = max(places.values(), default=-1) + 1 + 0.6 * apart
         mark = dict(marker="|", color="black")
-        if len(rows) == 1:
+        if len(rows) == 1 and ", " not in name:  # a baseline of all rows
             plt.axvline(rows.iou.item(), color="0.7", linestyle="--", zorder=0)
-        else:
+        elif len(rows) > 1:
             mark = dict(marker="o", color=colours.setdefault(kind, f"C{len(colours)}"))
         plt.plot(rows.iou, [place] * len(rows), linestyle="", markersize=6, **mark)
         values = [rows.iou.median()] if by_kind else rows.iou

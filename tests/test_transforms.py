@@ -555,7 +555,7 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
     (
         NORMALIZE,
         (PICTURE, MASK),
-        "a picture of 0.00 to 255.00: .*put ImageTargetToTensor",
+        "Normalize got a picture: .*put ImageTargetToTensor",
     ),
     (NORMALIZE, ((IMAGE * 255).byte(), TARGET), "got torch.uint8.*expected a float"),
     (NORMALIZE, (IMAGE / IMAGE.max() * 255, TARGET), r"to 255\.00: .* in 0\.\.1"),
