@@ -740,7 +740,8 @@ def classes_to_colors(
 def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
     """Give class ids as a tensor, those of a picture of `load_classes` too."""
     tensor = isinstance(classes, torch.Tensor)
-    return classes if tensor else torch.from_numpy(np.array(classes))
+    ids = classes if tensor else torch.from_numpy(np.array(classes))
+    return ids.long() if ids.dtype == torch.uint16 else ids  # torch cannot compare them
 
 
 def _check_class_ids(
@@ -2016,7 +2017,7 @@ def shares_of_classes(
 ) -> torch.Tensor:
     """Count the share of each class, float32 (K,), among the pixels not ignored."""
     counts = torch.zeros(num_classes, dtype=torch.long)
-    for ids in targets:
+    for ids in map(_as_ids, targets):
         _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
         known = ids[ids != IGNORE_INDEX].long()
         counts += torch.bincount(known, minlength=num_classes)

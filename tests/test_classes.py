@@ -303,6 +303,11 @@ def test_scores_against_references(seed: int, num_classes: int) -> None:
     parts = zip(found.numpy().astype(np.uint8), targets.numpy(), strict=True)
     added = sum(ui.confusion_matrix(*part, num_classes) for part in parts)
     assert torch.equal(added, matrix)
+    deep = (part.numpy().astype(np.uint16) for part in (found, targets))
+    assert torch.equal(ui.confusion_matrix(*deep, num_classes), matrix)
+    deep = torch.from_numpy(targets.numpy().astype(np.uint16))
+    shares = ui.shares_of_classes([deep], num_classes)
+    assert torch.equal(shares, ui.shares_of_classes([targets], num_classes))
     ious = ui.class_iou(matrix)
     assert ious.dtype == torch.float32
     by_hand, found = [], torch.where(targets == 255, 255, found)
