@@ -860,7 +860,7 @@ class PairFiles:
             found = {v: self.folder / name for v, name in self.targets.get(key, ())}
             target: Target = next(iter(found.values()), None)
             if self.extra == "class":
-                target = classes | found
+                target = classes | found or None
             elif found and self.extra:
                 target = tuple(found.values())
             pairs.append((self.folder / image, target))
@@ -882,17 +882,20 @@ class PairFiles:
                     if not role:
                         mend += ', or say missing="empty" (nothing is there) or "skip"'
                         mend += " (--missing)"
-                    stem = re.sub(r"\.[^./]*$", "", wanted)
-                    place = bisect.bisect_left(names, stem)
-                    near = re.compile(re.escape(stem) + r"[\W_]").match
-                    there = [n for n in names[place : place + 9] if near(n)]
-                    there = [n for n in there if n not in used]
-                    if there:  # a mask that nobody reads is none that is missing
+                    stem, own = (re.sub(r"\.[^./]*$", "", n) for n in (wanted, name))
+                    place = bisect.bisect_left(names, stem.partition("*")[0])
+                    near = [n for n in names[place : place + 20] if n not in used]
+                    # A mask that nobody reads, as 1_target.npy, is not missing.
+                    exact = re.escape(stem).replace(r"\*", "[^/]*") + r"\.[^./]*"
+                    unread = [n for n in near if re.fullmatch(exact, n) and stem != own]
+                    alike = re.escape(stem) + r"[\W_]"
+                    there = unread or [n for n in near if re.match(alike, n)]
+                    if there:
                         what += f", and {there[0]} is no picture that is read, or "
                         what += "one of several"
                         mend = "save a picture as PNG; several masks: name {object}; "
                         mend += DRAW_THEM
-                    if there or role or self.missing == "error":
+                    if unread or role or self.missing == "error":
                         faults.append((name, what, mend))
                 left_out = self.missing == "skip" and key not in others
                 if len({*values}) < len(files) and not left_out:
@@ -964,6 +967,17 @@ def _find_files(folder: Path, patterns: Patterns | None, missing: str) -> PairFi
     if proposal is not None:
         one, other = proposal
         advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
+        fits = _sort_files(folder, names, proposal)
+        used = {
+            n
+            for side in (fits.inputs, fits.targets)
+            for one in side.values()
+            for _, n in one
+        }
+        if rest := sum(
+            Path(n).suffix.lower() in PICTURE_SUFFIXES for n in {*names} - used
+        ):
+            advice += f"; {rest} other pictures are left out"
         if "{object}" in other:
             advice += "; it unites masks of objects: of several kinds name one, or put "
             advice += "{class} for {object}, and each is a class"
@@ -1076,11 +1090,12 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
                 if whole and found > best[0]:
                     best = found, patterns
     places = {mask: mask.rpartition("/")[0] for mask in masks}
-    if best[1] is None and len({*places.values()}) > 1:  # two kinds, as in VOC
-        first = min(places.values())
-        return _propose_patterns(
-            folder, [n for n in names if places.get(n, first) == first]
-        )
+    kinds = Counter(places.values()).most_common(8)
+    for place, _ in kinds if best[1] is None and len(kinds) > 1 else ():
+        # Of several kinds of masks one, as in VOC.
+        some = [name for name in names if places.get(name, place) == place]
+        if (proposal := _propose_patterns(folder, some)) is not None:
+            return proposal
     return best[1]
 
 
@@ -2502,6 +2517,8 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"class_names {class_names}: expected {num_out_channels}")
         if not isinstance(network, nn.Module | None):
             raise ValueError(f"network {network!r}: expected a torch.nn.Module")
+        if network is not None and unet:
+            raise ValueError(f"{[*unet]}: expected no settings of UNet with network")
         _check_choice("encoder", encoder, ("unet", "mobilenet_v2"))
         _check_number("multiple_of", multiple_of, 1)
         unet["max_features"] = max_features
@@ -2537,7 +2554,11 @@ class UISegmentationSystem(pl.LightningModule):
         UISegmentationSystem.loss(self, logits, targets)  # not that of a subclass
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["hyper_parameters"] = {**self.hparams, **self.settings}
+        # A subclass's own, made plain: a checkpoint of other things is not read again.
+        plain = json.dumps(
+            {**self.hparams}, default=lambda v: getattr(v, "tolist", v.__str__)()
+        )
+        checkpoint["hyper_parameters"] = json.loads(plain) | self.settings
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
@@ -2998,8 +3019,8 @@ class RunFolder(pl.Callback):
     @torch.inference_mode()
     def _draw(self, dataset: Dataset[Sample], module: Any) -> Image.Image:
         """Draw four samples, a row each: evenly spaced, of a stream the first."""
-        rows, samples = [], iter(dataset)
-        if hasattr(dataset, "__len__"):
+        rows, samples = [], dataset
+        if not isinstance(dataset, IterableDataset):
             places = range(0, len(dataset), max(len(dataset) // 4, 1))
             samples = map(dataset.__getitem__, places)
         for image, target in itertools.islice(samples, 4):

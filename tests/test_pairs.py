@@ -115,6 +115,10 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (None, EMPTY, "1_input, 2_input", ""),
     (None, SKIP, "2_input>2_target", "1_input.png"),
     (("{k}.*", "m/{k}.*"), SKIP, "1.png>m/1", "2.png"),
+    # Neighbours that are no masks of it: of a longer key, of the image itself.
+    (("i/{k}.*", "m/{k}.*"), EMPTY, "i/a, i/a_1>m/a_1", "m/a_1.json"),
+    (("{k}.jpg", "{k}.png"), EMPTY, "c.jpg, d.jpg>d.png", "c.txt"),
+    (("i/{k}.*", "m/{k}.*"), SKIP, "i/a>m/a", "m/b.txt"),
     (("{key}.*", "{key}_mask.*"), {}, "a.jpg>a_mask", "b.txt"),
     (("img/*/{k}.*", "gt/*/{k}.*"), {}, "img/x/1>gt/y/1", "1.png"),
     (("{a}/im/{b}.*", "{a}/gt/{b}_*.png"), {}, "x/im/1>x/gt/1_z", ""),
@@ -129,6 +133,7 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (CLASSES, {}, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=masks/a/2+b=", ""),
     (CLASSES, EMPTY, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=+b=", ""),
     (CLASSES, SKIP, "images/1>a=masks/a/1", "images/2.png"),
+    (CLASSES, EMPTY, "images/1, images/2", ""),
     (ORDINARY, {}, "cat/1>cat/1_m, dog/1>dog/1_m", ""),
 ]
 
@@ -158,6 +163,12 @@ UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
     ("images/1.png masks/1.npy images/2.png masks/2.png", None, SKIP, "masks/1.npy"),
     ("a/1.png b/1.bmp a/2.png b/2.png", ("a/{k}.png", "b/{k}.png"), EMPTY, "b/1.bmp"),
     ("a/1.png b/1_m.png", ("a/{k}.png", "b/{k}_mask.png"), SKIP, "2 .png b/{k}_mask"),
+    (
+        "a/1.png b/1_x.png a/2.png b/2_x.bmp",
+        ("a/{key}.png", "b/{key}_{object}.png"),
+        EMPTY,
+        "a/2.png b/2_x.bmp",
+    ),
     ("1_input 1_target 3_target 4_input", None, {}, "2 3_target.png 4_input.png"),
     ("1_input.bmp 1_input.png 1_target", None, {}, "1_input.bmp 1_input.png"),
     ("1_input 1_target.bmp 1_target", None, {}, "1_target.bmp 1_target.png {object}"),
@@ -264,6 +275,10 @@ def test_one_of_two_kinds_of_masks_is_proposed(tmp_path: Path) -> None:
     patterns = re.search(r'patterns=\("(.*?)", "(.*?)"\)', str(told.value)).groups()
     pairs = ui.find_pairs(tmp_path, patterns, missing="skip")
     assert [target.name for _, target in pairs] == ["1.png", "2.png"]
+    assert "2 other pictures are left out" in str(told.value)
+    put(tmp_path, "SegmentationAlpha/x.png")  # the kind with most masks
+    with pytest.raises(ValueError, match="SegmentationClass"):
+        ui.find_pairs(tmp_path)
 
 
 def test_what_is_left_out_may_be_there_twice(tmp_path: Path) -> None:

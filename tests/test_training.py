@@ -309,12 +309,20 @@ class Stream(IterableDataset):
         return iter(self.samples)
 
 
+class Counted(Stream):
+    """A stream that knows its length."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@pytest.mark.parametrize("kind", [Stream, Counted])
 def test_a_run_may_validate_a_stream(
-    make_pairs: MakePairs, train: Train, tmp_path: Path
+    kind: type[Stream], make_pairs: MakePairs, train: Train, tmp_path: Path
 ) -> None:
     samples = tensors(make_pairs(2))
     keeper = RunFolder(tmp_path / "run")
-    loaders = DataLoader(samples, 2), DataLoader(Stream(samples), 2)
+    loaders = DataLoader(samples, 2), DataLoader(kind(samples), 2)
     train(small_system(), loaders[0], None, loaders[1], callbacks=[keeper])
     names = {"log.csv", "last.ckpt", "best.ckpt", "curves.png", "epochs"}
     assert {path.name for path in keeper.folder.iterdir()} == names
@@ -355,7 +363,8 @@ class Mine(UISegmentationSystem):
 def test_a_subclass_keeps_its_settings(
     make_pairs: MakePairs, train: Train, tmp_path: Path
 ) -> None:
-    trainer = train(Mine(0.3, max_features=16), overfit_data(make_pairs(1)))
+    alpha = np.float64(0.3)  # plain in the checkpoint, which is read again
+    trainer = train(Mine(alpha, max_features=16), overfit_data(make_pairs(1)))
     trainer.save_checkpoint(tmp_path / "mine.ckpt", weights_only=True)
     again = Mine.load_from_checkpoint(tmp_path / "mine.ckpt")
     assert (again.alpha, again.settings["max_features"]) == (0.3, 16)
