@@ -849,6 +849,12 @@ class PairFiles:
     targets: dict[tuple[str, ...], list[tuple[str, str]]]
     missing: str = "error"
 
+    @property
+    def used(self) -> set[str]:
+        """The names of all files that are an image or a target."""
+        sides = self.inputs, self.targets
+        return {name for side in sides for found in side.values() for _, name in found}
+
     def pairs(self) -> list[Pair]:
         """Put together what belongs together, in natural order."""
         values = {value for found in self.targets.values() for value, _ in found}
@@ -868,9 +874,8 @@ class PairFiles:
 
     def faults(self) -> list[tuple[str, str, str]]:
         """List what has no partner or too many: the file, what is wrong, what helps."""
-        faults, names = [], sorted(self.names)
+        faults, names, used = [], sorted(self.names), self.used
         sides = (self.inputs, self.targets), (self.targets, self.inputs)
-        used = {name for side in sides[0] for one in side.values() for _, name in one}
         for role, (found, others) in enumerate(sides):
             for key, files in found.items():
                 values, (name, *more) = zip(*files, strict=True)
@@ -967,16 +972,8 @@ def _find_files(folder: Path, patterns: Patterns | None, missing: str) -> PairFi
     if proposal is not None:
         one, other = proposal
         advice = f'try patterns=("{one}", "{other}") (--patterns "{one}" "{other}")'
-        fits = _sort_files(folder, names, proposal)
-        used = {
-            n
-            for side in (fits.inputs, fits.targets)
-            for one in side.values()
-            for _, n in one
-        }
-        if rest := sum(
-            Path(n).suffix.lower() in PICTURE_SUFFIXES for n in {*names} - used
-        ):
+        left = {*names} - _sort_files(folder, names, proposal).used
+        if rest := sum(Path(n).suffix.lower() in PICTURE_SUFFIXES for n in left):
             advice += f"; {rest} other pictures are left out"
         if "{object}" in other:
             advice += "; it unites masks of objects: of several kinds name one, or put "
@@ -3651,8 +3648,7 @@ def _folder_problems(
     num_classes: int,
 ) -> Iterator[Problem]:
     """Find what only the whole folder shows; num_classes: 0 if they were looked up."""
-    sides = files.inputs, files.targets
-    used = {name for side in sides for found in side.values() for _, name in found}
+    used = files.used
     places = {Path(name).parent for name in used}
     for name in files.names if files.patterns in LAYOUTS else ():
         picture = Path(name).suffix.lower() in PICTURE_SUFFIXES
@@ -3700,8 +3696,9 @@ def _folder_problems(
         if not files.targets:
             mend, severity = "give patterns that find masks (--patterns)", "error"
         yield Problem(f"{len(lone)} images", what, mend, severity)
-    of_classes = files.pairs() if files.extra == "class" else []
-    missing = Counter(n for _, one in of_classes for n, path in one.items() if not path)
+    # A target is None where no image has a mask of any class.
+    of_classes = [one or {} for _, one in files.pairs() if files.extra == "class"]
+    missing = Counter(n for one in of_classes for n, path in one.items() if not path)
     for name, number in missing.items():
         what = f"have no mask of the class {name!r}, so nothing is of it"
         mend = "right if that is meant; else add the files"

@@ -222,6 +222,11 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
 ]
 
 
+def test_settings_of_unet_beside_a_network_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"lerning_rate.*no settings of UNet"):
+        ui.UISegmentationSystem(network=Pooled(), lerning_rate=0.1)
+
+
 @pytest.mark.parametrize("case", range(len(REFUSED)))
 def test_what_does_not_fit_is_refused_by_name(case: int) -> None:
     network, shape, message = REFUSED[case]

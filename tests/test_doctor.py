@@ -437,6 +437,9 @@ def test_patterns_that_find_no_mask_are_an_error(tmp_path: Path) -> None:
     (problem,) = (one for one in report.problems if one.severity == "error")
     assert "2 images" in problem.file and "--patterns" in problem.mend
     assert not report.ok
+    of_classes = "{key}_input.*", "{class}/{key}_input.*"
+    report = ui.check_pairs(folder, of_classes, missing="empty")
+    assert problem in report.problems and not report.ok
     with pytest.raises(ValueError, match="--patterns"):
         ui.check_pairs(folder, patterns, missing="skip")
 
