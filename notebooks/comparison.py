@@ -24,8 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter, ImageSequence
 
-from tools.refresh_notebooks import shrink_png
-
 # A number that stands for itself, not a part of a name like um_000003 or 256x224, with
 # the spaces around it: (spaces)(number with (decimals) and (percent sign))(spaces).
 NUMBER = re.compile(
@@ -38,6 +36,8 @@ SQUARE, AMOUNT = 8, 0.06
 # is this small so that a curve of one pixel, once gone, is over the widest amount.
 SMALL_SQUARE, REACH, WIDEST = 4, 2, 0.2
 IMAGES = ("image/png", "image/jpeg")
+# Above it a figure gets 256 colours: half a dozen figures then fit into a lesson.
+LARGEST_FIGURE = 50_000
 # Keys of an output that say nothing about what a reader sees.
 UNSEEN = {"output_type", "metadata", "execution_count", "traceback", "name"}
 
@@ -181,6 +181,20 @@ def _compare_numbers(one: re.Match, other: re.Match, allowed: Allowed) -> str:
     if distance <= limit + 1e-9:
         return ""
     return f"they differ by {distance:.6g}, and {name}={amount:g} allows {limit:.6g}"
+
+
+def shrink_png(data: bytes) -> bytes:
+    """Reduce a large PNG to 256 colours at the same size, where that is smaller."""
+    if len(data) <= LARGEST_FIGURE:
+        return data
+    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    paper = Image.new("RGBA", picture.size, "white")
+    flat = Image.alpha_composite(paper, picture).convert("RGB")
+    buffer = io.BytesIO()
+    # Rare colours, such as those of a legend, are kept.
+    few = flat.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
+    return min(data, buffer.getvalue(), key=len)
 
 
 def compare_pictures(stored: bytes, new: bytes, figure: float = 0.0) -> Iterator[str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import comparison
 import nbformat
 import numpy as np
 import pytest
@@ -160,17 +161,17 @@ def test_a_large_figure_gets_256_colours_on_white_at_its_size(monkeypatch) -> No
     figure.putalpha(Image.new("L", figure.size, 255))
     figure.paste((0, 0, 0, 0), (0, 0, 20, 20))
     data = png(figure)
-    assert len(data) > refresh.LARGEST_FIGURE
-    small = refresh.shrink_png(data)
+    assert len(data) > comparison.LARGEST_FIGURE
+    small = comparison.shrink_png(data)
     picture = Image.open(io.BytesIO(small)).convert("RGB")
     assert len(small) < len(data) / 2
     assert picture.size == (200, 160) and len(picture.getcolors()) <= 256
     assert picture.getpixel((5, 5)) == (255, 255, 255)
     data = png(noise(20, 20))
-    assert refresh.shrink_png(data) == data  # small enough
-    monkeypatch.setattr(refresh, "LARGEST_FIGURE", 0)
+    assert comparison.shrink_png(data) == data  # small enough
+    monkeypatch.setattr(comparison, "LARGEST_FIGURE", 0)
     data = png(Image.new("1", (8, 8)))
-    assert refresh.shrink_png(data) == data  # would grow
+    assert comparison.shrink_png(data) == data  # would grow
 
 
 def test_normal_form_keeps_what_counts() -> None:

@@ -8,7 +8,6 @@ large is refused and stays as it was. Set OMP_NUM_THREADS to choose the threads.
 """
 
 import base64
-import io
 import json
 import re
 import sys
@@ -24,9 +23,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from nbformat.validator import normalize
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
-from PIL import Image
 from tqdm import tqdm
 
+from notebooks.comparison import shrink_png
 from tools.command import Command
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -35,8 +34,6 @@ METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 CELL_METADATA = {"tags", "jupyter"}
 CELL_SECONDS = 300
 LARGEST_FILE = 400_000
-# Above it a figure gets 256 colours: half a dozen figures then fit into a lesson.
-LARGEST_FIGURE = 50_000
 # A path from the root or a memory address: a stored output with one never compares
 # equal on another machine.
 LEAK = re.compile(
@@ -74,20 +71,6 @@ def merge_stdout(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
         if output.get("name") == "stdout":
             output["text"] = OVERWRITTEN.sub("", output["text"])
     return merged
-
-
-def shrink_png(data: bytes) -> bytes:
-    """Reduce a large PNG to 256 colours at the same size, where that is smaller."""
-    if len(data) <= LARGEST_FIGURE:
-        return data
-    picture = Image.open(io.BytesIO(data)).convert("RGBA")
-    paper = Image.new("RGBA", picture.size, "white")
-    flat = Image.alpha_composite(paper, picture).convert("RGB")
-    buffer = io.BytesIO()
-    # Rare colours, such as those of a legend, are kept.
-    few = flat.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(buffer, "PNG", optimize=True)
-    return min(data, buffer.getvalue(), key=len)
 
 
 def find_predicted(cells: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
