@@ -63,7 +63,7 @@ def read_source(app, docname: str, content: list[str]) -> None:
         content[0] = json.dumps(notebook)
     elif docname == "docs/module":
         app.env.note_dependency(MODULE)
-        content[0] += reference(MODULE.stem, MODULE.read_text(encoding="utf-8"))
+        content[0] += "\n" + reference(MODULE.stem, MODULE.read_text(encoding="utf-8"))
 
 
 def check_links(app, exception: Exception | None) -> None:
