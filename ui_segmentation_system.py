@@ -72,7 +72,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -3404,8 +3404,8 @@ class PairReport:
     def to_json(self) -> str:
         """Write the report for programs."""
         values = {str(value): shares for value, shares in self.values.items()}
-        report = asdict(replace(self, values={})) | {"values": values, "ok": self.ok}
-        return json.dumps(report, indent=1, ensure_ascii=False)
+        report = vars(self) | {"values": values, "ok": self.ok}
+        return json.dumps(report, default=vars, indent=1, ensure_ascii=False)
 
 
 class _Facts(NamedTuple):
@@ -3416,12 +3416,14 @@ class _Facts(NamedTuple):
     sums: list[int]  # check sums of all pixels, of image and target
     thumbnails: list[np.ndarray]  # what is seen of them from afar, 0..1
     brightest: int  # of the image, 0..255
-    pixels: np.ndarray  # of the target with each value, int (256,)
-    is_map: bool  # of class ids; else a mask of 0, 255 and 128 for ignored
+    pixels: np.ndarray  # of the target with each class id, int (256,); 255 is ignored
+    is_map: bool  # of class ids; else a mask, of the ids 0, 1 and 255
 
     @property
-    def known(self) -> int:
-        return int(self.pixels.sum() - self.pixels[IGNORE_GREY])
+    def share(self) -> float | None:
+        """Of foreground in what a mask does not ignore, if there is any."""
+        known = self.pixels[:IGNORE_INDEX].sum()
+        return float(self.pixels[1] / known) if known and not self.is_map else None
 
 
 class _Values(NamedTuple):
@@ -3534,15 +3536,18 @@ def check_pairs(
                 mend = "check whether the mask fits; save both without the tag"
                 problems.append(Problem(names[0], what, mend, "warning"))
             pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
-            classes = np.flatnonzero(pixels[:IGNORE_INDEX])
-            what = f"all is class {classes[0]}" if is_map and len(classes) == 1 else ""
-            if not (pixels[:IGNORE_INDEX] if is_map else pixels[[0, 255]]).any():
+            if not is_map:
+                pixels[[1, IGNORE_INDEX]] = pixels[[255, IGNORE_GREY]]
+                pixels[IGNORE_GREY] = 0
+            classes = np.flatnonzero(pixels[:IGNORE_INDEX]).tolist()
+            if several and len(classes) < 2:
                 what = "all is ignored: nothing is judged"
-            elif not is_map and not pixels[255]:
-                what = "all black: nothing is foreground"
-            elif not is_map and not pixels[0]:
-                what = "all white: everything is foreground"
-            if what and several:
+                if classes and is_map:
+                    what = f"all is class {classes[0]}"
+                elif classes == [0]:
+                    what = "all black: nothing is foreground"
+                elif classes:
+                    what = "all white: everything is foreground"
                 mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
             sums, (brightest, _), thumbnails = zip(*seen, look(mask), strict=True)
@@ -3559,38 +3564,36 @@ def check_pairs(
     num_whole = sum(faulty.isdisjoint(names) for names in all_names)
     if options.get("max_distance"):  # colours nearby are meant as well
         meant, named = [], []
-    two_levels = getattr(read_target, "func", read_target) is load_mask
-    problems += _value_problems(held, named, meant, present, two_levels)
-    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
-    num_classes = 0 if meant else num_classes  # which were looked up
-    problems += _folder_problems(files, facts, scenes, num_classes)
-    masks = [fact for fact in facts if not fact.is_map and fact.known]
-    counts = [(int(fact.pixels[255]), fact.known) for fact in masks]
-    shares = [foreground / known for foreground, known in counts]
-    maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
-    ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
-    marks = (IGNORE_GREY, IGNORE_INDEX)  # of masks, of class maps
-    ignored = sum(int(fact.pixels[marks[fact.is_map]]) for fact in facts)
     total, in_files = Counter(), Counter()
     for values in held.values():
         total.update(values.counts)
         in_files.update(values.counts.keys())
     order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
+    two_levels = getattr(read_target, "func", read_target) is load_mask
+    problems += _value_problems(held, in_files, named, meant, present, two_levels)
+    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
+    num_classes = 0 if meant else num_classes  # which were looked up
+    problems += _folder_problems(files, facts, scenes, num_classes)
+    shares = [fact.share for fact in facts if fact.share is not None]
+    pixels = sum((fact.pixels for fact in facts), np.zeros(256, int))
+    ids = np.trim_zeros(pixels[:IGNORE_INDEX], "b")
+    of_maps = any(fact.is_map for fact in facts)
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
         {value: (total[value] / total.total(), in_files[value]) for value in order},
-        sum(one for one, _ in counts) / sum(n for _, n in counts) if counts else None,
+        float(pixels[1] / ids.sum()) if shares and not of_maps else None,
         min(shares, default=None),
         max(shares, default=None),
-        tuple((ids / ids.sum()).tolist()) if len(ids) else None,
-        ignored / max(1, sum(int(fact.pixels.sum()) for fact in facts)),
+        tuple((ids / ids.sum()).tolist()) if len(ids) and of_maps else None,
+        float(pixels[IGNORE_INDEX] / max(1, pixels.sum())),
     )
 
 
 def _value_problems(
     held: Mapping[str, _Values],
+    in_files: Counter[MaskValue],
     named: Sequence[MaskValue],
     meant: Sequence[MaskValue],
     present: set[MaskValue],
@@ -3598,17 +3601,17 @@ def _value_problems(
 ) -> Iterator[Problem]:
     """Find values of the folder that nobody named, that are nowhere, that clash.
 
-    named: values that an option of reading names; meant: those of them that count.
+    in_files: in how many files each is. named: values that an option of reading names;
+    meant: those of them that count.
     """
     targets, many = f"{len(held)} targets", len(named) > MANY_VALUES
-    found = Counter(value for one in held.values() for value in one.counts)
     exact = Counter(v for one in held.values() if not one.lossy for v in one.counts)
     lossy = sum(one.lossy for one in held.values())
     if lossy:
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    there = ", ".join(str(value) for value, _ in found.most_common(12))
+    there = ", ".join(str(value) for value, _ in in_files.most_common(12))
     mend = f"name what is there: {there or 'over 256 colours'}"
     missing = [str(value) for value in meant if value not in present]
     if held and missing and (not many or len(missing) == len(meant)):
@@ -3686,9 +3689,8 @@ def _folder_problems(
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
     if first:
-        yield from itertools.islice(
-            _near_duplicates([*first.values()], scenes or {}), 99
-        )
+        alike = _near_duplicates([*first.values()], scenes or {})
+        yield from itertools.islice(alike, 99)
     if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
         kind = {"empty": "nothing is there", "skip": "they are left out"}
         what = f"have no mask, and {kind[files.missing]}, as missing says"
@@ -3703,16 +3705,14 @@ def _folder_problems(
         what = f"have no mask of the class {name!r}, so nothing is of it"
         mend = "right if that is meant; else add the files"
         yield Problem(f"{number} images", what, mend, "warning")
-    masks = [fact for fact in facts if not fact.is_map and fact.known]
-    full = masks and all(fact.pixels[255] == fact.known for fact in masks)
-    if full and not of_classes:  # masks of classes may cover all together
+    shares = [fact.share for fact in facts if fact.share is not None]
+    if {*shares} == {1} and not of_classes:  # these may cover all together
         what = "are foreground everywhere: there is nothing else"
         mend = "say with foreground what is to be found"
-        yield Problem(f"{len(masks)} targets", what, mend)
-    masks = [fact for fact in masks if 0 < fact.pixels[255] < fact.known]
-    shares = [fact.pixels[255] / fact.known for fact in masks]
+        yield Problem(f"{len(shares)} targets", what, mend)
+    masks = [fact for fact in facts if 0 < (fact.share or 0) < 1]
     targets = f"{len(masks)} targets"
-    if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
+    if len(masks) >= MANY_MASKS and np.median([one.share for one in masks]) > 0.5:
         mend = "check whether white is what you want to find; foreground=[0] swaps them"
         yield Problem(targets, "are mostly foreground; inverted?", mend, "warning")
     elif len(masks) >= MANY_MASKS:
@@ -3723,13 +3723,13 @@ def _folder_problems(
             if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
                 what = "looks inverted: its background is where others have foreground"
                 yield Problem(fact.target, what, "swap its black and white", "warning")
-    share = sum(int(f.pixels[255]) for f in masks) / max(1, sum(f.known for f in masks))
-    if masks and not 0.01 <= share <= 0.99:
+    total = sum(fact.pixels[:IGNORE_INDEX] for fact in masks)
+    if masks and not 0.01 <= (share := total[1] / total.sum()) <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
         mend = "check whether they were read rightly; weigh the rare class (pos_weight)"
         yield Problem(targets, what, mend, "warning")
-    maps = [fact.pixels for fact in facts if fact.is_map]
-    total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
+    maps = [fact for fact in facts if fact.is_map]
+    total = sum((fact.pixels for fact in maps), np.zeros(256, int))
     highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
     absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
     targets = f"{len(maps)} targets"
