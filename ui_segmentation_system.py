@@ -496,10 +496,7 @@ def load_mask(
             _refuse_values(mask, f"it has {what}")
         ignored = found == 1
         greys = np.array(picture)
-        some = [
-            np.unique(greys[rows][~ignored[rows]]) for rows in _row_slices(*greys.shape)
-        ]
-        levels = np.unique(np.concatenate(some))
+        levels = np.unique(greys[~ignored])
         zero_one = levels.tolist() == [0, 1] and not mask.lossy
         zero_one |= not levels.any()
         greys[ignored] = min(levels, default=0)
@@ -527,46 +524,35 @@ def _has_two_levels(greys: np.ndarray, levels: np.ndarray, lossy: bool) -> bool:
     dark, bright = low <= NEAR, high >= 255 - NEAR
     if len(levels) <= NEAR and not lossy:
         return bool(bright) and len(levels) <= 1 + dark
-    strips = [*_row_slices(*greys.shape)]
+    flat = _is_flat(greys)
     if not (dark and bright):  # areas of several levels are of class ids
-        areas = [np.unique(greys[rows][_is_flat(greys, rows)]) for rows in strips]
-        one = len(np.unique(np.concatenate(areas))) <= 1
+        one = len(np.unique(greys[flat])) <= 1
         return one and lossy and (high <= DRIFT or low >= 255 - DRIFT)
-    outlines, between, filled = np.zeros(2, int), 0, 0
-    for rows in strips:
-        part = greys[rows]
-        below = greys[rows.start : rows.stop + 1]  # with the row below
-        for side, near in enumerate((below <= NEAR, below >= 255 - NEAR)):
-            outlines[side] += np.count_nonzero(np.diff(near, axis=0))
-            outlines[side] += np.count_nonzero(np.diff(near[: len(part)]))
-        between += np.count_nonzero((part > NEAR) & (part < 255 - NEAR))
-        off = (part > low + DRIFT) & (part < high - DRIFT)
-        filled += np.count_nonzero(off & _is_flat(greys, rows))
+    outlines = [
+        np.count_nonzero(np.diff(near, axis=0)) + np.count_nonzero(np.diff(near))
+        for near in (greys <= NEAR, greys >= 255 - NEAR)
+    ]
+    between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
+    filled = np.count_nonzero((greys > low + DRIFT) & (greys < high - DRIFT) & flat)
     return between <= ALONG * min(outlines) and filled <= SPECK * greys.size
 
 
-def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-    """Tell which pixels of (H, W) have eight neighbours of their own value, by rows."""
-    start, stop, _ = rows.indices(len(values))
-    top = max(start - 1, 0)
-    part = values[top : stop + 1]
-    padded = np.pad(part, 1, mode="edge")
-    flat = np.ones(part.shape, bool)
+def _is_flat(values: np.ndarray) -> np.ndarray:
+    """Tell which pixels of (H, W) have eight neighbours of their own value."""
+    height, width = values.shape
+    padded = np.pad(values, 1, mode="edge")
+    flat = np.ones(values.shape, bool)
     for y, x in np.ndindex(3, 3):
-        flat &= padded[y : y + len(part), x : x + part.shape[1]] == part
-    return flat[start - top : stop - top]
-
-
-def _row_slices(height: int, width: int) -> Iterator[slice]:
-    """Cut rows into strips: arrays of all of a huge picture would fill the memory."""
-    step = max(2**18 // width, 1)
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))
+        flat &= padded[y : y + height, x : x + width] == values
+    return flat
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    for rows in _row_slices(picture.height, picture.width):
-        yield rows, picture.crop((0, rows.start, picture.width, rows.stop))
+    """Cut into strips: integers of all of a huge picture would fill the memory."""
+    step = max(2**18 // picture.width, 1)
+    for top in range(0, picture.height, step):
+        bottom = min(top + step, picture.height)
+        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
 
 
 def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
@@ -3511,9 +3497,8 @@ def check_pairs(
                 present.update({*counts} & {0, 255} if mask.lossy else counts)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *looked_up)
-                    for rows in _row_slices(*found.shape):
-                        numbers = np.unique(found[rows][_is_flat(found, rows)])
-                        present.update(*(looked_up[n] for n in numbers if n >= 0))
+                    numbers = np.unique(found[_is_flat(found)])
+                    present.update(*(looked_up[n] for n in numbers if n >= 0))
                     del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 held[name] = _Values(counts, palette, mask.lossy)
