@@ -3197,23 +3197,20 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         if self.classes:
             mapping = {name: self.classes.index(new) for name, new in mapping.items()}
         self.transform = transform
-        root, name = Path(root), f"VOC{year}"
+        root = Path(root)
         devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-        folder = devkit / name
-        if not folder.is_dir():
-            found = sorted(path.name for path in devkit.glob("VOC[12]*"))
-            holds = ", ".join(found) or "nothing of the kind"
-            expected = f"expected VOCdevkit/{name} or {name} in it"
-            raise FileNotFoundError(f"{root}: no {name}, but {holds}; {expected}")
+        folder = devkit / f"VOC{year}"
         listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
         if not listed.is_file():
             # Beside them stand lists for each class, as cat_train.
-            sets = sorted(path.stem for path in listed.parent.glob("[!.]*.txt"))
-            known = ", ".join(one for one in sets if "_" not in one)
-            advice = (
-                f"expected image_set to be one of {known or 'none: unpack it again'}"
+            sets = sorted(devkit.glob("VOC[12]*/ImageSets/Main/[!.]*.txt"))
+            known = [
+                f"{one.parts[-4]} {one.stem}" for one in sets if "_" not in one.name
+            ]
+            raise FileNotFoundError(
+                f"{root}: no {listed.relative_to(root)} in it; expected the folder of "
+                f"VOCdevkit or VOC{year}, whole, and an image_set that it has: {known}"
             )
-            raise FileNotFoundError(f"{listed}: no such list of images; {advice}")
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
         self.samples: list[tuple[Path, int]] = []
