@@ -288,10 +288,9 @@ VOC_PALETTE = tuple(
 CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
 # What files of other kinds that bear a picture's name hold near their beginning.
 FOREIGN = {
-    b"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
-    b"ftyphei": "HEIC, which Pillow cannot read",
-    b"II*\0": "a TIFF of bands, bits or compression that Pillow cannot read",
-    b"MM\0*": "a TIFF of bands, bits or compression that Pillow cannot read",
+    rb"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
+    rb"ftyphei": "HEIC, which Pillow cannot read",
+    rb"II\*\0|MM\0\*": "a TIFF of bands, bits or compression that Pillow cannot read",
 }
 
 
@@ -341,10 +340,9 @@ def _open_picture(path: Path | str) -> Image.Image:
             if isinstance(error, Image.DecompressionBombError):
                 what, advice = f"{error}", "see notebook 11, or raise MAX_IMAGE_PIXELS"
             elif isinstance(error, UnidentifiedImageError):
-                known = [kind for mark, kind in FOREIGN.items() if mark in start]
-                what = (
-                    "".join(known) or f"not a picture (it begins with {start[:12]!r})"
-                )
+                what = f"not a picture (it begins with {start[:12]!r})"
+                for mark, kind in FOREIGN.items():
+                    what = kind if re.search(mark, start) else what
             what = what if start else "the file is empty"
             _refuse(path, what, "a whole picture", advice)
     if pages > 1 and picture.format != "MPO":  # which holds previews
@@ -384,7 +382,7 @@ class _Mask(NamedTuple):
     """A mask as its file has it, before anybody says what the values mean."""
 
     path: Path | str
-    picture: Image.Image | None  # L, I;16 or P; RGB only if there are colours
+    picture: Image.Image  # L, I;16 or P; RGB only if there are colours
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
@@ -408,9 +406,7 @@ def _open_mask(path: Path | str) -> _Mask:
     scaled = picture.mode == "1" or re.search(few, raw) is not None
     opaque = np.broadcast_to(True, (picture.height, picture.width))  # no memory
     if picture.has_transparency_data:
-        rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        opaque = np.asarray(rgba.getchannel("A")) >= 128
-        del rgba  # for memory
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -443,8 +439,7 @@ def _count_values(
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    picture = mask.picture or _open_mask(mask.path).picture
-    counts, size = _count_values(picture), mask.opaque.size
+    counts, size = _count_values(mask.picture), mask.opaque.size
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
@@ -615,8 +610,7 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     """Give the number of the group that names a pixel's value, or -1; int (H, W)."""
     wanted = [_as_codes("foreground, ignore or class", group) for group in groups]
     named = np.concatenate(wanted)
-    few = len(groups) < 128
-    found = np.full(mask.opaque.shape, -1, np.int8 if few else np.int16)
+    found = np.full(mask.opaque.shape, -1, np.int8 if len(groups) < 128 else np.int16)
     if not len(named):
         return found
     by_colour = named.max() < 0
@@ -3080,22 +3074,20 @@ def load_classes(
         if palette is not None or num_classes is not None:
             raise ValueError("classes: expected without palette and num_classes")
         most = len(classes)
-        for one in classes:
-            _as_codes("class", one)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
+    named = [code for one in classes or () for code in _as_codes("class", one).tolist()]
     mask = _open_mask(path)._replace(of_classes=True)
-    named = [value for one in classes or () for value in one]
-    by_colour = palette is not None or any(map(np.ndim, named))
+    by_colour = palette is not None or min(named, default=0) < 0
     by_index = not by_colour and mask.picture.mode == "P"
     if classes is not None:
         # Among class ids 255 is void, unless Pillow made it of fewer bits.
         unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
-        found = _find_values(mask, *classes, void)
-        mask = mask._replace(picture=None)  # for memory
-        lost, ids = found < 0, found.astype(np.uint8)  # -1 becomes 255
-        ids[found == len(classes)] = IGNORE_INDEX
-        del found
+        ids = _find_values(mask, *classes, void)
+        lost = ids < 0
+        ids[ids == len(classes)] = -1  # in a byte the same as 255
+        if not by_colour and (lost & (mask.opaque | by_index)).any():
+            _refuse_values(mask, "ids that were not named, among these")
     else:
         if palette is not None:
             rgb = mask.picture.convert("RGB")
@@ -3103,22 +3095,15 @@ def load_classes(
         elif mask.lossy:
             _refuse_values(mask, "ids in a lossy file")
         else:
-            ids = np.empty(mask.opaque.shape, np.int32)
-            for rows, codes in _codes(mask):
-                ids[rows] = codes
+            ids = np.concatenate([codes for _, codes in _codes(mask)])
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
         lost = ids < 0
         ids[lost | (not by_index) & ~mask.opaque] = IGNORE_INDEX
+        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     if by_colour and lost.all():  # perhaps it is a mask of two levels
         _refuse_values(
             mask._replace(of_classes=False), "no pixel has a colour that was named"
         )
-    if not by_index:
-        lost &= mask.opaque
-    if not by_colour and lost.any():
-        _refuse_values(mask, "ids that were not named, among these")
-    if classes is None:
-        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     found = Image.fromarray(ids.astype(np.uint8))
     found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
     return found
