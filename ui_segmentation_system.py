@@ -1057,9 +1057,6 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         for tail in (texts[1], *tails):
             patterns = f"{texts[0]}.*", f"{tail}.*"
             with contextlib.suppress(ValueError):  # nothing is shared
-                tried = _sort_files(folder, [*few, *{*few.values()}], patterns)
-                if sum(map(len, tried.targets.values())) < len(few):
-                    continue
                 tried = _sort_files(folder, [*hints], patterns)
                 found = len(tried.inputs.keys() & tried.targets.keys())
                 whole = sum(map(len, tried.targets.values())) == len(masks)
@@ -1202,9 +1199,7 @@ class PairDataset(Dataset[Sample]):
             like = self.read_target(self.example) if self.example else like
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
-        empty = like.resize(size)
-        empty.paste(0, (0, 0, *size))
-        return empty
+        return like.resize(size).point([0] * 256)
 
 
 def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
@@ -3490,13 +3485,11 @@ def check_pairs(
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
             turned = len({*turns}) > 1
             if size != mask.size:
-                what = f"{mask.size} (W, H), but {names[0]} is {size}"
-                mend = "cut or turn the mask as the picture was, or "
-                mend += "scale it without smoothing"
+                mend = "cut, turn or scale it as the picture was, without smoothing"
                 if turned and size == mask.size[::-1]:
                     mend = f"EXIF turns one of them (tags {turns}): save both without"
-                problems.append(Problem(names[1], what, mend))
-                continue
+                what = f"{mask.size} (W, H), but {names[0]} is {size}"
+                raise ValueError(f"{paths[1]}: {what}; {mend}")
             if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
                 # Elsewhere the sizes tell that the mask was drawn on the upright one.
                 what = f"EXIF turns it unlike {names[1]}"
