@@ -433,8 +433,7 @@ def _count_values(
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
     if by_colour and picture.mode != "RGB":
         picture = picture.convert("RGB")
-    counts = {value: count for count, value in picture.getcolors(256) or ()}
-    return dict(sorted(counts.items()))
+    return dict(sorted((value, n) for n, value in picture.getcolors(256) or ()))
 
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
@@ -503,8 +502,6 @@ def load_mask(
             _refuse_values(mask, "not a mask of two levels")
         found[greys >= threshold] = 0
         found[ignored] = 1
-        del greys, ignored
-    del picture, mask  # for memory
     names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
     return Image.fromarray(found.view(np.uint8)).point(names)
 
@@ -627,10 +624,9 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         for _, codes in _codes(mask, named):
             values, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
             flat.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        group_of = {
-            one: n for n, values in enumerate(wanted) for one in values.tolist()
-        }
-        large = {one for one, count in flat.items() if count > 5 * SPECK * found.size}
+        group_of = {one: n for n, group in enumerate(wanted) for one in group.tolist()}
+        noise = SPECK * found.size
+        large = {one for one, count in flat.items() if count > 5 * noise}
         for one, other in itertools.pairwise(sorted({0, *group_of, *large})):
             near = not by_colour and other - one <= DRIFT
             if near and group_of.get(one) != group_of.get(other):
@@ -639,9 +635,7 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
                 _refuse(mask.path, what, "ids farther apart", advice)
         if by_colour or (np.diff(np.sort(named)) > DRIFT).all():
             # A value counts as the nearest that is named or fills an area.
-            areas = np.array(
-                [o for o, n in flat.items() if n > SPECK * found.size], int
-            )
+            areas = np.array([one for one, n in flat.items() if n > noise], int)
             drift = 3 * DRIFT if by_colour else DRIFT  # colours are at a coarser scale
             others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
             anchors = np.concatenate([named, others])
