@@ -72,7 +72,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -288,10 +288,9 @@ VOC_PALETTE = tuple(
 CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
 # What files of other kinds that bear a picture's name hold near their beginning.
 FOREIGN = {
-    b"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
-    b"ftyphei": "HEIC, which Pillow cannot read",
-    b"II*\0": "a TIFF of bands, bits or compression that Pillow cannot read",
-    b"MM\0*": "a TIFF of bands, bits or compression that Pillow cannot read",
+    rb"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
+    rb"ftyphei": "HEIC, which Pillow cannot read",
+    rb"II\*\0|MM\0\*": "a TIFF of bands, bits or compression that Pillow cannot read",
 }
 
 
@@ -341,10 +340,9 @@ def _open_picture(path: Path | str) -> Image.Image:
             if isinstance(error, Image.DecompressionBombError):
                 what, advice = f"{error}", "see notebook 11, or raise MAX_IMAGE_PIXELS"
             elif isinstance(error, UnidentifiedImageError):
-                known = [kind for mark, kind in FOREIGN.items() if mark in start]
-                what = (
-                    "".join(known) or f"not a picture (it begins with {start[:12]!r})"
-                )
+                what = f"not a picture (it begins with {start[:12]!r})"
+                for mark, kind in FOREIGN.items():
+                    what = kind if re.search(mark, start) else what
             what = what if start else "the file is empty"
             _refuse(path, what, "a whole picture", advice)
     if pages > 1 and picture.format != "MPO":  # which holds previews
@@ -384,7 +382,7 @@ class _Mask(NamedTuple):
     """A mask as its file has it, before anybody says what the values mean."""
 
     path: Path | str
-    picture: Image.Image | None  # L, I;16 or P; RGB only if there are colours
+    picture: Image.Image  # L, I;16 or P; RGB only if there are colours
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
@@ -408,9 +406,7 @@ def _open_mask(path: Path | str) -> _Mask:
     scaled = picture.mode == "1" or re.search(few, raw) is not None
     opaque = np.broadcast_to(True, (picture.height, picture.width))  # no memory
     if picture.has_transparency_data:
-        rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        opaque = np.asarray(rgba.getchannel("A")) >= 128
-        del rgba  # for memory
+        opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
     return _Mask(path, picture, opaque, lossy, scaled)
 
@@ -437,14 +433,12 @@ def _count_values(
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
     if by_colour and picture.mode != "RGB":
         picture = picture.convert("RGB")
-    counts = {value: count for count, value in picture.getcolors(256) or ()}
-    return dict(sorted(counts.items()))
+    return dict(sorted((value, n) for n, value in picture.getcolors(256) or ()))
 
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    picture = mask.picture or _open_mask(mask.path).picture
-    counts, size = _count_values(picture), mask.opaque.size
+    counts, size = _count_values(mask.picture), mask.opaque.size
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
@@ -496,10 +490,7 @@ def load_mask(
             _refuse_values(mask, f"it has {what}")
         ignored = found == 1
         greys = np.array(picture)
-        some = [
-            np.unique(greys[rows][~ignored[rows]]) for rows in _row_slices(*greys.shape)
-        ]
-        levels = np.unique(np.concatenate(some))
+        levels = np.unique(greys[~ignored])
         zero_one = levels.tolist() == [0, 1] and not mask.lossy
         zero_one |= not levels.any()
         greys[ignored] = min(levels, default=0)
@@ -511,8 +502,6 @@ def load_mask(
             _refuse_values(mask, "not a mask of two levels")
         found[greys >= threshold] = 0
         found[ignored] = 1
-        del greys, ignored
-    del picture, mask  # for memory
     names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
     return Image.fromarray(found.view(np.uint8)).point(names)
 
@@ -527,46 +516,35 @@ def _has_two_levels(greys: np.ndarray, levels: np.ndarray, lossy: bool) -> bool:
     dark, bright = low <= NEAR, high >= 255 - NEAR
     if len(levels) <= NEAR and not lossy:
         return bool(bright) and len(levels) <= 1 + dark
-    strips = [*_row_slices(*greys.shape)]
+    flat = _is_flat(greys)
     if not (dark and bright):  # areas of several levels are of class ids
-        areas = [np.unique(greys[rows][_is_flat(greys, rows)]) for rows in strips]
-        one = len(np.unique(np.concatenate(areas))) <= 1
+        one = len(np.unique(greys[flat])) <= 1
         return one and lossy and (high <= DRIFT or low >= 255 - DRIFT)
-    outlines, between, filled = np.zeros(2, int), 0, 0
-    for rows in strips:
-        part = greys[rows]
-        below = greys[rows.start : rows.stop + 1]  # with the row below
-        for side, near in enumerate((below <= NEAR, below >= 255 - NEAR)):
-            outlines[side] += np.count_nonzero(np.diff(near, axis=0))
-            outlines[side] += np.count_nonzero(np.diff(near[: len(part)]))
-        between += np.count_nonzero((part > NEAR) & (part < 255 - NEAR))
-        off = (part > low + DRIFT) & (part < high - DRIFT)
-        filled += np.count_nonzero(off & _is_flat(greys, rows))
+    outlines = [
+        np.count_nonzero(np.diff(near, axis=0)) + np.count_nonzero(np.diff(near))
+        for near in (greys <= NEAR, greys >= 255 - NEAR)
+    ]
+    between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
+    filled = np.count_nonzero((greys > low + DRIFT) & (greys < high - DRIFT) & flat)
     return between <= ALONG * min(outlines) and filled <= SPECK * greys.size
 
 
-def _is_flat(values: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-    """Tell which pixels of (H, W) have eight neighbours of their own value, by rows."""
-    start, stop, _ = rows.indices(len(values))
-    top = max(start - 1, 0)
-    part = values[top : stop + 1]
-    padded = np.pad(part, 1, mode="edge")
-    flat = np.ones(part.shape, bool)
+def _is_flat(values: np.ndarray) -> np.ndarray:
+    """Tell which pixels of (H, W) have eight neighbours of their own value."""
+    height, width = values.shape
+    padded = np.pad(values, 1, mode="edge")
+    flat = np.ones(values.shape, bool)
     for y, x in np.ndindex(3, 3):
-        flat &= padded[y : y + len(part), x : x + part.shape[1]] == part
-    return flat[start - top : stop - top]
-
-
-def _row_slices(height: int, width: int) -> Iterator[slice]:
-    """Cut rows into strips: arrays of all of a huge picture would fill the memory."""
-    step = max(2**18 // width, 1)
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))
+        flat &= padded[y : y + height, x : x + width] == values
+    return flat
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    for rows in _row_slices(picture.height, picture.width):
-        yield rows, picture.crop((0, rows.start, picture.width, rows.stop))
+    """Cut into strips: integers of all of a huge picture would fill the memory."""
+    step = max(2**18 // picture.width, 1)
+    for top in range(0, picture.height, step):
+        bottom = min(top + step, picture.height)
+        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
 
 
 def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
@@ -629,8 +607,7 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     """Give the number of the group that names a pixel's value, or -1; int (H, W)."""
     wanted = [_as_codes("foreground, ignore or class", group) for group in groups]
     named = np.concatenate(wanted)
-    few = len(groups) < 128
-    found = np.full(mask.opaque.shape, -1, np.int8 if few else np.int16)
+    found = np.full(mask.opaque.shape, -1, np.int8 if len(groups) < 128 else np.int16)
     if not len(named):
         return found
     by_colour = named.max() < 0
@@ -647,10 +624,9 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         for _, codes in _codes(mask, named):
             values, counts = np.unique(codes[_is_flat(codes)], return_counts=True)
             flat.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        group_of = {
-            one: n for n, values in enumerate(wanted) for one in values.tolist()
-        }
-        large = {one for one, count in flat.items() if count > 5 * SPECK * found.size}
+        group_of = {one: n for n, group in enumerate(wanted) for one in group.tolist()}
+        noise = SPECK * found.size
+        large = {one for one, count in flat.items() if count > 5 * noise}
         for one, other in itertools.pairwise(sorted({0, *group_of, *large})):
             near = not by_colour and other - one <= DRIFT
             if near and group_of.get(one) != group_of.get(other):
@@ -659,9 +635,7 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
                 _refuse(mask.path, what, "ids farther apart", advice)
         if by_colour or (np.diff(np.sort(named)) > DRIFT).all():
             # A value counts as the nearest that is named or fills an area.
-            areas = np.array(
-                [o for o, n in flat.items() if n > SPECK * found.size], int
-            )
+            areas = np.array([one for one, n in flat.items() if n > noise], int)
             drift = 3 * DRIFT if by_colour else DRIFT  # colours are at a coarser scale
             others = areas[gaps(areas, named).min(axis=1, initial=256) > drift]
             anchors = np.concatenate([named, others])
@@ -1077,9 +1051,6 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         for tail in (texts[1], *tails):
             patterns = f"{texts[0]}.*", f"{tail}.*"
             with contextlib.suppress(ValueError):  # nothing is shared
-                tried = _sort_files(folder, [*few, *{*few.values()}], patterns)
-                if sum(map(len, tried.targets.values())) < len(few):
-                    continue
                 tried = _sort_files(folder, [*hints], patterns)
                 found = len(tried.inputs.keys() & tried.targets.keys())
                 whole = sum(map(len, tried.targets.values())) == len(masks)
@@ -1222,9 +1193,7 @@ class PairDataset(Dataset[Sample]):
             like = self.read_target(self.example) if self.example else like
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
-        empty = like.resize(size)
-        empty.paste(0, (0, 0, *size))
-        return empty
+        return like.resize(size).point([0] * 256)
 
 
 def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
@@ -3094,22 +3063,20 @@ def load_classes(
         if palette is not None or num_classes is not None:
             raise ValueError("classes: expected without palette and num_classes")
         most = len(classes)
-        for one in classes:
-            _as_codes("class", one)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
+    named = [code for one in classes or () for code in _as_codes("class", one).tolist()]
     mask = _open_mask(path)._replace(of_classes=True)
-    named = [value for one in classes or () for value in one]
-    by_colour = palette is not None or any(map(np.ndim, named))
+    by_colour = palette is not None or min(named, default=0) < 0
     by_index = not by_colour and mask.picture.mode == "P"
     if classes is not None:
         # Among class ids 255 is void, unless Pillow made it of fewer bits.
         unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
-        found = _find_values(mask, *classes, void)
-        mask = mask._replace(picture=None)  # for memory
-        lost, ids = found < 0, found.astype(np.uint8)  # -1 becomes 255
-        ids[found == len(classes)] = IGNORE_INDEX
-        del found
+        ids = _find_values(mask, *classes, void)
+        lost = ids < 0
+        ids[ids == len(classes)] = -1  # in a byte the same as 255
+        if not by_colour and (lost & (mask.opaque | by_index)).any():
+            _refuse_values(mask, "ids that were not named, among these")
     else:
         if palette is not None:
             rgb = mask.picture.convert("RGB")
@@ -3117,22 +3084,15 @@ def load_classes(
         elif mask.lossy:
             _refuse_values(mask, "ids in a lossy file")
         else:
-            ids = np.empty(mask.opaque.shape, np.int32)
-            for rows, codes in _codes(mask):
-                ids[rows] = codes
+            ids = np.concatenate([codes for _, codes in _codes(mask)])
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
         lost = ids < 0
         ids[lost | (not by_index) & ~mask.opaque] = IGNORE_INDEX
+        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     if by_colour and lost.all():  # perhaps it is a mask of two levels
         _refuse_values(
             mask._replace(of_classes=False), "no pixel has a colour that was named"
         )
-    if not by_index:
-        lost &= mask.opaque
-    if not by_colour and lost.any():
-        _refuse_values(mask, "ids that were not named, among these")
-    if classes is None:
-        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     found = Image.fromarray(ids.astype(np.uint8))
     found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
     return found
@@ -3211,23 +3171,20 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         if self.classes:
             mapping = {name: self.classes.index(new) for name, new in mapping.items()}
         self.transform = transform
-        root, name = Path(root), f"VOC{year}"
+        root = Path(root)
         devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-        folder = devkit / name
-        if not folder.is_dir():
-            found = sorted(path.name for path in devkit.glob("VOC[12]*"))
-            holds = ", ".join(found) or "nothing of the kind"
-            expected = f"expected VOCdevkit/{name} or {name} in it"
-            raise FileNotFoundError(f"{root}: no {name}, but {holds}; {expected}")
+        folder = devkit / f"VOC{year}"
         listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
         if not listed.is_file():
             # Beside them stand lists for each class, as cat_train.
-            sets = sorted(path.stem for path in listed.parent.glob("[!.]*.txt"))
-            known = ", ".join(one for one in sets if "_" not in one)
-            advice = (
-                f"expected image_set to be one of {known or 'none: unpack it again'}"
+            sets = sorted(devkit.glob("VOC[12]*/ImageSets/Main/[!.]*.txt"))
+            known = [
+                f"{one.parts[-4]} {one.stem}" for one in sets if "_" not in one.name
+            ]
+            raise FileNotFoundError(
+                f"{root}: no {listed.relative_to(root)} in it; expected the folder of "
+                f"VOCdevkit or VOC{year}, whole, and an image_set that it has: {known}"
             )
-            raise FileNotFoundError(f"{listed}: no such list of images; {advice}")
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
         self.samples: list[tuple[Path, int]] = []
@@ -3404,8 +3361,8 @@ class PairReport:
     def to_json(self) -> str:
         """Write the report for programs."""
         values = {str(value): shares for value, shares in self.values.items()}
-        report = asdict(replace(self, values={})) | {"values": values, "ok": self.ok}
-        return json.dumps(report, indent=1, ensure_ascii=False)
+        report = vars(self) | {"values": values, "ok": self.ok}
+        return json.dumps(report, default=vars, indent=1, ensure_ascii=False)
 
 
 class _Facts(NamedTuple):
@@ -3416,12 +3373,14 @@ class _Facts(NamedTuple):
     sums: list[int]  # check sums of all pixels, of image and target
     thumbnails: list[np.ndarray]  # what is seen of them from afar, 0..1
     brightest: int  # of the image, 0..255
-    pixels: np.ndarray  # of the target with each value, int (256,)
-    is_map: bool  # of class ids; else a mask of 0, 255 and 128 for ignored
+    pixels: np.ndarray  # of the target with each class id, int (256,); 255 is ignored
+    is_map: bool  # of class ids; else a mask, of the ids 0, 1 and 255
 
     @property
-    def known(self) -> int:
-        return int(self.pixels.sum() - self.pixels[IGNORE_GREY])
+    def share(self) -> float | None:
+        """Of foreground in what a mask does not ignore, if there is any."""
+        known = self.pixels[:IGNORE_INDEX].sum()
+        return float(self.pixels[1] / known) if known and not self.is_map else None
 
 
 class _Values(NamedTuple):
@@ -3509,9 +3468,8 @@ def check_pairs(
                 present.update({*counts} & {0, 255} if mask.lossy else counts)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *looked_up)
-                    for rows in _row_slices(*found.shape):
-                        numbers = np.unique(found[rows][_is_flat(found, rows)])
-                        present.update(*(looked_up[n] for n in numbers if n >= 0))
+                    numbers = np.unique(found[_is_flat(found)])
+                    present.update(*(looked_up[n] for n in numbers if n >= 0))
                     del found
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 held[name] = _Values(counts, palette, mask.lossy)
@@ -3521,28 +3479,29 @@ def check_pairs(
                 mask = Image.fromarray((mask == 1).any(dim=0).numpy()).convert("L")
             turned = len({*turns}) > 1
             if size != mask.size:
-                what = f"{mask.size} (W, H), but {names[0]} is {size}"
-                mend = "cut or turn the mask as the picture was, or "
-                mend += "scale it without smoothing"
+                mend = "cut, turn or scale it as the picture was, without smoothing"
                 if turned and size == mask.size[::-1]:
                     mend = f"EXIF turns one of them (tags {turns}): save both without"
-                problems.append(Problem(names[1], what, mend))
-                continue
+                what = f"{mask.size} (W, H), but {names[0]} is {size}"
+                raise ValueError(f"{paths[1]}: {what}; {mend}")
             if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
                 # Elsewhere the sizes tell that the mask was drawn on the upright one.
                 what = f"EXIF turns it unlike {names[1]}"
                 mend = "check whether the mask fits; save both without the tag"
                 problems.append(Problem(names[0], what, mend, "warning"))
             pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
-            classes = np.flatnonzero(pixels[:IGNORE_INDEX])
-            what = f"all is class {classes[0]}" if is_map and len(classes) == 1 else ""
-            if not (pixels[:IGNORE_INDEX] if is_map else pixels[[0, 255]]).any():
+            if not is_map:
+                pixels[[1, IGNORE_INDEX]] = pixels[[255, IGNORE_GREY]]
+                pixels[IGNORE_GREY] = 0
+            classes = np.flatnonzero(pixels[:IGNORE_INDEX]).tolist()
+            if several and len(classes) < 2:
                 what = "all is ignored: nothing is judged"
-            elif not is_map and not pixels[255]:
-                what = "all black: nothing is foreground"
-            elif not is_map and not pixels[0]:
-                what = "all white: everything is foreground"
-            if what and several:
+                if classes and is_map:
+                    what = f"all is class {classes[0]}"
+                elif classes == [0]:
+                    what = "all black: nothing is foreground"
+                elif classes:
+                    what = "all white: everything is foreground"
                 mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
             sums, (brightest, _), thumbnails = zip(*seen, look(mask), strict=True)
@@ -3559,38 +3518,36 @@ def check_pairs(
     num_whole = sum(faulty.isdisjoint(names) for names in all_names)
     if options.get("max_distance"):  # colours nearby are meant as well
         meant, named = [], []
-    two_levels = getattr(read_target, "func", read_target) is load_mask
-    problems += _value_problems(held, named, meant, present, two_levels)
-    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
-    num_classes = 0 if meant else num_classes  # which were looked up
-    problems += _folder_problems(files, facts, scenes, num_classes)
-    masks = [fact for fact in facts if not fact.is_map and fact.known]
-    counts = [(int(fact.pixels[255]), fact.known) for fact in masks]
-    shares = [foreground / known for foreground, known in counts]
-    maps = [fact.pixels[:IGNORE_INDEX] for fact in facts if fact.is_map]
-    ids = np.trim_zeros(np.sum(maps, axis=0), "b") if maps else maps
-    marks = (IGNORE_GREY, IGNORE_INDEX)  # of masks, of class maps
-    ignored = sum(int(fact.pixels[marks[fact.is_map]]) for fact in facts)
     total, in_files = Counter(), Counter()
     for values in held.values():
         total.update(values.counts)
         in_files.update(values.counts.keys())
     order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
+    two_levels = getattr(read_target, "func", read_target) is load_mask
+    problems += _value_problems(held, in_files, named, meant, present, two_levels)
+    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
+    num_classes = 0 if meant else num_classes  # which were looked up
+    problems += _folder_problems(files, facts, scenes, num_classes)
+    shares = [fact.share for fact in facts if fact.share is not None]
+    pixels = sum((fact.pixels for fact in facts), np.zeros(256, int))
+    ids = np.trim_zeros(pixels[:IGNORE_INDEX], "b")
+    of_maps = any(fact.is_map for fact in facts)
     return PairReport(
         str(data_dir),
         num_whole,
         tuple(problems),
         {value: (total[value] / total.total(), in_files[value]) for value in order},
-        sum(one for one, _ in counts) / sum(n for _, n in counts) if counts else None,
+        float(pixels[1] / ids.sum()) if shares and not of_maps else None,
         min(shares, default=None),
         max(shares, default=None),
-        tuple((ids / ids.sum()).tolist()) if len(ids) else None,
-        ignored / max(1, sum(int(fact.pixels.sum()) for fact in facts)),
+        tuple((ids / ids.sum()).tolist()) if len(ids) and of_maps else None,
+        float(pixels[IGNORE_INDEX] / max(1, pixels.sum())),
     )
 
 
 def _value_problems(
     held: Mapping[str, _Values],
+    in_files: Counter[MaskValue],
     named: Sequence[MaskValue],
     meant: Sequence[MaskValue],
     present: set[MaskValue],
@@ -3598,17 +3555,17 @@ def _value_problems(
 ) -> Iterator[Problem]:
     """Find values of the folder that nobody named, that are nowhere, that clash.
 
-    named: values that an option of reading names; meant: those of them that count.
+    in_files: in how many files each is. named: values that an option of reading names;
+    meant: those of them that count.
     """
     targets, many = f"{len(held)} targets", len(named) > MANY_VALUES
-    found = Counter(value for one in held.values() for value in one.counts)
     exact = Counter(v for one in held.values() if not one.lossy for v in one.counts)
     lossy = sum(one.lossy for one in held.values())
     if lossy:
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    there = ", ".join(str(value) for value, _ in found.most_common(12))
+    there = ", ".join(str(value) for value, _ in in_files.most_common(12))
     mend = f"name what is there: {there or 'over 256 colours'}"
     missing = [str(value) for value in meant if value not in present]
     if held and missing and (not many or len(missing) == len(meant)):
@@ -3686,9 +3643,8 @@ def _folder_problems(
             what = f"the same picture and mask as {twin.image}"
             yield Problem(fact.image, what, "keep one of them", "warning")
     if first:
-        yield from itertools.islice(
-            _near_duplicates([*first.values()], scenes or {}), 99
-        )
+        alike = _near_duplicates([*first.values()], scenes or {})
+        yield from itertools.islice(alike, 99)
     if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
         kind = {"empty": "nothing is there", "skip": "they are left out"}
         what = f"have no mask, and {kind[files.missing]}, as missing says"
@@ -3703,16 +3659,14 @@ def _folder_problems(
         what = f"have no mask of the class {name!r}, so nothing is of it"
         mend = "right if that is meant; else add the files"
         yield Problem(f"{number} images", what, mend, "warning")
-    masks = [fact for fact in facts if not fact.is_map and fact.known]
-    full = masks and all(fact.pixels[255] == fact.known for fact in masks)
-    if full and not of_classes:  # masks of classes may cover all together
+    shares = [fact.share for fact in facts if fact.share is not None]
+    if {*shares} == {1} and not of_classes:  # these may cover all together
         what = "are foreground everywhere: there is nothing else"
         mend = "say with foreground what is to be found"
-        yield Problem(f"{len(masks)} targets", what, mend)
-    masks = [fact for fact in masks if 0 < fact.pixels[255] < fact.known]
-    shares = [fact.pixels[255] / fact.known for fact in masks]
+        yield Problem(f"{len(shares)} targets", what, mend)
+    masks = [fact for fact in facts if 0 < (fact.share or 0) < 1]
     targets = f"{len(masks)} targets"
-    if len(masks) >= MANY_MASKS and np.median(shares) > 0.5:
+    if len(masks) >= MANY_MASKS and np.median([one.share for one in masks]) > 0.5:
         mend = "check whether white is what you want to find; foreground=[0] swaps them"
         yield Problem(targets, "are mostly foreground; inverted?", mend, "warning")
     elif len(masks) >= MANY_MASKS:
@@ -3723,13 +3677,13 @@ def _folder_problems(
             if np.abs(own - others).mean() > 2 * np.abs(1 - own - others).mean():
                 what = "looks inverted: its background is where others have foreground"
                 yield Problem(fact.target, what, "swap its black and white", "warning")
-    share = sum(int(f.pixels[255]) for f in masks) / max(1, sum(f.known for f in masks))
-    if masks and not 0.01 <= share <= 0.99:
+    total = sum(fact.pixels[:IGNORE_INDEX] for fact in masks)
+    if masks and not 0.01 <= (share := total[1] / total.sum()) <= 0.99:
         what = f"{share:.2%} of their pixels are foreground"
         mend = "check whether they were read rightly; weigh the rare class (pos_weight)"
         yield Problem(targets, what, mend, "warning")
-    maps = [fact.pixels for fact in facts if fact.is_map]
-    total = np.sum(maps, axis=0) if maps else np.zeros(256, int)
+    maps = [fact for fact in facts if fact.is_map]
+    total = sum((fact.pixels for fact in maps), np.zeros(256, int))
     highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
     absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
     targets = f"{len(maps)} targets"

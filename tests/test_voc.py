@@ -203,7 +203,7 @@ def test_a_mapping_that_finds_nothing_is_refused(
         ("voc.tar", 2012, "train", ["voc.tar", "VOC2012"]),
         (".", 2007, "train", ["VOC2007", "VOC2012"]),
         ("VOCdevkit/VOC2012", 2012, "train", ["VOCdevkit/VOC2012: "]),
-        (".", 2012, "test", ["test.txt", "one of own, train, val"]),
+        (".", 2012, "test", ["test.txt", "2012 own", "2012 train", "2012 val"]),
     ],
 )
 def test_what_is_missing_is_named(
