@@ -4030,11 +4030,13 @@ class Tile(NamedTuple):
 class _Source:
     """An image (H, W, 3), or a mask (H, W), that is read window by window.
 
-    ignore: of a mask, the id of what a masked array hides; None for an image.
+    Each process reads it through a file of its own. ignore: of a mask, the id of what a
+    masked array hides; None for an image.
     """
 
     def __init__(self, name: str, given: Any, ignore: int | None = None) -> None:
         self.name, self.given, self.ignore = name, given, ignore
+        self.process = os.getpid()
         opens = callable(given) and not hasattr(given, "shape")
         self.pixels = given() if opens else given
         shape = tuple(getattr(self.pixels, "shape", ()))
@@ -4042,15 +4044,17 @@ class _Source:
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = f"shape (H, W{', 3' if channels else ''})"
-            advice = (
-                "give an array, as np.asarray of a picture, or a function that opens it"
-            )
+            advice = "give np.asarray of a picture, or a function that opens it"
             _refuse(name, arrived, expected, advice)
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
     def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
         """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
+        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
+        if os.getpid() != self.process and not in_memory:
+            # Forked processes share an open file, and move each other's place in it.
+            self.__setstate__(self.__getstate__())
         window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
         if np.ma.is_masked(window):
             if not is_mask:
@@ -4065,21 +4069,6 @@ class _Source:
             advice = "scale it to 0..255 and cast it; has the file changed?"
             _refuse(self.name, arrived, expected, advice)
         return window.astype(np.uint8, copy=False)
-
-
-class _SharedSource(_Source):
-    """A source that each process reads through a file of its own."""
-
-    def __init__(self, *given: Any) -> None:
-        self.process = os.getpid()
-        super().__init__(*given)
-
-    def read(self, *window: int) -> np.ndarray:
-        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
-        if os.getpid() != self.process and not in_memory:
-            # Forked processes share an open file, and move each other's place in it.
-            self.__setstate__(self.__getstate__())
-        return super().read(*window)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """Go to another process; a memory map goes by the name of its file."""
@@ -4162,16 +4151,16 @@ class TileDataset(Dataset[Sample]):
         if not images or not len(images) == len(targets) == len(regions):
             arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
             _refuse("images", arrived, "one or more, as many of each", "give lists")
-        self._sources: list[tuple[_SharedSource, _SharedSource]] = []
+        self._sources: list[tuple[_Source, _Source]] = []
         self._grids: list[tuple[range, range]] = []  # rows and columns of tiles
         self.regions: list[Region] = []
         for number, (one, mask) in enumerate(zip(images, targets, strict=True)):
             name = f" {number}" if several else ""
-            picture = _SharedSource(f"image{name}", one)
+            picture = _Source(f"image{name}", one)
             size, its = picture.size, f"{picture.name}, {picture.size} (H, W)"
             if mask is None:  # a mask in which all is ignored, and which holds nothing
                 mask = partial(np.broadcast_to, np.uint8(self.ignore), size)
-            mask = _SharedSource(f"target{name}", mask, self.ignore)
+            mask = _Source(f"target{name}", mask, self.ignore)
             if mask.size != size:
                 _refuse(mask.name, f"{mask.size} (H, W)", f"that of {its}", "crop it")
             y0, x0, y1, x1 = region = regions[number] or (0, 0, *size)
