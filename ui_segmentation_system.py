@@ -4195,21 +4195,20 @@ class TileDataset(Dataset[Sample]):
         return Tile(picture, y, x, self.height, self.width)
 
     def __getitem__(self, index: int) -> Sample:
-        tile, binary = self.locate(index), self.num_classes is None
+        tile = self.locate(index)
         name, mask = self._sources[tile.picture][1].name, self._read(tile, is_mask=True)
-        ids = torch.from_numpy(mask)
-        if binary:
+        if self.num_classes is None:
             found = set(np.unique(mask).tolist()) - {self.ignore}
             if not found <= {0, 1, 255} or {1, 255} <= found:
                 known = f"0 and 1, or 0 and 255, and {self.ignore} for ignored"
                 advice = "name what is ignored, or num_classes for class ids"
                 _refuse(name, f"values {sorted(found)[:8]}", known, advice)
-            ids = torch.where(ids == self.ignore, IGNORE_INDEX, ids.sign())
+            greys = np.where(mask == self.ignore, IGNORE_GREY, 255 * (mask > 0))
+            target = Image.fromarray(greys.astype(np.uint8))
         else:
+            ids = torch.from_numpy(mask)
             _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
-        greys = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)
-        target = Image.fromarray(greys[ids.numpy()] if binary else mask)
-        if not binary:
+            target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
         return Sample(*(self.transform or ImageTargetToTensor())(image, target))
@@ -4221,9 +4220,7 @@ class TileDataset(Dataset[Sample]):
         end = min(tile.y + tile.height, y1), min(tile.x + tile.width, x1)
         window = source.read(tile.y, tile.x, *end)
         full = tile.height, tile.width, *window.shape[2:]
-        margins = [
-            (0, size - had) for size, had in zip(full, window.shape, strict=True)
-        ]
+        margins = [(0, beyond) for beyond in np.subtract(full, window.shape)]
         return np.pad(window, margins, constant_values=source.ignore or 0)
 
 
