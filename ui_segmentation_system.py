@@ -230,7 +230,6 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
-    SequentialSampler,
     default_collate,
 )
 from tqdm import tqdm
@@ -3829,14 +3828,13 @@ class NaiveDataLoader:
             kind = type(dataset).__name__
             raise ValueError(f"dataset {kind}: expected one of __len__ and __getitem__")
         _check_number("batch_size", batch_size, 1)
+        size = len(dataset)
         # Fewer samples would not make one batch.
-        _check_number("len(dataset)", len(dataset), batch_size if drop_last else 1)
+        _check_number("len(dataset)", size, batch_size if drop_last else 1)
         self.dataset = dataset
         self.collate_fn = collate_fn or default_collate
         self.generator = generator
-        order: Any = SequentialSampler(dataset)
-        if shuffle:
-            order = RandomSampler(dataset, generator=generator)
+        order = RandomSampler(dataset, generator=generator) if shuffle else range(size)
         self.batch_sampler = BatchSampler(order, int(batch_size), drop_last)
 
     def __len__(self) -> int:
@@ -3888,9 +3886,7 @@ class PrefetchDataLoader(NaiveDataLoader):
         _check_number("num_workers", num_workers)
         _check_number("prefetch_batches", prefetch_batches, 1, 100)
         methods = (None, *multiprocessing.get_all_start_methods())
-        if multiprocessing_context not in methods:
-            arrived = f"multiprocessing_context {multiprocessing_context!r}"
-            raise ValueError(f"{arrived}: expected one of {methods}")
+        _check_choice("multiprocessing_context", multiprocessing_context, methods)
         self.num_workers = num_workers
         self.prefetch_batches = prefetch_batches
         self.multiprocessing_context = multiprocessing_context
