@@ -4050,7 +4050,7 @@ class _Source:
         in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
         if os.getpid() != self.process and not in_memory:
             # Forked processes share an open file, and move each other's place in it.
-            self.__setstate__(self.__getstate__())
+            self.__init__(*self.__reduce__()[1])
         window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
         if np.ma.is_masked(window):
             if not is_mask:
@@ -4066,15 +4066,16 @@ class _Source:
             _refuse(self.name, arrived, expected, advice)
         return window.astype(np.uint8, copy=False)
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        """Go to another process; a memory map goes by the name of its file."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process; a memory map becomes a function that opens it."""
         given = root = self.given
         while isinstance(getattr(root, "base", None), np.ndarray):
             root = root.base
         is_view = type(given) in (np.ndarray, np.memmap)  # not a masked array
         if is_view and getattr(root, "filename", None) and root.mode != "c":
             start = root.offset + given.ctypes.data - root.ctypes.data
-            given = root.filename, given.shape, given.dtype, start, given.strides
+            view = given.shape, given.dtype, start, given.strides
+            given = partial(_open_map, root.filename, *view)
         elif given is self.pixels and not isinstance(given, np.ndarray | torch.Tensor):
             try:
                 given = pickle.loads(pickle.dumps(given))  # with a file of its own
@@ -4083,14 +4084,11 @@ class _Source:
                 expected = f"what can be pickled ({error}), or a function"
                 advice = "open it in the worker: give partial(open_tiff, path)"
                 _refuse(self.name, kind, expected, advice)
-        return self.name, given, self.ignore
+        return _Source, (self.name, given, self.ignore)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        name, given, ignore = state
-        if isinstance(given, tuple):
-            path, shape, kind, *view = given
-            given = np.ndarray(shape, kind, np.memmap(path, np.uint8, "r"), *view)
-        self.__init__(name, given, ignore)
+
+def _open_map(path: str, shape: Any, kind: Any, start: int, strides: Any) -> np.ndarray:
+    return np.ndarray(shape, kind, np.memmap(path, np.uint8, "r"), start, strides)
 
 
 def _tile_origins(length: int, tile: int, stride: int) -> range:
