@@ -4509,15 +4509,11 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            header = rows.fieldnames or ()
-            if not {"image", "scene"} <= {*header}:
-                raise ValueError(f"the first line is {','.join(header)!r}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 image = unicodedata.normalize("NFC", image)
                 if not image or not scene or image in scenes:
-                    what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
-                    raise ValueError(what)
+                    raise ValueError(f"line {rows.line_num} is {row}")
                 scenes[image] = scene
         if not scenes:
             raise ValueError("no lines after the first")
@@ -4731,8 +4727,6 @@ def _train(options: argparse.Namespace) -> int:
 
 def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     """Read an earlier run's settings; only what describes the machine may change."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
     if changed := [name for name in given if name not in MACHINE]:
         raise ValueError(
             f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
@@ -4750,8 +4744,9 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
             saved[name] = type(default)(value)
         if not saved.get("dataset"):
             raise ValueError("it names no dataset")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); start a new run") from error
+    except (OSError, ValueError, AttributeError) as error:
+        arrived, expected = f"missing or damaged ({error})", "a run, such as runs/001"
+        _refuse(path, arrived, expected, "name it, or start a new run")
     return Settings(**saved | given)
 
 
