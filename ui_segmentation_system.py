@@ -130,9 +130,7 @@ class Settings:
     )
     scenes: str = _setting("", "CSV of image,scene: none is on both sides of a split")
     threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
-    foreground: tuple[str, ...] = _setting(
-        (), "what is foreground: ids 15, 1-9, ff00ff"
-    )
+    foreground: tuple[str, ...] = _setting((), "what is foreground: 15, 1-9, ff00ff")
     classes: tuple[str, ...] = _setting(
         (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
     )
@@ -172,12 +170,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         (predict, "--overlay", False, "write NAME_overlay.png as well"),
         (predict, "--overwrite", False, "replace files that are there"),
         (predict, "--threshold", 0.5, "least probability, 0..1, else 0.5"),
-        (predict, "--tiles", None, "keep the size, else of those shrunk over 8 times"),
     ):
         kind = {"action": "store_true"} if default is False else {"type": type(default)}
-        if default is None:
-            kind = {"action": argparse.BooleanOptionalAction}
         command.add_argument(*flags, default=default, help=text, **kind)
+    text = "keep the size, else of those shrunk over 8 times"
+    predict.add_argument("--tiles", action=argparse.BooleanOptionalAction, help=text)
     for setting in fields(Settings):
         default, kind = setting.default, {"type": type(setting.default)}
         if isinstance(default, bool):
@@ -4495,7 +4492,6 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
-# Settings that say which network it is.
 NETWORK = ("max_features", "fast", "encoder")
 
 
@@ -4645,7 +4641,6 @@ def _train(options: argparse.Namespace) -> int:
     )
     target = data.split(trainer.world_size)[0][0][1]
 
-    # The system, from scratch or from a checkpoint's weights.
     classes = _parse_classes(settings)
     names = [*(classes or (target if isinstance(target, dict) else ()))]
     kind = {
@@ -4815,13 +4810,12 @@ def _predict(options: argparse.Namespace) -> int:
                 predict = getattr(system, TASKS[system.task])
                 found = predict(image) if exclusive else predict(image, threshold)
         except (OSError, ValueError) as error:
-            failures.append(" ".join(str(error).split()))
+            failures.append(str(error))
             continue
         if exclusive:
-            deep = values.max() > 255  # more than a palette has
-            ids = values.astype("uint16" if deep else "uint8")[found]
+            ids = values.astype("uint16" if values.max() > 255 else "uint8")[found]
             drawn = [Image.fromarray(ids)]
-            if not deep:
+            if ids.dtype == np.uint8:  # a palette has no more
                 # 255 colours of classes, and one for 255, which a value may be.
                 drawn[0].putpalette([*itertools.chain(*colours), *VOC_PALETTE[255]])
             if options.overlay:
