@@ -130,9 +130,7 @@ class Settings:
     )
     scenes: str = _setting("", "CSV of image,scene: none is on both sides of a split")
     threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
-    foreground: tuple[str, ...] = _setting(
-        (), "what is foreground: ids 15, 1-9, ff00ff"
-    )
+    foreground: tuple[str, ...] = _setting((), "what is foreground: 15, 1-9, ff00ff")
     classes: tuple[str, ...] = _setting(
         (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
     )
@@ -172,12 +170,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         (predict, "--overlay", False, "write NAME_overlay.png as well"),
         (predict, "--overwrite", False, "replace files that are there"),
         (predict, "--threshold", 0.5, "least probability, 0..1, else 0.5"),
-        (predict, "--tiles", None, "keep the size, else of those shrunk over 8 times"),
     ):
         kind = {"action": "store_true"} if default is False else {"type": type(default)}
-        if default is None:
-            kind = {"action": argparse.BooleanOptionalAction}
         command.add_argument(*flags, default=default, help=text, **kind)
+    text = "keep the size, else of those shrunk over 8 times"
+    predict.add_argument("--tiles", action=argparse.BooleanOptionalAction, help=text)
     for setting in fields(Settings):
         default, kind = setting.default, {"type": type(setting.default)}
         if isinstance(default, bool):
@@ -230,7 +227,6 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
-    SequentialSampler,
     default_collate,
 )
 from tqdm import tqdm
@@ -3783,14 +3779,13 @@ class NaiveDataLoader:
             kind = type(dataset).__name__
             raise ValueError(f"dataset {kind}: expected one of __len__ and __getitem__")
         _check_number("batch_size", batch_size, 1)
+        size = len(dataset)
         # Fewer samples would not make one batch.
-        _check_number("len(dataset)", len(dataset), batch_size if drop_last else 1)
+        _check_number("len(dataset)", size, batch_size if drop_last else 1)
         self.dataset = dataset
         self.collate_fn = collate_fn or default_collate
         self.generator = generator
-        order: Any = SequentialSampler(dataset)
-        if shuffle:
-            order = RandomSampler(dataset, generator=generator)
+        order = RandomSampler(dataset, generator=generator) if shuffle else range(size)
         self.batch_sampler = BatchSampler(order, int(batch_size), drop_last)
 
     def __len__(self) -> int:
@@ -3842,9 +3837,7 @@ class PrefetchDataLoader(NaiveDataLoader):
         _check_number("num_workers", num_workers)
         _check_number("prefetch_batches", prefetch_batches, 1, 100)
         methods = (None, *multiprocessing.get_all_start_methods())
-        if multiprocessing_context not in methods:
-            arrived = f"multiprocessing_context {multiprocessing_context!r}"
-            raise ValueError(f"{arrived}: expected one of {methods}")
+        _check_choice("multiprocessing_context", multiprocessing_context, methods)
         self.num_workers = num_workers
         self.prefetch_batches = prefetch_batches
         self.multiprocessing_context = multiprocessing_context
@@ -3984,11 +3977,13 @@ class Tile(NamedTuple):
 class _Source:
     """An image (H, W, 3), or a mask (H, W), that is read window by window.
 
-    ignore: of a mask, the id of what a masked array hides; None for an image.
+    Each process reads it through a file of its own. ignore: of a mask, the id of what a
+    masked array hides; None for an image.
     """
 
     def __init__(self, name: str, given: Any, ignore: int | None = None) -> None:
         self.name, self.given, self.ignore = name, given, ignore
+        self.process = os.getpid()
         opens = callable(given) and not hasattr(given, "shape")
         self.pixels = given() if opens else given
         shape = tuple(getattr(self.pixels, "shape", ()))
@@ -3996,15 +3991,17 @@ class _Source:
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = f"shape (H, W{', 3' if channels else ''})"
-            advice = (
-                "give an array, as np.asarray of a picture, or a function that opens it"
-            )
+            advice = "give np.asarray of a picture, or a function that opens it"
             _refuse(name, arrived, expected, advice)
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
 
     def read(self, y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
         """Read a window: uint8 (y1 - y0, x1 - x0, 3), or without the 3 of a mask."""
+        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
+        if os.getpid() != self.process and not in_memory:
+            # Forked processes share an open file, and move each other's place in it.
+            self.__init__(*self.__reduce__()[1])
         window, is_mask = self.pixels[y0:y1, x0:x1], self.ignore is not None
         if np.ma.is_masked(window):
             if not is_mask:
@@ -4020,30 +4017,16 @@ class _Source:
             _refuse(self.name, arrived, expected, advice)
         return window.astype(np.uint8, copy=False)
 
-
-class _SharedSource(_Source):
-    """A source that each process reads through a file of its own."""
-
-    def __init__(self, *given: Any) -> None:
-        self.process = os.getpid()
-        super().__init__(*given)
-
-    def read(self, *window: int) -> np.ndarray:
-        in_memory = isinstance(self.pixels, np.ndarray | torch.Tensor)
-        if os.getpid() != self.process and not in_memory:
-            # Forked processes share an open file, and move each other's place in it.
-            self.__setstate__(self.__getstate__())
-        return super().read(*window)
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        """Go to another process; a memory map goes by the name of its file."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process; a memory map becomes a function that opens it."""
         given = root = self.given
         while isinstance(getattr(root, "base", None), np.ndarray):
             root = root.base
         is_view = type(given) in (np.ndarray, np.memmap)  # not a masked array
         if is_view and getattr(root, "filename", None) and root.mode != "c":
             start = root.offset + given.ctypes.data - root.ctypes.data
-            given = root.filename, given.shape, given.dtype, start, given.strides
+            view = given.shape, given.dtype, start, given.strides
+            given = partial(_open_map, root.filename, *view)
         elif given is self.pixels and not isinstance(given, np.ndarray | torch.Tensor):
             try:
                 given = pickle.loads(pickle.dumps(given))  # with a file of its own
@@ -4052,14 +4035,11 @@ class _SharedSource(_Source):
                 expected = f"what can be pickled ({error}), or a function"
                 advice = "open it in the worker: give partial(open_tiff, path)"
                 _refuse(self.name, kind, expected, advice)
-        return self.name, given, self.ignore
+        return _Source, (self.name, given, self.ignore)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        name, given, ignore = state
-        if isinstance(given, tuple):
-            path, shape, kind, *view = given
-            given = np.ndarray(shape, kind, np.memmap(path, np.uint8, "r"), *view)
-        self.__init__(name, given, ignore)
+
+def _open_map(path: str, shape: Any, kind: Any, start: int, strides: Any) -> np.ndarray:
+    return np.ndarray(shape, kind, np.memmap(path, np.uint8, "r"), start, strides)
 
 
 def _tile_origins(length: int, tile: int, stride: int) -> range:
@@ -4116,16 +4096,16 @@ class TileDataset(Dataset[Sample]):
         if not images or not len(images) == len(targets) == len(regions):
             arrived = f"{len(images)}, {len(targets)} targets, {len(regions)} regions"
             _refuse("images", arrived, "one or more, as many of each", "give lists")
-        self._sources: list[tuple[_SharedSource, _SharedSource]] = []
+        self._sources: list[tuple[_Source, _Source]] = []
         self._grids: list[tuple[range, range]] = []  # rows and columns of tiles
         self.regions: list[Region] = []
         for number, (one, mask) in enumerate(zip(images, targets, strict=True)):
             name = f" {number}" if several else ""
-            picture = _SharedSource(f"image{name}", one)
+            picture = _Source(f"image{name}", one)
             size, its = picture.size, f"{picture.name}, {picture.size} (H, W)"
             if mask is None:  # a mask in which all is ignored, and which holds nothing
                 mask = partial(np.broadcast_to, np.uint8(self.ignore), size)
-            mask = _SharedSource(f"target{name}", mask, self.ignore)
+            mask = _Source(f"target{name}", mask, self.ignore)
             if mask.size != size:
                 _refuse(mask.name, f"{mask.size} (H, W)", f"that of {its}", "crop it")
             y0, x0, y1, x1 = region = regions[number] or (0, 0, *size)
@@ -4160,21 +4140,20 @@ class TileDataset(Dataset[Sample]):
         return Tile(picture, y, x, self.height, self.width)
 
     def __getitem__(self, index: int) -> Sample:
-        tile, binary = self.locate(index), self.num_classes is None
+        tile = self.locate(index)
         name, mask = self._sources[tile.picture][1].name, self._read(tile, is_mask=True)
-        ids = torch.from_numpy(mask)
-        if binary:
+        if self.num_classes is None:
             found = set(np.unique(mask).tolist()) - {self.ignore}
             if not found <= {0, 1, 255} or {1, 255} <= found:
                 known = f"0 and 1, or 0 and 255, and {self.ignore} for ignored"
                 advice = "name what is ignored, or num_classes for class ids"
                 _refuse(name, f"values {sorted(found)[:8]}", known, advice)
-            ids = torch.where(ids == self.ignore, IGNORE_INDEX, ids.sign())
+            greys = np.where(mask == self.ignore, IGNORE_GREY, 255 * (mask > 0))
+            target = Image.fromarray(greys.astype(np.uint8))
         else:
+            ids = torch.from_numpy(mask)
             _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
-        greys = np.array([0, 255, *[IGNORE_GREY] * 254], np.uint8)
-        target = Image.fromarray(greys[ids.numpy()] if binary else mask)
-        if not binary:
+            target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
         return Sample(*(self.transform or ImageTargetToTensor())(image, target))
@@ -4186,9 +4165,7 @@ class TileDataset(Dataset[Sample]):
         end = min(tile.y + tile.height, y1), min(tile.x + tile.width, x1)
         window = source.read(tile.y, tile.x, *end)
         full = tile.height, tile.width, *window.shape[2:]
-        margins = [
-            (0, size - had) for size, had in zip(full, window.shape, strict=True)
-        ]
+        margins = [(0, beyond) for beyond in np.subtract(full, window.shape)]
         return np.pad(window, margins, constant_values=source.ignore or 0)
 
 
@@ -4469,7 +4446,6 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
-# Settings that say which network it is.
 NETWORK = ("max_features", "fast", "encoder")
 
 
@@ -4483,15 +4459,11 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            header = rows.fieldnames or ()
-            if not {"image", "scene"} <= {*header}:
-                raise ValueError(f"the first line is {','.join(header)!r}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 image = unicodedata.normalize("NFC", image)
                 if not image or not scene or image in scenes:
-                    what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
-                    raise ValueError(what)
+                    raise ValueError(f"line {rows.line_num} is {row}")
                 scenes[image] = scene
         if not scenes:
             raise ValueError("no lines after the first")
@@ -4623,7 +4595,6 @@ def _train(options: argparse.Namespace) -> int:
     )
     target = data.split(trainer.world_size)[0][0][1]
 
-    # The system, from scratch or from a checkpoint's weights.
     classes = _parse_classes(settings)
     names = [*(classes or (target if isinstance(target, dict) else ()))]
     kind = {
@@ -4705,8 +4676,6 @@ def _train(options: argparse.Namespace) -> int:
 
 def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     """Read an earlier run's settings; only what describes the machine may change."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; expected a run, such as runs/001")
     if changed := [name for name in given if name not in MACHINE]:
         raise ValueError(
             f"--resume goes on with the run's own settings: leave out {changed[0]}, or "
@@ -4724,8 +4693,9 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
             saved[name] = type(default)(value)
         if not saved.get("dataset"):
             raise ValueError("it names no dataset")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); start a new run") from error
+    except (OSError, ValueError, AttributeError) as error:
+        arrived, expected = f"missing or damaged ({error})", "a run, such as runs/001"
+        _refuse(path, arrived, expected, "name it, or start a new run")
     return Settings(**saved | given)
 
 
@@ -4794,13 +4764,12 @@ def _predict(options: argparse.Namespace) -> int:
                 predict = getattr(system, TASKS[system.task])
                 found = predict(image) if exclusive else predict(image, threshold)
         except (OSError, ValueError) as error:
-            failures.append(" ".join(str(error).split()))
+            failures.append(str(error))
             continue
         if exclusive:
-            deep = values.max() > 255  # more than a palette has
-            ids = values.astype("uint16" if deep else "uint8")[found]
+            ids = values.astype("uint16" if values.max() > 255 else "uint8")[found]
             drawn = [Image.fromarray(ids)]
-            if not deep:
+            if ids.dtype == np.uint8:  # a palette has no more
                 # 255 colours of classes, and one for 255, which a value may be.
                 drawn[0].putpalette([*itertools.chain(*colours), *VOC_PALETTE[255]])
             if options.overlay:

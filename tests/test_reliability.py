@@ -425,10 +425,10 @@ def test_what_cannot_be_resumed_is_refused(
         *('{"fast": "no"}', '{"foreground": [3]}', '{"max_epochs": 2.5}'),
     ):
         path.write_text(text)
-        assert f"{path}: damaged" in refused("train", "--resume", folder)
+        assert f"{path}: missing or damaged" in refused("train", "--resume", folder)
     path.write_text(json.dumps(settings | {"bach_size": 4}))
     message = refused("train", "--resume", folder)
-    assert f"{path}: damaged" in message and "'bach_size'" in message
+    assert f"{path}: missing or damaged" in message and "'bach_size'" in message
     path.write_bytes(before["settings.json"])
     assert contents(folder) == before
 
