@@ -378,7 +378,7 @@ class _Mask(NamedTuple):
     """A mask as its file has it, before anybody says what the values mean."""
 
     path: Path | str
-    picture: Image.Image  # L, I;16 or P; RGB only if there are colours
+    picture: Image.Image | None  # L, I;16 or P; RGB only if there are colours
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
@@ -434,7 +434,8 @@ def _count_values(
 
 def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     """Refuse a mask whose values could mean several things; list them and ask."""
-    counts, size = _count_values(mask.picture), mask.opaque.size
+    picture = mask.picture or _open_mask(mask.path).picture
+    counts, size = _count_values(picture), mask.opaque.size
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
@@ -484,20 +485,20 @@ def load_mask(
         if not mask.opaque.all() or picture.mode == "RGB":
             what = "colours" if mask.opaque.all() else "transparent parts"
             _refuse_values(mask, f"it has {what}")
-        ignored = found == 1
         greys = np.array(picture)
-        levels = np.unique(greys[~ignored])
+        mask, picture = mask._replace(picture=None), None  # for memory
+        levels = np.unique(greys[found != 1])
         zero_one = levels.tolist() == [0, 1] and not mask.lossy
         zero_one |= not levels.any()
-        greys[ignored] = min(levels, default=0)
+        greys[found == 1] = min(levels, default=0)
         if levels.max(initial=0) > 255:  # 16 bits
             greys, levels = (greys // 257).astype(np.uint8), levels // 257
         if zero_one:
             threshold = 1
         elif not _has_two_levels(greys, levels, mask.lossy):
             _refuse_values(mask, "not a mask of two levels")
-        found[greys >= threshold] = 0
-        found[ignored] = 1
+        found[(greys >= threshold) & (found != 1)] = 0
+    del picture, mask  # for memory
     names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
     return Image.fromarray(found.view(np.uint8)).point(names)
 
@@ -512,16 +513,16 @@ def _has_two_levels(greys: np.ndarray, levels: np.ndarray, lossy: bool) -> bool:
     dark, bright = low <= NEAR, high >= 255 - NEAR
     if len(levels) <= NEAR and not lossy:
         return bool(bright) and len(levels) <= 1 + dark
-    flat = _is_flat(greys)
     if not (dark and bright):  # areas of several levels are of class ids
-        one = len(np.unique(greys[flat])) <= 1
+        one = len(np.unique(greys[_is_flat(greys)])) <= 1
         return one and lossy and (high <= DRIFT or low >= 255 - DRIFT)
     outlines = [
         np.count_nonzero(np.diff(near, axis=0)) + np.count_nonzero(np.diff(near))
         for near in (greys <= NEAR, greys >= 255 - NEAR)
     ]
     between = np.count_nonzero((greys > NEAR) & (greys < 255 - NEAR))
-    filled = np.count_nonzero((greys > low + DRIFT) & (greys < high - DRIFT) & flat)
+    off = _is_flat(greys) & (greys > low + DRIFT) & (greys < high - DRIFT)
+    filled = np.count_nonzero(off)
     return between <= ALONG * min(outlines) and filled <= SPECK * greys.size
 
 
@@ -3069,6 +3070,7 @@ def load_classes(
         unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
         ids = _find_values(mask, *classes, void)
+        mask = mask._replace(picture=None)  # for memory
         lost = ids < 0
         ids[ids == len(classes)] = -1  # in a byte the same as 255
         if not by_colour and (lost & (mask.opaque | by_index)).any():
@@ -3462,13 +3464,14 @@ def check_pairs(
                     counts[shown] += count
                 # Of a lossy file, what is neither black nor white may be a ring.
                 present.update({*counts} & {0, 255} if mask.lossy else counts)
+                palette = None if by_colour else mask.picture.getpalette("RGB")
+                held[name] = _Values(counts, palette, mask.lossy)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *looked_up)
+                    mask = mask._replace(picture=None)  # for memory
                     numbers = np.unique(found[_is_flat(found)])
                     present.update(*(looked_up[n] for n in numbers if n >= 0))
                     del found
-                palette = None if by_colour else mask.picture.getpalette("RGB")
-                held[name] = _Values(counts, palette, mask.lossy)
                 del mask
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
