@@ -1350,22 +1350,16 @@ def _exact_mask() -> type[tv_tensors.Mask]:
     class Mask(tv_tensors.Mask):
         pass
 
-    def scale(mask: Any, size: Any, max_size: Any = None, **_: Any) -> Mask:
-        plain, exact = mask.as_subclass(torch.Tensor), "nearest-exact"
-        return Mask(v2.functional.resize_mask(plain, size, exact, max_size))
+    def move(do: Any, ours: Any, mask: Any, *given: Any, **options: Any) -> Mask:
+        options |= {name: ours[name] for name in ours if name in options}
+        return Mask(do(mask.as_subclass(torch.Tensor), *given, **options))
 
-    def crop(mask: Any, size: Any, interpolation: Any, antialias: Any, **box: Any):
-        return scale(v2.functional.crop(mask, **box), size)
-
-    def move(do: Any, mask: Any, *given: Any, fill: Any = None, **options: Any) -> Mask:
-        plain = mask.as_subclass(torch.Tensor)
-        return Mask(do(tv_tensors.Mask(plain), *given, fill=0, **options))
-
-    v2.functional.register_kernel(v2.functional.resize, Mask)(scale)
-    v2.functional.register_kernel(v2.functional.resized_crop, Mask)(crop)
-    for name in ("pad", "affine", "rotate", "perspective", "elastic"):
+    scaling = ("resize", "resized_crop")
+    for name in (*scaling, "pad", "affine", "rotate", "perspective", "elastic"):
+        way = "nearest-exact" if name in scaling else "nearest"
+        ours = {"interpolation": v2.InterpolationMode(way), "fill": 0}
         do = getattr(v2.functional, name)
-        v2.functional.register_kernel(do, Mask)(partial(move, do))
+        v2.functional.register_kernel(do, Mask)(partial(move, do, ours))
     return Mask
 
 
@@ -1392,13 +1386,11 @@ def _as_given(image: Any, target: Any, *new: Any) -> Sample:
     kinds: list[Any] = [torch.Tensor, torch.Tensor]
     if any(isinstance(one, tv_tensors.TVTensor) for one in (image, target)):
         kinds = [tv_tensors.Image, tv_tensors.Mask]
-    pairs = zip(new, kinds, strict=True)
-    return Sample(
-        *(
-            one if isinstance(one, Image.Image) else one.as_subclass(kind)
-            for one, kind in pairs
-        )
+    halves = (
+        one.as_subclass(kind) if isinstance(one, torch.Tensor) else one
+        for one, kind in zip(new, kinds, strict=True)
     )
+    return Sample(*halves)
 
 
 def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
@@ -1406,9 +1398,8 @@ def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
     sides = np.ravel(size).tolist()
     whole = all(type(side) is int and side > 0 for side in sides)
     if not whole or len(sides) != 1 + np.ndim(size):
-        raise ValueError(
-            f"{name} {size!r}: expected one whole number of pixels, or (height, width)"
-        )
+        expected = "expected one whole number of pixels, or (height, width)"
+        raise ValueError(f"{name} {size!r}: {expected}")
     return sides[0], sides[-1]
 
 
