@@ -2047,24 +2047,24 @@ def to_array(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return np.array(_to_rgb(picture, "picture"))
     values = torch.as_tensor(picture).detach().cpu()
-    is_float, is_bool = values.is_floating_point(), values.dtype == torch.bool
-    values = values if is_float or is_bool else values.long()
-    if values.ndim == 2 and not is_float and not is_bool:
+    in_0_to_1 = values.is_floating_point() or values.dtype == torch.bool
+    values = values.float() if in_0_to_1 else values.long()
+    if values.ndim == 2 and not in_0_to_1:
         return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
+    values = values[None] if values.ndim == 2 else values
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
-    values = values[..., None] if values.ndim == 2 else values
     fits = values.ndim == 3 and values.shape[2] in (1, 3)
-    low, high = (-ROUNDING, 1 + ROUNDING) if is_float else (0, 255)
-    if not (fits and values.min() >= low and values.max() <= high):
+    high = (1 if in_0_to_1 else 255) + ROUNDING
+    if not (fits and values.min() >= -ROUNDING and values.max() <= high):
         raise ValueError(
             f"picture of shape {tuple(values.shape)}, {values.min():.2f} to "
             f"{values.max():.2f}: expected (H, W), (H, W, 3), (1, H, W) or (3, H, W), "
             "floats in 0..1, integers in 0..255; logits need a sigmoid, normalized "
             "images denormalize"
         )
-    if is_float or is_bool:
-        values = (values.float().clamp(0, 1) * 255).round()
+    if in_0_to_1:
+        values = (values.clamp(0, 1) * 255).round()
     return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
 
 
@@ -2130,20 +2130,10 @@ def show(
     width, gap = height * wide / tall, 0.08
     head, foot = 0.22 * bool(titles), 0.22 * math.ceil(len(legend) / 5)
     whole = len(rows) * (height + gap) - gap + head + foot
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        squeeze=False,
-        figsize=(columns * (width + gap) - gap, whole),
-        gridspec_kw={
-            "left": 0,
-            "right": 1,
-            "bottom": foot / whole,
-            "top": 1 - head / whole,
-            "wspace": gap / width,
-            "hspace": gap / height,
-        },
-    )
+    size = columns * (width + gap) - gap, whole
+    figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size)
+    edges = {"left": 0, "right": 1, "bottom": foot / whole, "top": 1 - head / whole}
+    figure.subplots_adjust(**edges, wspace=gap / width, hspace=gap / height)
     for row, row_axes in zip(pictures, axes, strict=True):
         for picture, axis in itertools.zip_longest(row, row_axes):
             axis.set(xticks=[], yticks=[], visible=picture is not None)
