@@ -1803,15 +1803,15 @@ def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     """Put a model into evaluation; afterwards each part is as it was."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    were_training = [part.training for part in parts]
+    parts = model.modules() if isinstance(model, nn.Module) else []
+    in_training = [part for part in parts if part.training]
     try:
-        for part in parts:
+        for part in in_training:
             part.training = False
         yield
     finally:
-        for part, training in zip(parts, were_training, strict=True):
-            part.training = training
+        for part in in_training:
+            part.training = True
 
 
 # --------------------------------------------------------------------------------------
@@ -1841,11 +1841,9 @@ def bce_loss(
                 f"pos_weight {pos_weight}: expected a number above 0, or one for each "
                 f"of {logits.shape[1]} classes"
             )
+    known = (torch.where(valid, part.float(), 0) for part in (logits, targets))
     losses = F.binary_cross_entropy_with_logits(
-        torch.where(valid, logits.float(), 0),
-        torch.where(valid, targets.float(), 0),
-        pos_weight=weight,
-        reduction="none",
+        *known, pos_weight=weight, reduction="none"
     )
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
@@ -1927,12 +1925,9 @@ def cross_entropy_loss(
             "one per class, from 0 up, not all of them 0"
         )
     known = targets != ignore_index
+    judged = torch.where(known[:, None], logits.float(), 0)
     total = F.cross_entropy(
-        torch.where(known[:, None], logits.float(), 0),
-        targets,
-        weights,
-        ignore_index=ignore_index,
-        reduction="sum",
+        judged, targets, weights, ignore_index=ignore_index, reduction="sum"
     )
     counts = torch.bincount(targets[known], minlength=num_classes)
     mass = (counts * weights).sum()
@@ -2156,10 +2151,12 @@ def _atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: could not be written ({error})") from error
+    except (OSError, RuntimeError) as error:  # of a full disk torch makes both
+        what = f"{path}: could not be written, disk full? ({error})"
+        raise OSError(what) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where there is no such folder
+            part.unlink()
 
 
 def save_mask(mask: Any, path: Path | str) -> None:
@@ -2320,15 +2317,11 @@ def one_cycle(
 
     It starts at a tenth of that and ends at a thousandth, to be stepped each batch.
     """
+    rates = [group["lr"] for group in optimizer.param_groups]
     # After a single step of warm-up torch 2.15 divides by zero.
     warm_up = 0.2 if steps * 0.2 != 1 else 0.22
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        [group["lr"] for group in optimizer.param_groups],
-        total_steps=steps,
-        pct_start=warm_up,
-        div_factor=10,
-        final_div_factor=100,
+        optimizer, rates, steps, pct_start=warm_up, div_factor=10, final_div_factor=100
     )
 
 
@@ -2835,14 +2828,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: Any, path: str | Path, **_: Any) -> None:
         """Write beside and move into place. Raises OSError if that fails."""
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _atomic_write(path) as part:
-                torch.save(checkpoint, part)
-        except (RuntimeError, OSError) as error:  # of a full disk torch makes both
-            what = f"{path}: could not be written, disk full? {error}"
-            raise OSError(what) from error
+        with _atomic_write(Path(path)) as part:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
 
     def load_checkpoint(self, path: str | Path, **_: Any) -> dict[str, Any]:
         """Read what `read_checkpoint` reads."""
@@ -2987,8 +2975,9 @@ class RunFolder(pl.Callback):
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
             loader = trainer.val_dataloaders
             if loader is not None:  # there was a validation
+                drawn = self._draw(loader.dataset, module)
                 with _atomic_write(self.folder / picture) as part:
-                    self._draw(loader.dataset, module).save(part, "PNG")
+                    drawn.save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
