@@ -1299,11 +1299,10 @@ ROUNDING = 1e-4
 class PairedTransform:
     """One torchvision v2 transform applied to image and target with the same draw.
 
-    v2 moves the target as a mask, without mixing values (nearest), and leaves it alone
-    when only colours change. What a transform pads is ignored in the target: 255, or
-    128 in a mask picture; bool and int8, which cannot hold 255, become uint8 and int16.
-    Else each comes back as what it was, an image picture as RGB. Raises ValueError when
-    their sizes differ. (notebook 03)
+    v2 moves the target as a mask (nearest), not where only colours change. What is
+    padded is ignored in the target: 255, or 128 in a mask picture; bool and int8, which
+    cannot hold 255, become uint8 and int16. Else each comes back as what it was, an
+    image picture as RGB. Raises ValueError when their sizes differ. (notebook 03)
     """
 
     def __init__(self, transform: v2.Transform) -> None:
@@ -1630,10 +1629,9 @@ class UNet(nn.Module):
     num_levels: each has half the height and width of the one above and twice its
     channels, `max_features` on the lowest; five with 256 have 1 M parameters. All but
     the first are normalised, each image for itself; normalize=False makes a pixel
-    depend on its neighbourhood alone (notebook 11).
-    fast: work at half the resolution inside; coarser on fine lines. Raises ValueError
-    for images of other channels or of another type than the weights, and for none.
-    Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
+    depend on its neighbourhood alone (notebook 11). fast: work at half the resolution
+    inside; coarser on fine lines. Raises ValueError for images of other channels or of
+    another type than the weights, and for none. (notebook 04)
     """
 
     def __init__(
@@ -1716,9 +1714,8 @@ class UNet(nn.Module):
         probabilities of a sigmoid, log(p / (1 - p)); exclusive: of a softmax, log(p).
         """
         if len(shares) != self.num_out_channels:
-            raise ValueError(
-                f"{len(shares)} shares: expected {self.num_out_channels}, one per class"
-            )
+            expected = f"expected {self.num_out_channels}, one per class"
+            raise ValueError(f"{len(shares)} shares: {expected}")
         p = torch.as_tensor(shares, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
         bias = p.log() if exclusive else p.logit()
         with torch.no_grad():  # the same in all pixels of a cell
@@ -1787,12 +1784,10 @@ def _load_encoder(layers: nn.Module, weights: Path | str) -> None:
 
 
 def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cut (..., height, width) out, or repeat the last row and column up to it.
-
-    By indices: a slice or a padding, exported, would be right for one size alone.
-    """
+    """Cut (..., height, width) out, or repeat the last row and column up to it."""
     if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
         return image
+    # By indices: a slice or a padding, exported, would be right for one size alone.
     rows, columns = (
         torch.arange(new, device=image.device).clamp(max=old - 1)
         for new, old in zip((height, width), image.shape[-2:], strict=True)
@@ -1837,10 +1832,8 @@ def bce_loss(
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
         weight = weight.view(-1, 1, 1)
         if len(weight) not in (1, logits.shape[1]) or not (weight > 0).all():
-            raise ValueError(
-                f"pos_weight {pos_weight}: expected a number above 0, or one for each "
-                f"of {logits.shape[1]} classes"
-            )
+            expected = f"a number above 0, or {logits.shape[1]}, one per class"
+            raise ValueError(f"pos_weight {pos_weight}: expected {expected}")
     known = (torch.where(valid, part.float(), 0) for part in (logits, targets))
     losses = F.binary_cross_entropy_with_logits(
         *known, pos_weight=weight, reduction="none"
@@ -1902,8 +1895,8 @@ def cross_entropy_loss(
 ) -> torch.Tensor:
     """Mean cross entropy of classes that exclude each other, ignored pixels left out.
 
-    logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
-    or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
+    logits: (B, K, H, W), K at least 2. targets: int64 (B, H, W), 0 to K - 1 or
+    `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
     weighted too. With nothing but ignored pixels the loss is 0. (notebook 10)
     """
     batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
@@ -1920,10 +1913,8 @@ def cross_entropy_loss(
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
     right = weights.shape == (num_classes,) and weights.isfinite().all()
     if not right or weights.min() < 0 or weights.max() == 0:
-        raise ValueError(
-            f"class_weights {weights.tolist()}: expected {num_classes} finite numbers, "
-            "one per class, from 0 up, not all of them 0"
-        )
+        expected = f"{num_classes} finite numbers from 0 up, one per class, not all 0"
+        raise ValueError(f"class_weights {weights.tolist()}: expected {expected}")
     known = targets != ignore_index
     judged = torch.where(known[:, None], logits.float(), 0)
     total = F.cross_entropy(
@@ -2332,11 +2323,10 @@ class UISegmentationData(pl.LightningDataModule):
     image_size: (height, width), or one number for both, that all are scaled to.
     overfit_num: train on that many samples of the first pair, and validate on it.
     Otherwise `val_share` of the pairs, drawn by `seed`, is kept for validation;
-    `scenes` says which scene an image (by file name) shows, and no scene is then on
-    both sides. augment: a paired transform for scaled training pictures. cache: keep
-    the scaled pictures, H * W * 4 bytes a pair; worker processes keep them for an
-    epoch. patterns, missing: see `find_pairs`. read_target: `load_classes` gives
-    class ids, `load_masks` overlapping masks. (notebooks 05, 06)
+    `scenes` says which scene an image (by file name) shows: none is on both sides.
+    augment: a paired transform for scaled training pictures. cache: keep the scaled
+    pictures, H * W * 4 bytes a pair. patterns, missing: see `find_pairs`. read_target:
+    `load_classes` gives class ids, `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
     data_dir: Path | str
@@ -2422,26 +2412,23 @@ class UISegmentationData(pl.LightningDataModule):
 class UISegmentationSystem(pl.LightningModule):
     """A network and how it is trained: loss, scores, optimiser and schedule.
 
-    learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
-    after a fifth of the steps and ends at a thousandth. optimizer: "muon" (see `Muon`)
-    or "adam". image_size: (height, width) to predict at; without it that of the
-    `UISegmentationData` trained with, else each picture's own. unet: settings of
-    `UNet`. encoder: "mobilenet_v2" makes the network a `MobileNetUNet`, which starts
-    with encoder_weights. network: any module in its place, from (B, 3, H, W) in 0..1 to
-    logits (B, K, H, W), or a dictionary with them as "out". One that was trained on
-    normalised images needs v2.Normalize before it, in an nn.Sequential. multiple_of:
-    what its sides must be multiples of; images are padded, logits cut. pretrained: the
-    part of it that comes trained, such as "encoder": Adam moves that, at
-    PRETRAINED_RATE times the learning rate.
+    learning_rate: the peak of `one_cycle`. optimizer: "muon" (see `Muon`) or "adam".
+    image_size: (height, width) to predict at; without it that of the data trained with,
+    else each picture's own. unet: settings of `UNet`. encoder: "mobilenet_v2" makes the
+    network a `MobileNetUNet`, which starts with encoder_weights. network: any module in
+    its place, from (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with
+    them as "out". One that was trained on normalised images needs v2.Normalize before
+    it, in an nn.Sequential. multiple_of: what its sides must be multiples of; images
+    are padded, logits cut. pretrained: the part of it that comes trained, such as
+    "encoder": Adam moves that, at PRETRAINED_RATE times the learning rate.
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
     num_out_channels=K. loss, "bce" or "bce_dice", and pos_weight are for masks; classes
-    have cross entropy, with class_weights. Logs train_loss and val_loss, of an epoch,
-    and val_iou: of all pixels and masks together, or the mean over classes; with more
-    than one class also val_iou_NAME of each, by class_names. class_values: what each is
-    in a file, an id or a colour, for `predict`. `settings` is what a checkpoint keeps
-    to make the system again. (notebooks 05, 10)
+    have cross entropy, with class_weights. Logs train_loss, val_loss, and val_iou, as
+    of `score_of`; with more than one class also val_iou_NAME of each, by class_names.
+    class_values: what each is in a file, an id or a colour, for `predict`. `settings`
+    is what a checkpoint keeps to make the system again. (notebooks 05, 10)
     """
 
     def __init__(
@@ -2506,10 +2493,8 @@ class UISegmentationSystem(pl.LightningModule):
         elif network is None:
             network = UNet(num_out_channels=num_out_channels, **unet)
         if pretrained not in dict(network.named_modules()):
-            names = [name for name, _ in network.named_children()]
-            raise ValueError(
-                f"pretrained {pretrained!r}: expected a part, as of {names}"
-            )
+            expected = f"a part, as of {[name for name, _ in network.named_children()]}"
+            raise ValueError(f"pretrained {pretrained!r}: expected {expected}")
         self.network = network
         if multiple_of > 1:
             self.multiple = multiple_of  # tells `predict_tiled`, as a UNet's does
@@ -2707,8 +2692,8 @@ class UISegmentationSystem(pl.LightningModule):
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find the interface in a PIL picture of any size: bool (H, W) of that size.
 
-        threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
-        what is not a picture and for a network of another task.
+        threshold: probability, 0..1, from which a pixel counts. Like the next two,
+        raises ValueError for what is no picture and a network of another task.
         """
         _check_number("threshold", threshold, 0, 1, whole=False)
         return (self._logits(image, "predict_mask")[0].sigmoid() >= threshold).numpy()
@@ -2728,10 +2713,7 @@ class UISegmentationSystem(pl.LightningModule):
         return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
-        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W).
-
-        Raises ValueError as `predict_mask` does. (notebook 10)
-        """
+        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W)."""
         logits = self._logits(image, "predict_classes")
         return logits.argmax(dim=0).to(torch.uint8).numpy()
 
@@ -2793,8 +2775,7 @@ class Watch(pl.Callback):
     """Remembers how training goes on one sample, looking every few steps.
 
     Fills `steps`, `losses` (of the batch), `ious` and `probabilities` (float (H, W), of
-    several classes (K, H, W), on the CPU), from step 0 on: the curves and the frames of
-    a GIF.
+    several classes (K, H, W), on the CPU), from step 0 on.
     """
 
     def __init__(self, sample: Sample, every_n_steps: int = 5) -> None:
@@ -2838,11 +2819,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint's plain values; code in it is never run.
+    """Read a checkpoint's plain values, `state_dict` and `hyper_parameters` at least.
 
-    It holds `state_dict` and `hyper_parameters`, and, to go on training from, what
-    Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
-    short, of another kind, or carries more than plain values.
+    Code in it is never run. Raises FileNotFoundError, and ValueError for a file that is
+    cut short, of another kind, or carries more than plain values.
     """
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "there is no such file"
@@ -2864,9 +2844,8 @@ def load_system(
 ) -> UISegmentationSystem:
     """Make the trained system that a checkpoint holds, on the CPU, in evaluation mode.
 
-    Trained further, it predicts at the size of the data that it then sees. network: of
-    a system that was trained with one of its own. Raises what `read_checkpoint` raises,
-    and ValueError for another model's checkpoint.
+    network: of a system that was trained with one of its own. Raises what
+    `read_checkpoint` raises, and ValueError for another model's checkpoint.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -2896,11 +2875,10 @@ class RunFolder(pl.Callback):
     After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
     target of four validation samples; where masks overlap, the last is in front),
     best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
-    go on from). At the end: curves.png. Each is written beside and moved into place;
-    SafeCheckpointIO does that for checkpoints. patience: stop after that many epochs
-    without a better val_iou; 0: never. An epoch that was not validated has no scores.
-    Raises ValueError without validation data and when the loss is no number any more,
-    FileExistsError rather than write over another run. (notebook 06)
+    go on from). At the end: curves.png. All are written whole or not at all, with
+    SafeCheckpointIO the checkpoints too. patience: stop after that many epochs without
+    a better val_iou; 0: never. Raises ValueError without validation data and when the
+    loss is no number, FileExistsError where another run is kept. (notebook 06)
     """
 
     def __init__(self, folder: Path | str, *, patience: int = 0) -> None:
@@ -2922,16 +2900,12 @@ class RunFolder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         if not trainer.enable_validation:
-            raise ValueError(
-                "RunFolder: there is no validation data, by which it keeps the best; "
-                "give fit a second loader"
-            )
+            what = "RunFolder: there is no validation data, by which it keeps the best"
+            raise ValueError(f"{what}; give fit a second loader")
         last = self.folder / "last.ckpt"
         if trainer.ckpt_path is None and last.exists():
-            raise FileExistsError(
-                f"{self.folder}: holds a run already; name a new folder, or go on with "
-                f"fit(..., ckpt_path={str(last)!r})"
-            )
+            advice = f"name a new folder, or fit(..., ckpt_path={str(last)!r})"
+            raise FileExistsError(f"{self.folder}: holds a run already; {advice}")
         if trainer.is_global_zero:
             (self.folder / "epochs").mkdir(parents=True, exist_ok=True)
         self._stop_without_gain(trainer)
@@ -2961,10 +2935,9 @@ class RunFolder(pl.Callback):
         }
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(row.get(name, 0)):
-                raise ValueError(
-                    f"{name} {row[name]} in epoch {row['epoch']}: expected a finite "
-                    "number; train anew with a lower learning rate"
-                )
+                what = f"{row[name]} in epoch {row['epoch']}"
+                advice = "train anew with a lower learning rate"
+                _refuse(name, what, "a finite number", advice)
         self.rows.append(row)
         if trainer.is_global_zero:
             log, picture = self.folder / "log.csv", f"epochs/{len(self.rows):03}.png"
