@@ -1541,8 +1541,7 @@ class ImageTargetNormalize:
                 f"Normalize got {kind}: expected a float tensor in 0..1; put "
                 "ImageTargetToTensor before it, and normalize only once"
             )
-        mean, std = list(self.mean), list(self.std)
-        return Sample(v2.functional.normalize(image, mean, std), target)
+        return Sample(v2.functional.normalize(image, [*self.mean], [*self.std]), target)
 
 
 def denormalize(
@@ -1686,18 +1685,14 @@ class UNet(nn.Module):
                 f"{channels}, H, W) in 0..1; one image needs [None], other channels "
                 "num_in_channels, whole numbers / 255"
             )
-        height, width = image.shape[-2:]
+        size, step = image.shape[-2:], self.multiple
         # The lowest level keeps at least 2x2 cells, since one alone has no deviation.
-        step = self.multiple
-        padded = [
-            step * torch.sym_max((side + step - 1) // step, 2)
-            for side in (height, width)
-        ]
+        padded = [step * torch.sym_max((side + step - 1) // step, 2) for side in size]
         skips = self.encode(_window(image, *padded))
         x = skips.pop()
         for up in self.ups:
             x = up(x, skips.pop())
-        return _window(self.to_pixels(self.head(x)), height, width)
+        return _window(self.to_pixels(self.head(x)), *size)
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Go down: what each level keeps of a padded image, the finest first."""
@@ -2241,15 +2236,11 @@ class Muon(torch.optim.Optimizer):
     KERNEL_RATE = 7.5
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float = 4e-3) -> None:
-        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        groups = [{"params": [], "lr": lr}, {"params": [], "lr": lr * self.KERNEL_RATE}]
         for weight in parameters:
             is_kernel = weight.ndim == 4 and len(weight) > 15 and weight[0].numel() > 7
-            groups[is_kernel].append(weight)
-        rates = (lr, lr * self.KERNEL_RATE)
-        super().__init__(
-            [{"params": g, "lr": r} for g, r in zip(groups, rates, strict=True)],
-            {"betas": (0.95, 0.999)},
-        )
+            groups[is_kernel]["params"].append(weight)
+        super().__init__(groups, {"betas": (0.95, 0.999)})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -2375,12 +2366,11 @@ class UISegmentationData(pl.LightningDataModule):
                 raise ValueError(f"{what}: no scene; expected one for every image")
             parts = group_split(scenes, self.val_share, self.seed)
             train, val = ([pairs[i] for i in part] for part in parts)
-        if len(train) < self.batch_size * num_processes:
-            each = f" for each of {num_processes} processes" * (num_processes > 1)
-            raise ValueError(
-                f"batch_size {self.batch_size}: there are only {len(train)} training "
-                f"samples; expected one whole batch{each}"
-            )
+        wanted = self.batch_size * num_processes
+        if len(train) < wanted:
+            what = f"there are only {len(train)} training samples"
+            expected = f"expected {wanted}, a batch for each process"
+            raise ValueError(f"batch_size {self.batch_size}: {what}; {expected}")
         return train, val
 
     def setup(self, stage: str | None = None) -> None:
@@ -2854,10 +2844,8 @@ def load_system(
             raise ValueError("of version 0.2 or before, whose UNet was another")
         own = settings.pop("network", None)
         if own and network is None:
-            raise ValueError(
-                f"a network of the class {own}: in Python, load_system(path, network="
-                "...) takes one"
-            )
+            advice = "in Python, load_system(path, network=...) takes one"
+            raise ValueError(f"a network of the class {own}: {advice}")
         # An encoder's weights are those of the checkpoint.
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         state = checkpoint["state_dict"].items()  # without a subclass's own loss
