@@ -1501,10 +1501,7 @@ class ImageTargetRandomAffine(PairedTransform):
 
 
 class ImageTargetColorJitter(PairedTransform):
-    """Change the image's colours at random, by shares: 0.2 is 0.8 to 1.2 times.
-
-    hue: 0 to 0.5. The target stays as it is.
-    """
+    """Change the image's colours at random: 0.2 is 0.8 to 1.2 times; hue: 0 to 0.5."""
 
     def __init__(
         self,
@@ -1520,8 +1517,7 @@ class ImageTargetColorJitter(PairedTransform):
 class ImageTargetNormalize:
     """Take away each channel's mean and divide by its deviation.
 
-    mean, std: three numbers each. image: float tensor in 0..1; raises ValueError for
-    other values, the usual sign of a forgotten scaling.
+    mean, std: three numbers each. image: float tensor in 0..1, or ValueError is raised.
     """
 
     mean: Sequence[float]
@@ -1817,9 +1813,8 @@ def bce_loss(
 ) -> torch.Tensor:
     """Mean binary cross entropy of logits, in float32, ignored pixels left out.
 
-    logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`. pos_weight counts a
-    foreground pixel that many times, one number or one for each of K. With nothing but
-    ignored pixels the loss is 0.
+    logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`; where all is ignored
+    the loss is 0. pos_weight: how often a foreground pixel counts, or K such numbers.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
     weight = None
@@ -1965,8 +1960,7 @@ def confusion_matrix(
 ) -> torch.Tensor:
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
-    Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
-    be added. (notebook 10)
+    Both: class ids of one shape. Ignored pixels count nowhere. Batches can be added.
     """
     prediction, targets = map(_as_ids, (prediction, targets))
     floating = prediction.is_floating_point() or targets.is_floating_point()
@@ -2079,9 +2073,8 @@ def overlay(
 ) -> Image.Image:
     """Tint a mask's pixels in an image.
 
-    image: as in `to_array`; mask: a mask picture or (H, W) of bool, 0 and 1, 0 and 255,
-    or probabilities, of which those above 0.5 are tinted. Raises ValueError when their
-    sizes differ.
+    image: as in `to_array`. mask: a mask picture or (H, W) of bool, 0 and 1, 0 and 255
+    or probabilities, above 0.5. Raises ValueError for others, or if the sizes differ.
     """
     _check_number("alpha", alpha, 0, 1, whole=False)
     pixels, where = to_array(image), _as_bool(mask)
