@@ -2594,10 +2594,8 @@ class UISegmentationSystem(pl.LightningModule):
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
-            raise ValueError(
-                "no training target has a pixel of 1, or a class but 0: expected "
-                "something to learn; divide masks of 0/255 by 255, or ignore less"
-            )
+            what = "no training target has a pixel of 1, or a class but 0: expected one"
+            raise ValueError(f"{what}; divide masks of 0/255 by 255, or ignore less")
         draws.copy_(before)  # the look was no epoch
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
@@ -2632,10 +2630,8 @@ class UISegmentationSystem(pl.LightningModule):
         counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
         loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
         if not known:
-            raise ValueError(
-                "no validation target has a pixel that is judged: expected some that "
-                "are not ignored; split otherwise, by another seed or scenes"
-            )
+            what = "no validation target has a pixel that is not ignored: expected some"
+            raise ValueError(f"{what}; split otherwise, by another seed or scenes")
         self.log("val_loss", loss / known)
         self.log("val_iou", self.score_of(counts))
         if self.num_out_channels > 1:
@@ -2653,10 +2649,9 @@ class UISegmentationSystem(pl.LightningModule):
         """The optimizer that was asked for under OneCycle, stepped each batch."""
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < math.inf:
-            raise ValueError(
-                f"training of {steps} steps: the OneCycle schedule needs their number; "
-                "give the Trainer max_epochs or max_steps, the latter for a stream"
-            )
+            what = f"training of {steps} steps: the OneCycle schedule needs a number"
+            advice = "give the Trainer max_epochs or max_steps, the latter for a stream"
+            raise ValueError(f"{what}; {advice}")
         rate, part = self.settings["learning_rate"], self.settings["pretrained"]
         learnt = [*self.network.get_submodule(part).parameters()] if part else []
         known = set(learnt)
