@@ -1265,11 +1265,10 @@ ROUNDING = 1e-4
 class PairedTransform:
     """One torchvision v2 transform applied to image and target with the same draw.
 
-    v2 moves the target as a mask, without mixing values (nearest), and leaves it alone
-    when only colours change. What a transform pads is ignored in the target: 255, or
-    128 in a mask picture; bool and int8, which cannot hold 255, become uint8 and int16.
-    Else each comes back as what it was, an image picture as RGB. Raises ValueError when
-    their sizes differ. (notebook 03)
+    v2 moves the target as a mask (nearest), not where only colours change. What is
+    padded is ignored in the target: 255, or 128 in a mask picture; bool and int8, which
+    cannot hold 255, become uint8 and int16. Else each comes back as what it was, an
+    image picture as RGB. Raises ValueError when their sizes differ. (notebook 03)
     """
 
     def __init__(self, transform: v2.Transform) -> None:
@@ -1316,22 +1315,16 @@ def _exact_mask() -> type[tv_tensors.Mask]:
     class Mask(tv_tensors.Mask):
         pass
 
-    def scale(mask: Any, size: Any, max_size: Any = None, **_: Any) -> Mask:
-        plain, exact = mask.as_subclass(torch.Tensor), "nearest-exact"
-        return Mask(v2.functional.resize_mask(plain, size, exact, max_size))
+    def move(do: Any, ours: Any, mask: Any, *given: Any, **options: Any) -> Mask:
+        options |= {name: ours[name] for name in ours if name in options}
+        return Mask(do(mask.as_subclass(torch.Tensor), *given, **options))
 
-    def crop(mask: Any, size: Any, interpolation: Any, antialias: Any, **box: Any):
-        return scale(v2.functional.crop(mask, **box), size)
-
-    def move(do: Any, mask: Any, *given: Any, fill: Any = None, **options: Any) -> Mask:
-        plain = mask.as_subclass(torch.Tensor)
-        return Mask(do(tv_tensors.Mask(plain), *given, fill=0, **options))
-
-    v2.functional.register_kernel(v2.functional.resize, Mask)(scale)
-    v2.functional.register_kernel(v2.functional.resized_crop, Mask)(crop)
-    for name in ("pad", "affine", "rotate", "perspective", "elastic"):
+    scaling = ("resize", "resized_crop")
+    for name in (*scaling, "pad", "affine", "rotate", "perspective", "elastic"):
+        way = "nearest-exact" if name in scaling else "nearest"
+        ours = {"interpolation": v2.InterpolationMode(way), "fill": 0}
         do = getattr(v2.functional, name)
-        v2.functional.register_kernel(do, Mask)(partial(move, do))
+        v2.functional.register_kernel(do, Mask)(partial(move, do, ours))
     return Mask
 
 
@@ -1358,13 +1351,11 @@ def _as_given(image: Any, target: Any, *new: Any) -> Sample:
     kinds: list[Any] = [torch.Tensor, torch.Tensor]
     if any(isinstance(one, tv_tensors.TVTensor) for one in (image, target)):
         kinds = [tv_tensors.Image, tv_tensors.Mask]
-    pairs = zip(new, kinds, strict=True)
-    return Sample(
-        *(
-            one if isinstance(one, Image.Image) else one.as_subclass(kind)
-            for one, kind in pairs
-        )
+    halves = (
+        one.as_subclass(kind) if isinstance(one, torch.Tensor) else one
+        for one, kind in zip(new, kinds, strict=True)
     )
+    return Sample(*halves)
 
 
 def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
@@ -1372,9 +1363,8 @@ def _check_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
     sides = np.ravel(size).tolist()
     whole = all(type(side) is int and side > 0 for side in sides)
     if not whole or len(sides) != 1 + np.ndim(size):
-        raise ValueError(
-            f"{name} {size!r}: expected one whole number of pixels, or (height, width)"
-        )
+        expected = "expected one whole number of pixels, or (height, width)"
+        raise ValueError(f"{name} {size!r}: {expected}")
     return sides[0], sides[-1]
 
 
@@ -1477,10 +1467,7 @@ class ImageTargetRandomAffine(PairedTransform):
 
 
 class ImageTargetColorJitter(PairedTransform):
-    """Change the image's colours at random, by shares: 0.2 is 0.8 to 1.2 times.
-
-    hue: 0 to 0.5. The target stays as it is.
-    """
+    """Change the image's colours at random: 0.2 is 0.8 to 1.2 times; hue: 0 to 0.5."""
 
     def __init__(
         self,
@@ -1496,8 +1483,7 @@ class ImageTargetColorJitter(PairedTransform):
 class ImageTargetNormalize:
     """Take away each channel's mean and divide by its deviation.
 
-    mean, std: three numbers each. image: float tensor in 0..1; raises ValueError for
-    other values, the usual sign of a forgotten scaling.
+    mean, std: three numbers each. image: float tensor in 0..1, or ValueError is raised.
     """
 
     mean: Sequence[float]
@@ -1517,8 +1503,7 @@ class ImageTargetNormalize:
                 f"Normalize got {kind}: expected a float tensor in 0..1; put "
                 "ImageTargetToTensor before it, and normalize only once"
             )
-        mean, std = list(self.mean), list(self.std)
-        return Sample(v2.functional.normalize(image, mean, std), target)
+        return Sample(v2.functional.normalize(image, [*self.mean], [*self.std]), target)
 
 
 def denormalize(
@@ -1605,10 +1590,9 @@ class UNet(nn.Module):
     num_levels: each has half the height and width of the one above and twice its
     channels, `max_features` on the lowest; five with 256 have 1 M parameters. All but
     the first are normalised, each image for itself; normalize=False makes a pixel
-    depend on its neighbourhood alone (notebook 11).
-    fast: work at half the resolution inside; coarser on fine lines. Raises ValueError
-    for images of other channels or of another type than the weights, and for none.
-    Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. (notebook 04)
+    depend on its neighbourhood alone (notebook 11). fast: work at half the resolution
+    inside; coarser on fine lines. Raises ValueError for images of other channels or of
+    another type than the weights, and for none. (notebook 04)
     """
 
     def __init__(
@@ -1663,18 +1647,14 @@ class UNet(nn.Module):
                 f"{channels}, H, W) in 0..1; one image needs [None], other channels "
                 "num_in_channels, whole numbers / 255"
             )
-        height, width = image.shape[-2:]
+        size, step = image.shape[-2:], self.multiple
         # The lowest level keeps at least 2x2 cells, since one alone has no deviation.
-        step = self.multiple
-        padded = [
-            step * torch.sym_max((side + step - 1) // step, 2)
-            for side in (height, width)
-        ]
+        padded = [step * torch.sym_max((side + step - 1) // step, 2) for side in size]
         skips = self.encode(_window(image, *padded))
         x = skips.pop()
         for up in self.ups:
             x = up(x, skips.pop())
-        return _window(self.to_pixels(self.head(x)), height, width)
+        return _window(self.to_pixels(self.head(x)), *size)
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Go down: what each level keeps of a padded image, the finest first."""
@@ -1691,9 +1671,8 @@ class UNet(nn.Module):
         probabilities of a sigmoid, log(p / (1 - p)); exclusive: of a softmax, log(p).
         """
         if len(shares) != self.num_out_channels:
-            raise ValueError(
-                f"{len(shares)} shares: expected {self.num_out_channels}, one per class"
-            )
+            expected = f"expected {self.num_out_channels}, one per class"
+            raise ValueError(f"{len(shares)} shares: {expected}")
         p = torch.as_tensor(shares, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
         bias = p.log() if exclusive else p.logit()
         with torch.no_grad():  # the same in all pixels of a cell
@@ -1762,12 +1741,10 @@ def _load_encoder(layers: nn.Module, weights: Path | str) -> None:
 
 
 def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cut (..., height, width) out, or repeat the last row and column up to it.
-
-    By indices: a slice or a padding, exported, would be right for one size alone.
-    """
+    """Cut (..., height, width) out, or repeat the last row and column up to it."""
     if not torch.compiler.is_exporting() and image.shape[-2:] == (height, width):
         return image
+    # By indices: a slice or a padding, exported, would be right for one size alone.
     rows, columns = (
         torch.arange(new, device=image.device).clamp(max=old - 1)
         for new, old in zip((height, width), image.shape[-2:], strict=True)
@@ -1778,15 +1755,15 @@ def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     """Put a model into evaluation; afterwards each part is as it was."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    were_training = [part.training for part in parts]
+    parts = model.modules() if isinstance(model, nn.Module) else []
+    in_training = [part for part in parts if part.training]
     try:
-        for part in parts:
+        for part in in_training:
             part.training = False
         yield
     finally:
-        for part, training in zip(parts, were_training, strict=True):
-            part.training = training
+        for part in in_training:
+            part.training = True
 
 
 # --------------------------------------------------------------------------------------
@@ -1802,9 +1779,8 @@ def bce_loss(
 ) -> torch.Tensor:
     """Mean binary cross entropy of logits, in float32, ignored pixels left out.
 
-    logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`. pos_weight counts a
-    foreground pixel that many times, one number or one for each of K. With nothing but
-    ignored pixels the loss is 0.
+    logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`; where all is ignored
+    the loss is 0. pos_weight: how often a foreground pixel counts, or K such numbers.
     """
     valid = _valid_pixels(logits, targets, ignore_index)
     weight = None
@@ -1812,15 +1788,11 @@ def bce_loss(
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
         weight = weight.view(-1, 1, 1)
         if len(weight) not in (1, logits.shape[1]) or not (weight > 0).all():
-            raise ValueError(
-                f"pos_weight {pos_weight}: expected a number above 0, or one for each "
-                f"of {logits.shape[1]} classes"
-            )
+            expected = f"a number above 0, or {logits.shape[1]}, one per class"
+            raise ValueError(f"pos_weight {pos_weight}: expected {expected}")
+    known = (torch.where(valid, part.float(), 0) for part in (logits, targets))
     losses = F.binary_cross_entropy_with_logits(
-        torch.where(valid, logits.float(), 0),
-        torch.where(valid, targets.float(), 0),
-        pos_weight=weight,
-        reduction="none",
+        *known, pos_weight=weight, reduction="none"
     )
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
@@ -1879,8 +1851,8 @@ def cross_entropy_loss(
 ) -> torch.Tensor:
     """Mean cross entropy of classes that exclude each other, ignored pixels left out.
 
-    logits: (B, K, H, W), K at least 2. targets: class ids, int64 (B, H, W), 0 to K - 1
-    or `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
+    logits: (B, K, H, W), K at least 2. targets: int64 (B, H, W), 0 to K - 1 or
+    `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
     weighted too. With nothing but ignored pixels the loss is 0. (notebook 10)
     """
     batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
@@ -1897,17 +1869,12 @@ def cross_entropy_loss(
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
     right = weights.shape == (num_classes,) and weights.isfinite().all()
     if not right or weights.min() < 0 or weights.max() == 0:
-        raise ValueError(
-            f"class_weights {weights.tolist()}: expected {num_classes} finite numbers, "
-            "one per class, from 0 up, not all of them 0"
-        )
+        expected = f"{num_classes} finite numbers from 0 up, one per class, not all 0"
+        raise ValueError(f"class_weights {weights.tolist()}: expected {expected}")
     known = targets != ignore_index
+    judged = torch.where(known[:, None], logits.float(), 0)
     total = F.cross_entropy(
-        torch.where(known[:, None], logits.float(), 0),
-        targets,
-        weights,
-        ignore_index=ignore_index,
-        reduction="sum",
+        judged, targets, weights, ignore_index=ignore_index, reduction="sum"
     )
     counts = torch.bincount(targets[known], minlength=num_classes)
     mass = (counts * weights).sum()
@@ -1959,8 +1926,7 @@ def confusion_matrix(
 ) -> torch.Tensor:
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
-    Both of one shape, class ids; ignored pixels count nowhere. Matrices of batches can
-    be added. (notebook 10)
+    Both: class ids of one shape. Ignored pixels count nowhere. Batches can be added.
     """
     prediction, targets = map(_as_ids, (prediction, targets))
     floating = prediction.is_floating_point() or targets.is_floating_point()
@@ -2022,24 +1988,24 @@ def to_array(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return np.array(_to_rgb(picture, "picture"))
     values = torch.as_tensor(picture).detach().cpu()
-    is_float, is_bool = values.is_floating_point(), values.dtype == torch.bool
-    values = values if is_float or is_bool else values.long()
-    if values.ndim == 2 and not is_float and not is_bool:
+    in_0_to_1 = values.is_floating_point() or values.dtype == torch.bool
+    values = values.float() if in_0_to_1 else values.long()
+    if values.ndim == 2 and not in_0_to_1:
         return np.array(classes_to_colors(values, CLASS_COLOURS[:IGNORE_INDEX]))
+    values = values[None] if values.ndim == 2 else values
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.permute(1, 2, 0)
-    values = values[..., None] if values.ndim == 2 else values
     fits = values.ndim == 3 and values.shape[2] in (1, 3)
-    low, high = (-ROUNDING, 1 + ROUNDING) if is_float else (0, 255)
-    if not (fits and values.min() >= low and values.max() <= high):
+    high = (1 if in_0_to_1 else 255) + ROUNDING
+    if not (fits and values.min() >= -ROUNDING and values.max() <= high):
         raise ValueError(
             f"picture of shape {tuple(values.shape)}, {values.min():.2f} to "
             f"{values.max():.2f}: expected (H, W), (H, W, 3), (1, H, W) or (3, H, W), "
             "floats in 0..1, integers in 0..255; logits need a sigmoid, normalized "
             "images denormalize"
         )
-    if is_float or is_bool:
-        values = (values.float().clamp(0, 1) * 255).round()
+    if in_0_to_1:
+        values = (values.clamp(0, 1) * 255).round()
     return values.to(torch.uint8).expand(*values.shape[:2], 3).numpy().copy()
 
 
@@ -2073,9 +2039,8 @@ def overlay(
 ) -> Image.Image:
     """Tint a mask's pixels in an image.
 
-    image: as in `to_array`; mask: a mask picture or (H, W) of bool, 0 and 1, 0 and 255,
-    or probabilities, of which those above 0.5 are tinted. Raises ValueError when their
-    sizes differ.
+    image: as in `to_array`. mask: a mask picture or (H, W) of bool, 0 and 1, 0 and 255
+    or probabilities, above 0.5. Raises ValueError for others, or if the sizes differ.
     """
     _check_number("alpha", alpha, 0, 1, whole=False)
     pixels, where = to_array(image), _as_bool(mask)
@@ -2105,20 +2070,10 @@ def show(
     width, gap = height * wide / tall, 0.08
     head, foot = 0.22 * bool(titles), 0.22 * math.ceil(len(legend) / 5)
     whole = len(rows) * (height + gap) - gap + head + foot
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        squeeze=False,
-        figsize=(columns * (width + gap) - gap, whole),
-        gridspec_kw={
-            "left": 0,
-            "right": 1,
-            "bottom": foot / whole,
-            "top": 1 - head / whole,
-            "wspace": gap / width,
-            "hspace": gap / height,
-        },
-    )
+    size = columns * (width + gap) - gap, whole
+    figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size)
+    edges = {"left": 0, "right": 1, "bottom": foot / whole, "top": 1 - head / whole}
+    figure.subplots_adjust(**edges, wspace=gap / width, hspace=gap / height)
     for row, row_axes in zip(pictures, axes, strict=True):
         for picture, axis in itertools.zip_longest(row, row_axes):
             axis.set(xticks=[], yticks=[], visible=picture is not None)
@@ -2141,10 +2096,12 @@ def _atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: could not be written ({error})") from error
+    except (OSError, RuntimeError) as error:  # of a full disk torch makes both
+        what = f"{path}: could not be written, disk full? ({error})"
+        raise OSError(what) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where there is no such folder
+            part.unlink()
 
 
 def save_mask(mask: Any, path: Path | str) -> None:
@@ -2238,15 +2195,11 @@ class Muon(torch.optim.Optimizer):
     KERNEL_RATE = 7.5
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float = 4e-3) -> None:
-        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        groups = [{"params": [], "lr": lr}, {"params": [], "lr": lr * self.KERNEL_RATE}]
         for weight in parameters:
             is_kernel = weight.ndim == 4 and len(weight) > 15 and weight[0].numel() > 7
-            groups[is_kernel].append(weight)
-        rates = (lr, lr * self.KERNEL_RATE)
-        super().__init__(
-            [{"params": g, "lr": r} for g, r in zip(groups, rates, strict=True)],
-            {"betas": (0.95, 0.999)},
-        )
+            groups[is_kernel]["params"].append(weight)
+        super().__init__(groups, {"betas": (0.95, 0.999)})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -2305,15 +2258,11 @@ def one_cycle(
 
     It starts at a tenth of that and ends at a thousandth, to be stepped each batch.
     """
+    rates = [group["lr"] for group in optimizer.param_groups]
     # After a single step of warm-up torch 2.15 divides by zero.
     warm_up = 0.2 if steps * 0.2 != 1 else 0.22
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        [group["lr"] for group in optimizer.param_groups],
-        total_steps=steps,
-        pct_start=warm_up,
-        div_factor=10,
-        final_div_factor=100,
+        optimizer, rates, steps, pct_start=warm_up, div_factor=10, final_div_factor=100
     )
 
 
@@ -2324,11 +2273,10 @@ class UISegmentationData(pl.LightningDataModule):
     image_size: (height, width), or one number for both, that all are scaled to.
     overfit_num: train on that many samples of the first pair, and validate on it.
     Otherwise `val_share` of the pairs, drawn by `seed`, is kept for validation;
-    `scenes` says which scene an image (by file name) shows, and no scene is then on
-    both sides. augment: a paired transform for scaled training pictures. cache: keep
-    the scaled pictures, H * W * 4 bytes a pair; worker processes keep them for an
-    epoch. patterns, missing: see `find_pairs`. read_target: `load_classes` gives
-    class ids, `load_masks` overlapping masks. (notebooks 05, 06)
+    `scenes` says which scene an image (by file name) shows: none is on both sides.
+    augment: a paired transform for scaled training pictures. cache: keep the scaled
+    pictures, H * W * 4 bytes a pair. patterns, missing: see `find_pairs`. read_target:
+    `load_classes` gives class ids, `load_masks` overlapping masks. (notebooks 05, 06)
     """
 
     data_dir: Path | str
@@ -2377,12 +2325,11 @@ class UISegmentationData(pl.LightningDataModule):
                 raise ValueError(f"{what}: no scene; expected one for every image")
             parts = group_split(scenes, self.val_share, self.seed)
             train, val = ([pairs[i] for i in part] for part in parts)
-        if len(train) < self.batch_size * num_processes:
-            each = f" for each of {num_processes} processes" * (num_processes > 1)
-            raise ValueError(
-                f"batch_size {self.batch_size}: there are only {len(train)} training "
-                f"samples; expected one whole batch{each}"
-            )
+        wanted = self.batch_size * num_processes
+        if len(train) < wanted:
+            what = f"there are only {len(train)} training samples"
+            expected = f"expected {wanted}, a batch for each process"
+            raise ValueError(f"batch_size {self.batch_size}: {what}; {expected}")
         return train, val
 
     def setup(self, stage: str | None = None) -> None:
@@ -2414,26 +2361,23 @@ class UISegmentationData(pl.LightningDataModule):
 class UISegmentationSystem(pl.LightningModule):
     """A network and how it is trained: loss, scores, optimiser and schedule.
 
-    learning_rate: the peak of the OneCycle schedule, which starts at a tenth, peaks
-    after a fifth of the steps and ends at a thousandth. optimizer: "muon" (see `Muon`)
-    or "adam". image_size: (height, width) to predict at; without it that of the
-    `UISegmentationData` trained with, else each picture's own. unet: settings of
-    `UNet`. encoder: "mobilenet_v2" makes the network a `MobileNetUNet`, which starts
-    with encoder_weights. network: any module in its place, from (B, 3, H, W) in 0..1 to
-    logits (B, K, H, W), or a dictionary with them as "out". One that was trained on
-    normalised images needs v2.Normalize before it, in an nn.Sequential. multiple_of:
-    what its sides must be multiples of; images are padded, logits cut. pretrained: the
-    part of it that comes trained, such as "encoder": Adam moves that, at
-    PRETRAINED_RATE times the learning rate.
+    learning_rate: the peak of `one_cycle`. optimizer: "muon" (see `Muon`) or "adam".
+    image_size: (height, width) to predict at; without it that of the data trained with,
+    else each picture's own. unet: settings of `UNet`. encoder: "mobilenet_v2" makes the
+    network a `MobileNetUNet`, which starts with encoder_weights. network: any module in
+    its place, from (B, 3, H, W) in 0..1 to logits (B, K, H, W), or a dictionary with
+    them as "out". One that was trained on normalised images needs v2.Normalize before
+    it, in an nn.Sequential. multiple_of: what its sides must be multiples of; images
+    are padded, logits cut. pretrained: the part of it that comes trained, such as
+    "encoder": Adam moves that, at PRETRAINED_RATE times the learning rate.
 
     task: what targets are. "binary": one mask (1, H, W). "multilabel": K masks that may
     overlap, (K, H, W). "multiclass": class ids (H, W). The last two need
     num_out_channels=K. loss, "bce" or "bce_dice", and pos_weight are for masks; classes
-    have cross entropy, with class_weights. Logs train_loss and val_loss, of an epoch,
-    and val_iou: of all pixels and masks together, or the mean over classes; with more
-    than one class also val_iou_NAME of each, by class_names. class_values: what each is
-    in a file, an id or a colour, for `predict`. `settings` is what a checkpoint keeps
-    to make the system again. (notebooks 05, 10)
+    have cross entropy, with class_weights. Logs train_loss, val_loss, and val_iou, as
+    of `score_of`; with more than one class also val_iou_NAME of each, by class_names.
+    class_values: what each is in a file, an id or a colour, for `predict`. `settings`
+    is what a checkpoint keeps to make the system again. (notebooks 05, 10)
     """
 
     def __init__(
@@ -2498,10 +2442,8 @@ class UISegmentationSystem(pl.LightningModule):
         elif network is None:
             network = UNet(num_out_channels=num_out_channels, **unet)
         if pretrained not in dict(network.named_modules()):
-            names = [name for name, _ in network.named_children()]
-            raise ValueError(
-                f"pretrained {pretrained!r}: expected a part, as of {names}"
-            )
+            expected = f"a part, as of {[name for name, _ in network.named_children()]}"
+            raise ValueError(f"pretrained {pretrained!r}: expected {expected}")
         self.network = network
         if multiple_of > 1:
             self.multiple = multiple_of  # tells `predict_tiled`, as a UNet's does
@@ -2618,10 +2560,8 @@ class UISegmentationSystem(pl.LightningModule):
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(seen, samples)
         if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
-            raise ValueError(
-                "no training target has a pixel of 1, or a class but 0: expected "
-                "something to learn; divide masks of 0/255 by 255, or ignore less"
-            )
+            what = "no training target has a pixel of 1, or a class but 0: expected one"
+            raise ValueError(f"{what}; divide masks of 0/255 by 255, or ignore less")
         draws.copy_(before)  # the look was no epoch
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
             targets = [target for _, target in seen]
@@ -2656,10 +2596,8 @@ class UISegmentationSystem(pl.LightningModule):
         counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
         loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
         if not known:
-            raise ValueError(
-                "no validation target has a pixel that is judged: expected some that "
-                "are not ignored; split otherwise, by another seed or scenes"
-            )
+            what = "no validation target has a pixel that is not ignored: expected some"
+            raise ValueError(f"{what}; split otherwise, by another seed or scenes")
         self.log("val_loss", loss / known)
         self.log("val_iou", self.score_of(counts))
         if self.num_out_channels > 1:
@@ -2677,10 +2615,9 @@ class UISegmentationSystem(pl.LightningModule):
         """The optimizer that was asked for under OneCycle, stepped each batch."""
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < math.inf:
-            raise ValueError(
-                f"training of {steps} steps: the OneCycle schedule needs their number; "
-                "give the Trainer max_epochs or max_steps, the latter for a stream"
-            )
+            what = f"training of {steps} steps: the OneCycle schedule needs a number"
+            advice = "give the Trainer max_epochs or max_steps, the latter for a stream"
+            raise ValueError(f"{what}; {advice}")
         rate, part = self.settings["learning_rate"], self.settings["pretrained"]
         learnt = [*self.network.get_submodule(part).parameters()] if part else []
         known = set(learnt)
@@ -2699,8 +2636,8 @@ class UISegmentationSystem(pl.LightningModule):
     def predict_mask(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find the interface in a PIL picture of any size: bool (H, W) of that size.
 
-        threshold: probability, 0..1, from which a pixel counts. Raises ValueError for
-        what is not a picture and for a network of another task.
+        threshold: probability, 0..1, from which a pixel counts. Like the next two,
+        raises ValueError for what is no picture and a network of another task.
         """
         _check_number("threshold", threshold, 0, 1, whole=False)
         return (self._logits(image, "predict_mask")[0].sigmoid() >= threshold).numpy()
@@ -2720,10 +2657,7 @@ class UISegmentationSystem(pl.LightningModule):
         return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
-        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W).
-
-        Raises ValueError as `predict_mask` does. (notebook 10)
-        """
+        """Find the class of each pixel of a PIL picture of any size: uint8 (H, W)."""
         logits = self._logits(image, "predict_classes")
         return logits.argmax(dim=0).to(torch.uint8).numpy()
 
@@ -2785,8 +2719,7 @@ class Watch(pl.Callback):
     """Remembers how training goes on one sample, looking every few steps.
 
     Fills `steps`, `losses` (of the batch), `ious` and `probabilities` (float (H, W), of
-    several classes (K, H, W), on the CPU), from step 0 on: the curves and the frames of
-    a GIF.
+    several classes (K, H, W), on the CPU), from step 0 on.
     """
 
     def __init__(self, sample: Sample, every_n_steps: int = 5) -> None:
@@ -2820,14 +2753,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: Any, path: str | Path, **_: Any) -> None:
         """Write beside and move into place. Raises OSError if that fails."""
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _atomic_write(path) as part:
-                torch.save(checkpoint, part)
-        except (RuntimeError, OSError) as error:  # of a full disk torch makes both
-            what = f"{path}: could not be written, disk full? {error}"
-            raise OSError(what) from error
+        with _atomic_write(Path(path)) as part:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
 
     def load_checkpoint(self, path: str | Path, **_: Any) -> dict[str, Any]:
         """Read what `read_checkpoint` reads."""
@@ -2835,11 +2763,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint's plain values; code in it is never run.
+    """Read a checkpoint's plain values, `state_dict` and `hyper_parameters` at least.
 
-    It holds `state_dict` and `hyper_parameters`, and, to go on training from, what
-    Lightning adds. Raises FileNotFoundError, and ValueError for a file that is cut
-    short, of another kind, or carries more than plain values.
+    Code in it is never run. Raises FileNotFoundError, and ValueError for a file that is
+    cut short, of another kind, or carries more than plain values.
     """
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "there is no such file"
@@ -2861,9 +2788,8 @@ def load_system(
 ) -> UISegmentationSystem:
     """Make the trained system that a checkpoint holds, on the CPU, in evaluation mode.
 
-    Trained further, it predicts at the size of the data that it then sees. network: of
-    a system that was trained with one of its own. Raises what `read_checkpoint` raises,
-    and ValueError for another model's checkpoint.
+    network: of a system that was trained with one of its own. Raises what
+    `read_checkpoint` raises, and ValueError for another model's checkpoint.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -2872,10 +2798,8 @@ def load_system(
             raise ValueError("of version 0.2 or before, whose UNet was another")
         own = settings.pop("network", None)
         if own and network is None:
-            raise ValueError(
-                f"a network of the class {own}: in Python, load_system(path, network="
-                "...) takes one"
-            )
+            advice = "in Python, load_system(path, network=...) takes one"
+            raise ValueError(f"a network of the class {own}: {advice}")
         # An encoder's weights are those of the checkpoint.
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         state = checkpoint["state_dict"].items()  # without a subclass's own loss
@@ -2893,11 +2817,10 @@ class RunFolder(pl.Callback):
     After each epoch: log.csv, epochs/001.png (image, highest probability, prediction,
     target of four validation samples; where masks overlap, the last is in front),
     best.ckpt (weights of the best val_iou, to predict with), last.ckpt (everything, to
-    go on from). At the end: curves.png. Each is written beside and moved into place;
-    SafeCheckpointIO does that for checkpoints. patience: stop after that many epochs
-    without a better val_iou; 0: never. An epoch that was not validated has no scores.
-    Raises ValueError without validation data and when the loss is no number any more,
-    FileExistsError rather than write over another run. (notebook 06)
+    go on from). At the end: curves.png. All are written whole or not at all, with
+    SafeCheckpointIO the checkpoints too. patience: stop after that many epochs without
+    a better val_iou; 0: never. Raises ValueError without validation data and when the
+    loss is no number, FileExistsError where another run is kept. (notebook 06)
     """
 
     def __init__(self, folder: Path | str, *, patience: int = 0) -> None:
@@ -2919,16 +2842,12 @@ class RunFolder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         if not trainer.enable_validation:
-            raise ValueError(
-                "RunFolder: there is no validation data, by which it keeps the best; "
-                "give fit a second loader"
-            )
+            what = "RunFolder: there is no validation data, by which it keeps the best"
+            raise ValueError(f"{what}; give fit a second loader")
         last = self.folder / "last.ckpt"
         if trainer.ckpt_path is None and last.exists():
-            raise FileExistsError(
-                f"{self.folder}: holds a run already; name a new folder, or go on with "
-                f"fit(..., ckpt_path={str(last)!r})"
-            )
+            advice = f"name a new folder, or fit(..., ckpt_path={str(last)!r})"
+            raise FileExistsError(f"{self.folder}: holds a run already; {advice}")
         if trainer.is_global_zero:
             (self.folder / "epochs").mkdir(parents=True, exist_ok=True)
         self._stop_without_gain(trainer)
@@ -2958,10 +2877,9 @@ class RunFolder(pl.Callback):
         }
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(row.get(name, 0)):
-                raise ValueError(
-                    f"{name} {row[name]} in epoch {row['epoch']}: expected a finite "
-                    "number; train anew with a lower learning rate"
-                )
+                what = f"{row[name]} in epoch {row['epoch']}"
+                advice = "train anew with a lower learning rate"
+                _refuse(name, what, "a finite number", advice)
         self.rows.append(row)
         if trainer.is_global_zero:
             log, picture = self.folder / "log.csv", f"epochs/{len(self.rows):03}.png"
@@ -2972,8 +2890,9 @@ class RunFolder(pl.Callback):
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
             loader = trainer.val_dataloaders
             if loader is not None:  # there was a validation
+                drawn = self._draw(loader.dataset, module)
                 with _atomic_write(self.folder / picture) as part:
-                    self._draw(loader.dataset, module).save(part, "PNG")
+                    drawn.save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
