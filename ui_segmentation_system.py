@@ -1592,7 +1592,8 @@ class UNet(nn.Module):
     the first are normalised, each image for itself; normalize=False makes a pixel
     depend on its neighbourhood alone (notebook 11). fast: work at half the resolution
     inside; coarser on fine lines. Raises ValueError for images of other channels or of
-    another type than the weights, and for none. (notebook 04)
+    another type than the weights, and for none. Ronneberger et al. 2015,
+    https://arxiv.org/abs/1505.04597. (notebook 04)
     """
 
     def __init__(
@@ -1698,8 +1699,24 @@ class MobileNetUNet(UNet):
         # Cut where height and width have been halved, and with how many channels.
         cuts, channels = (0, 2, 4, 7, 14, 18), (16, 24, 32, 96, 320)
         layers = models.mobilenet_v2(weights=None).features[: cuts[-1]]
+        # The weights: the file that is named, by default else torchvision's copy of it.
         if weights is not None:
-            _load_encoder(layers, weights)
+            cache = Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE)
+            files = [Path(weights), cache][: 1 + (weights == ENCODER_WEIGHTS)]
+            path, names = next(filter(Path.is_file, files), None), layers.state_dict()
+            if path is None:
+                what = f"{' and '.join(map(str, files))}: no such file"
+                raise FileNotFoundError(
+                    f"{what}; expected MobileNetV2's; {FETCH_ENCODER}"
+                )
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                state = {name: state[f"features.{name}"] for name in names}
+                layers.load_state_dict(state)
+            except Exception as error:  # of foreign bytes an unpickler makes anything
+                what = f"of other contents, or not whole ({type(error).__name__})"
+                expected = "the weights of torchvision's MobileNetV2"
+                _refuse(path, what, expected, FETCH_ENCODER)
         # BatchNorm keeps the statistics that it came with, so it is a scale and a shift
         # of each channel, and becomes part of the convolution before it.
         for block in [*layers.modules()]:
@@ -1722,22 +1739,6 @@ class MobileNetUNet(UNet):
             x = part(x)
             skips.append(lateral(x))
         return skips
-
-
-def _load_encoder(layers: nn.Module, weights: Path | str) -> None:
-    """Fill MobileNetV2's first layers from a file with torchvision's names."""
-    cache = Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE)
-    files = [Path(weights), cache][: 1 + (weights == ENCODER_WEIGHTS)]
-    path, names = next(filter(Path.is_file, files), None), layers.state_dict()
-    if path is None:
-        what = f"{' and '.join(map(str, files))}: no such file"
-        raise FileNotFoundError(f"{what}; expected MobileNetV2's; {FETCH_ENCODER}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        layers.load_state_dict({name: state[f"features.{name}"] for name in names})
-    except Exception as error:  # of foreign bytes an unpickler makes anything
-        what = f"of other contents, or not whole ({type(error).__name__})"
-        _refuse(path, what, "the weights of torchvision's MobileNetV2", FETCH_ENCODER)
 
 
 def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -2788,8 +2789,9 @@ def load_system(
 ) -> UISegmentationSystem:
     """Make the trained system that a checkpoint holds, on the CPU, in evaluation mode.
 
-    network: of a system that was trained with one of its own. Raises what
-    `read_checkpoint` raises, and ValueError for another model's checkpoint.
+    Trained further, it predicts at the size of its new data. network: of a system that
+    was trained with one of its own. Raises what `read_checkpoint` raises, and
+    ValueError for another model's checkpoint.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -2976,10 +2978,13 @@ def load_classes(
     """
     most = IGNORE_INDEX if num_classes is None else num_classes
     if classes is not None:
-        if palette is not None or num_classes is not None:
-            raise ValueError("classes: expected without palette and num_classes")
+        alone = palette is None and num_classes is None
+        if not alone or not isinstance(classes, Sequence):
+            expected = "expected a list of values for each class, without palette"
+            raise ValueError(f"classes {classes!r}: {expected} and num_classes")
         most = len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
+    _as_codes("ignore", ignore)
     named = [code for one in classes or () for code in _as_codes("class", one).tolist()]
     mask = _open_mask(path)._replace(of_classes=True)
     by_colour = palette is not None or min(named, default=0) < 0
@@ -4368,6 +4373,7 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
+# Settings that say which network it is.
 NETWORK = ("max_features", "fast", "encoder")
 
 
@@ -4381,11 +4387,14 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
+            if not {"image", "scene"} <= set(rows.fieldnames or ()):
+                raise ValueError(f"the first line is {rows.fieldnames}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 image = unicodedata.normalize("NFC", image)
                 if not image or not scene or image in scenes:
-                    raise ValueError(f"line {rows.line_num} is {row}")
+                    what = f"line {rows.line_num} is for {image!r} in scene {scene!r}"
+                    raise ValueError(what)
                 scenes[image] = scene
         if not scenes:
             raise ValueError("no lines after the first")
@@ -4517,6 +4526,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     target = data.split(trainer.world_size)[0][0][1]
 
+    # The system, from scratch or from a checkpoint's weights.
     classes = _parse_classes(settings)
     names = [*(classes or (target if isinstance(target, dict) else ()))]
     kind = {

@@ -166,6 +166,16 @@ def test_what_says_no_class_is_refused(case: int, tmp_path: Path) -> None:
     assert named or "two levels" not in str(told.value)
 
 
+def test_options_that_are_no_lists_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, levels(0, 1), "png")
+    for name, options in (
+        ("classes 2", {"classes": 2}),
+        ("ignore 255", {"classes": [[0], [1]], "ignore": 255}),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected a list"):
+            ui.load_classes(path, **options)
+
+
 @pytest.mark.parametrize("ids", [(0, 1, 2, 3, 4), (0, 4), (0, 1), (255, 251)])
 def test_class_ids_in_a_lossy_file_are_no_background(tmp_path: Path, ids: Any) -> None:
     path = saved(tmp_path, levels(*ids), "jpg")
