@@ -1050,7 +1050,8 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
             with contextlib.suppress(ValueError):  # nothing is shared
                 tried = _sort_files(folder, [*hints], patterns)
                 found = len(tried.inputs.keys() & tried.targets.keys())
-                whole = sum(map(len, tried.targets.values())) == len(masks)
+                targets = itertools.chain.from_iterable(tried.targets.values())
+                whole = {name for _, name in targets} == {*masks}
                 whole &= not tried.extra or len(tried.inputs) == len(images)
                 if whole and found > best[0]:
                     best = found, patterns
@@ -1190,7 +1191,9 @@ class PairDataset(Dataset[Sample]):
             like = self.read_target(self.example) if self.example else like
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
-        return like.resize(size).point([0] * 256)
+        empty = like.resize(size)
+        empty.paste(0, (0, 0, *size))
+        return empty
 
 
 def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
@@ -3104,7 +3107,7 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
                 f"{one.parts[-4]} {one.stem}" for one in sets if "_" not in one.name
             ]
             raise FileNotFoundError(
-                f"{root}: no {listed.relative_to(root)} in it; expected the folder of "
+                f"{root}: no list {listed} in it; expected the folder of "
                 f"VOCdevkit or VOC{year}, whole, and an image_set that it has: {known}"
             )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
@@ -3389,13 +3392,13 @@ def check_pairs(
                 # Of a lossy file, what is neither black nor white may be a ring.
                 present.update({*counts} & {0, 255} if mask.lossy else counts)
                 palette = None if by_colour else mask.picture.getpalette("RGB")
-                held[name] = _Values(counts, palette, mask.lossy)
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *looked_up)
                     mask = mask._replace(picture=None)  # for memory
                     numbers = np.unique(found[_is_flat(found)])
                     present.update(*(looked_up[n] for n in numbers if n >= 0))
                     del found
+                held[name] = _Values(counts, palette, mask.lossy)
                 del mask
             mask = dataset.read(target, size)
             if isinstance(mask, torch.Tensor):  # lay overlapping masks together
@@ -3406,7 +3409,8 @@ def check_pairs(
                 if turned and size == mask.size[::-1]:
                     mend = f"EXIF turns one of them (tags {turns}): save both without"
                 what = f"{mask.size} (W, H), but {names[0]} is {size}"
-                raise ValueError(f"{paths[1]}: {what}; {mend}")
+                problems.append(Problem(names[1], what, mend))
+                continue
             if turned and (size[0] == size[1] or {*turns} & {2, 3, 4}):
                 # Elsewhere the sizes tell that the mask was drawn on the upright one.
                 what = f"EXIF turns it unlike {names[1]}"
@@ -3414,6 +3418,10 @@ def check_pairs(
                 problems.append(Problem(names[0], what, mend, "warning"))
             pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
             if not is_map:
+                known = pixels[[0, IGNORE_GREY, 255]].sum()
+                if mask.mode != "L" or known < pixels.sum():
+                    what = f"mode {mask.mode}, or other values than 0, 128 and 255"
+                    raise ValueError(f"{paths[-1]}: {what}; read it as load_mask does")
                 pixels[[1, IGNORE_INDEX]] = pixels[[255, IGNORE_GREY]]
                 pixels[IGNORE_GREY] = 0
             classes = np.flatnonzero(pixels[:IGNORE_INDEX]).tolist()
@@ -4387,8 +4395,9 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            if not {"image", "scene"} <= set(rows.fieldnames or ()):
-                raise ValueError(f"the first line is {rows.fieldnames}")
+            header = rows.fieldnames or ()
+            if not {"image", "scene"} <= {*header}:
+                raise ValueError(f"the first line is {','.join(header)!r}")
             for row in rows:
                 image, scene = ((row.get(n) or "").strip() for n in ("image", "scene"))
                 image = unicodedata.normalize("NFC", image)

@@ -712,3 +712,22 @@ def test_what_nobody_judged_is_not_called_black(tmp_path: Path) -> None:
     report = ui.check_pairs(folder, read_target=masks(foreground=[0], ignore=[128]))
     (found,) = [one.what for one in report.problems if one.file == "2_target.png"]
     assert found == "all is ignored: nothing is judged"
+
+
+def test_a_reader_of_other_masks_is_told(make_pairs: MakePairs) -> None:
+    folder = make_pairs(1)
+
+    def read(path: Path) -> Image.Image:
+        return Image.open(path).convert("RGB")
+
+    report = ui.check_pairs(folder, read_target=read)
+    assert not report.ok and "mode RGB" in str(report)
+
+
+def test_a_refused_mask_is_not_counted(make_pairs: MakePairs) -> None:
+    folder = make_pairs(1)
+    (folder / "1_target.png").unlink()
+    levels(0, 2).resize((24, 20)).save(folder / "1_target.jpg")
+    report = ui.check_pairs(folder, read_target=partial(ui.load_mask, foreground=[2]))
+    (problem,) = report.problems
+    assert "blur" in problem.what and not report.values

@@ -584,3 +584,10 @@ def test_a_part_without_masks_looks_like_the_others(make_pairs: MakePairs) -> No
             for _, target in part:
                 assert target.dtype == torch.int64
                 assert target.ndim == 2
+
+
+def test_no_patterns_are_proposed_that_fail(tmp_path: Path) -> None:
+    for name in ("2.png", "2_1.jpg", "4.jpg", "4_4.png", "5_5.png"):
+        draw_image(0).save(tmp_path / name)
+    with pytest.raises(ValueError, match="name them so, or say with patterns"):
+        ui.find_pairs(tmp_path)
