@@ -1176,7 +1176,7 @@ class PairDataset(Dataset[Sample]):
         several = target.values() if isinstance(target, dict) else target or ()
         for path in several:
             masks.append(self.read_target(path) if path else Image.new("L", size))
-            mode = getattr(masks[-1], "mode", type(masks[-1]).__name__)
+            mode = masks[-1].mode if isinstance(masks[-1], Image.Image) else "none"
             if mode != "L" or masks[-1].size != size:
                 what = f"mask of mode {mode}, {_size_of(masks[-1])} (W, H)"
                 wanted = f"mode L, two levels, and {size} as its image"
