@@ -71,7 +71,7 @@ import unicodedata
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from functools import partial
 from multiprocessing.connection import Connection
@@ -227,6 +227,7 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
+    SequentialSampler,
     default_collate,
 )
 from tqdm import tqdm
@@ -1759,15 +1760,15 @@ def _window(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     """Put a model into evaluation; afterwards each part is as it was."""
-    parts = model.modules() if isinstance(model, nn.Module) else []
-    in_training = [part for part in parts if part.training]
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    were_training = [part.training for part in parts]
     try:
-        for part in in_training:
+        for part in parts:
             part.training = False
         yield
     finally:
-        for part in in_training:
-            part.training = True
+        for part, training in zip(parts, were_training, strict=True):
+            part.training = training
 
 
 # --------------------------------------------------------------------------------------
@@ -2116,8 +2117,9 @@ def save_mask(mask: Any, path: Path | str) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name ending in .png, to keep it exact")
+    picture = Image.fromarray(_as_bool(mask)).convert("L")
     with _atomic_write(path) as part:
-        Image.fromarray(_as_bool(mask)).convert("L").save(part, format="PNG")
+        picture.save(part, format="PNG")
 
 
 def save_gif(frames: Sequence[Any], path: Path | str, duration: float = 100) -> None:
@@ -2982,9 +2984,10 @@ def load_classes(
     most = IGNORE_INDEX if num_classes is None else num_classes
     if classes is not None:
         alone = palette is None and num_classes is None
-        if not alone or not isinstance(classes, Sequence):
+        if not alone or not isinstance(classes, Collection):
             expected = "expected a list of values for each class, without palette"
             raise ValueError(f"classes {classes!r}: {expected} and num_classes")
+        classes = [*classes]
         most = len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
     _as_codes("ignore", ignore)
@@ -3714,13 +3717,14 @@ class NaiveDataLoader:
             kind = type(dataset).__name__
             raise ValueError(f"dataset {kind}: expected one of __len__ and __getitem__")
         _check_number("batch_size", batch_size, 1)
-        size = len(dataset)
         # Fewer samples would not make one batch.
-        _check_number("len(dataset)", size, batch_size if drop_last else 1)
+        _check_number("len(dataset)", len(dataset), batch_size if drop_last else 1)
         self.dataset = dataset
         self.collate_fn = collate_fn or default_collate
         self.generator = generator
-        order = RandomSampler(dataset, generator=generator) if shuffle else range(size)
+        order: Any = SequentialSampler(dataset)
+        if shuffle:
+            order = RandomSampler(dataset, generator=generator)
         self.batch_sampler = BatchSampler(order, int(batch_size), drop_last)
 
     def __len__(self) -> int:

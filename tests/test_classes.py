@@ -168,6 +168,7 @@ def test_what_says_no_class_is_refused(case: int, tmp_path: Path) -> None:
 
 def test_options_that_are_no_lists_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, levels(0, 1), "png")
+    assert ui.load_classes(path, classes={"a": [0], "b": [1]}.values()).getextrema()
     for name, options in (
         ("classes 2", {"classes": 2}),
         ("ignore 255", {"classes": [[0], [1]], "ignore": 255}),

@@ -502,3 +502,11 @@ def test_pad_collate_leaves_numbers_and_refuses_what_it_cannot_pad() -> None:
     for wrong in ((picture, 1), (image, image[:, 1:]), (image, image[0, 0, 0])):
         with pytest.raises(ValueError, match=r"got \[.*expected tensors of one height"):
             ui.pad_collate([(image, 7), wrong])
+
+
+def test_a_dataset_that_grows_is_read_to_its_end() -> None:
+    numbers = [0, 1, 2, 3]
+    loader = ui.NaiveDataLoader(numbers, 2)
+    numbers += [4, 5, 6]
+    assert len(loader) == 4
+    assert torch.cat([*loader]).tolist() == numbers

@@ -733,3 +733,18 @@ CALLS: list[tuple[Callable, dict, list]] = [
 def test_refusals(call: Callable, options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(**options)
+
+
+def test_a_part_that_trains_itself_is_put_back() -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            self.drop.train()
+            return self.drop(image[:, :1])
+
+    model = Dropping().eval()
+    ui.predict_tiled(model, np.zeros((8, 8, 3), np.uint8), 8, 0)
+    assert not model.drop.training
