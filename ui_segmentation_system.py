@@ -1206,16 +1206,14 @@ def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
 
 def _mask_ids(mask: Image.Image) -> np.ndarray:
     """Turn a mask picture's 0, 255 and 128 into 0, 1 and 255, uint8 (H, W)."""
-    greys = np.asarray(mask)
-    foreground, unknown = greys == 255, greys == IGNORE_GREY
-    if mask.mode != "L" or not (foreground | unknown | (greys == 0)).all():
+    ids = {0: 0, 255: 1, IGNORE_GREY: IGNORE_INDEX}
+    counts = mask.histogram()
+    if mask.mode != "L" or sum(counts) > sum(counts[grey] for grey in ids):
         raise ValueError(
-            f"mask of mode {mask.mode} and values {np.unique(greys)[:8].tolist()}: "
+            f"mask of mode {mask.mode} and values {np.unique(mask)[:8].tolist()}: "
             f"expected mode L of 0, 255 and {IGNORE_GREY} for ignored, as of load_mask"
         )
-    ids = foreground.view(np.uint8)
-    ids[unknown] = IGNORE_INDEX
-    return ids
+    return np.array(mask.point([ids.get(grey, 0) for grey in range(256)]))
 
 
 class UIImageMaskDataset(PairDataset):
@@ -1793,7 +1791,7 @@ def bce_loss(
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
         weight = weight.view(-1, 1, 1)
         if len(weight) not in (1, logits.shape[1]) or not (weight > 0).all():
-            expected = f"a number above 0, or {logits.shape[1]}, one per class"
+            expected = f"a number above 0, or {logits.shape[1]} of them, one per class"
             raise ValueError(f"pos_weight {pos_weight}: expected {expected}")
     known = (torch.where(valid, part.float(), 0) for part in (logits, targets))
     losses = F.binary_cross_entropy_with_logits(
@@ -3101,8 +3099,8 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         self.transform = transform
         root = Path(root)
         devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-        folder = devkit / f"VOC{year}"
-        listed = folder / "ImageSets" / "Main" / f"{image_set}.txt"
+        folder, name = devkit / f"VOC{year}", f"ImageSets/Main/{image_set}.txt"
+        listed = folder / name
         if not listed.is_file():
             # Beside them stand lists for each class, as cat_train.
             sets = sorted(devkit.glob("VOC[12]*/ImageSets/Main/[!.]*.txt"))
@@ -3110,8 +3108,8 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
                 f"{one.parts[-4]} {one.stem}" for one in sets if "_" not in one.name
             ]
             raise FileNotFoundError(
-                f"{root}: no list {listed} in it; expected the folder of "
-                f"VOCdevkit or VOC{year}, whole, and an image_set that it has: {known}"
+                f"{root}: no VOC{year}/{name} in it; expected the folder of VOCdevkit "
+                f"or VOC{year}, whole, and an image_set that it has: {known}"
             )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
@@ -3419,14 +3417,10 @@ def check_pairs(
                 what = f"EXIF turns it unlike {names[1]}"
                 mend = "check whether the mask fits; save both without the tag"
                 problems.append(Problem(names[0], what, mend, "warning"))
-            pixels, is_map = np.array(mask.histogram()), mask.mode == "P"
-            if not is_map:
-                known = pixels[[0, IGNORE_GREY, 255]].sum()
-                if mask.mode != "L" or known < pixels.sum():
-                    what = f"mode {mask.mode}, or other values than 0, 128 and 255"
-                    raise ValueError(f"{paths[-1]}: {what}; read it as load_mask does")
-                pixels[[1, IGNORE_INDEX]] = pixels[[255, IGNORE_GREY]]
-                pixels[IGNORE_GREY] = 0
+            is_map = mask.mode == "P"
+            ids = mask if is_map else Image.fromarray(_mask_ids(mask))
+            pixels = np.array(ids.histogram())
+            del ids
             classes = np.flatnonzero(pixels[:IGNORE_INDEX]).tolist()
             if several and len(classes) < 2:
                 what = "all is ignored: nothing is judged"
