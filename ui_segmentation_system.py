@@ -440,11 +440,11 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
-    expected = "two levels, or options that say what the values mean"
+    expected = "0 and 1, or black and white, or options that say what values mean"
     advice = (
-        "name those that count, as foreground=[1, 2], [(255, 0, 0)] or, if all that is "
-        "bright counts, range(128, 256), and what nobody judged, as ignore=[255] "
-        "(--foreground 1-2, --ignore 255); several classes: load_classes (--classes)"
+        "name what is foreground, as foreground=[1, 2], foreground=[(255, 0, 0)] or "
+        "foreground=range(128, 256), and what nobody judged, as ignore=[255] "
+        "(--foreground 1-2 --ignore 255); for several classes load_classes (--classes)"
     )
     if mask.of_classes:
         expected = "class ids in a lossless file, or options that say what values mean"
@@ -484,8 +484,10 @@ def load_mask(
             picture.paste(0, mask=Image.fromarray(found == 1))
             picture = _plainest(picture, mask.lossy)
         if not mask.opaque.all() or picture.mode == "RGB":
-            what = "colours" if mask.opaque.all() else "transparent parts"
-            _refuse_values(mask, f"it has {what}")
+            what = "transparent parts, and values"
+            if mask.opaque.all():
+                what = "palette ids" if mask.picture.mode == "P" else "colours"
+            _refuse_values(mask, what)
         greys = np.array(picture)
         mask, picture = mask._replace(picture=None), None  # for memory
         levels = np.unique(greys[found != 1])
@@ -497,7 +499,7 @@ def load_mask(
         if zero_one:
             threshold = 1
         elif not _has_two_levels(greys, levels, mask.lossy):
-            _refuse_values(mask, "not a mask of two levels")
+            _refuse_values(mask, "greys of unknown meaning")
         found[(greys >= threshold) & (found != 1)] = 0
     del picture, mask  # for memory
     names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
@@ -1864,7 +1866,7 @@ def cross_entropy_loss(
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {targets.dtype} "
             f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
-            "and class ids, int64 (B, H, W); argmax(dim=1) makes them of one-hot"
+            "and class ids, int64 (B, H, W); argmax(dim=1) turns one-hot into ids"
         )
     _check_class_ids("targets", targets, num_classes, ignore_index)
     if class_weights is None:
@@ -3017,7 +3019,7 @@ def load_classes(
         _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
     if by_colour and lost.all():  # perhaps it is a mask of two levels
         _refuse_values(
-            mask._replace(of_classes=False), "no pixel has a colour that was named"
+            mask._replace(of_classes=False), "none of the colours named; it has"
         )
     found = Image.fromarray(ids.astype(np.uint8))
     found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))

@@ -230,7 +230,7 @@ def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 
 
 def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
-    """Lesson 09: roads of other drives, with frames beside them, with other masks."""
+    """Lesson 09: roads of other drives, with neighbouring frames, with other masks."""
     pairs = ui.RoadDataset(ROADS).pairs
     drives = (ROADS / "drives.csv").read_text(encoding="utf-8").splitlines()[1:]
     drive_of = {f"{a}_{b}.png": drive for a, b, drive in (x.split(",") for x in drives)}
@@ -278,7 +278,7 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
             yield {"experiment": "road", "variant": name, "seed": seed, "iou": iou}
         found = {
             "other drives": score(seed, [pairs[i] for i in train], between),
-            "frames beside": score(seed, [pairs[i] for i in kept + beside], between),
+            "neighbouring frames": score(seed, [pairs[i] for i in kept + beside], between),
         }
         for name, iou in found.items():
             yield {"experiment": "road leak", "variant": name, "seed": seed, "iou": iou}

@@ -32,6 +32,14 @@ class Dice:
         return float(torch.rand(())), float(self.own.random())
 
 
+def add_up() -> int:
+    """Work that only Python does: the sum of the numbers below six million."""
+    total = 0
+    for number in range(6_000_000):
+        total += number
+    return total
+
+
 class Diary:
     """24 slow samples, each saying which process made it, from when to when."""
 

@@ -180,7 +180,7 @@ def test_options_that_are_no_lists_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [(0, 1, 2, 3, 4), (0, 4), (0, 1), (255, 251)])
 def test_class_ids_in_a_lossy_file_are_no_background(tmp_path: Path, ids: Any) -> None:
     path = saved(tmp_path, levels(*ids), "jpg")
-    with pytest.raises(ValueError, match=r"1_classes\.jpg: not a mask of two levels"):
+    with pytest.raises(ValueError, match=r"1_classes\.jpg: greys of unknown meaning"):
         ui.load_mask(path)
 
 
