@@ -173,8 +173,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         kind = {"action": "store_true"} if default is False else {"type": type(default)}
         command.add_argument(*flags, default=default, help=text, **kind)
-    text = "keep the size, else of those shrunk over 8 times"
-    predict.add_argument("--tiles", action=argparse.BooleanOptionalAction, help=text)
+    kind = {"action": argparse.BooleanOptionalAction, "default": False}
+    text = "tile by tile, at the picture's own size (default: scaled as in training)"
+    predict.add_argument("--tiles", help=text, **kind)
     for setting in fields(Settings):
         default, kind = setting.default, {"type": type(setting.default)}
         if isinstance(default, bool):
@@ -367,7 +368,11 @@ def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
         what = "values of 32 bits, or of 16 in a PGM, whose range it does not tell"
         _refuse(name, what, "8 bits, or 16 in a PNG", "scale it to 0..255 first")
     if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        pixels = np.asarray(picture)
+        if 0 < pixels.max() < 256:
+            what = f"16 bits of which only values up to {pixels.max()} are used"
+            _refuse(name, what, "values up to 65535", "scale it, or save it as 8 bits")
+        picture = Image.fromarray((pixels >> 8).astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -383,6 +388,7 @@ class _Mask(NamedTuple):
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
+    inverted: bool  # a TIFF in which 0 is white: Pillow makes it 255
     of_classes: bool = False  # wanted as a class map
 
 
@@ -390,7 +396,8 @@ def _open_mask(path: Path | str) -> _Mask:
     picture = _open_picture(path)
     raw = picture.info["raw"]
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
-    signed = 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1))
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF
+    signed, inverted = 2 in np.atleast_1d(tags.get(339, 1)), tags.get(262) == 0
     if deep or signed or picture.mode in ("I", "F"):
         what = "32 bits, 16 in a PGM or of each channel, or values below 0"
         expected = "8 bits, or 16 of one channel in a PNG or TIFF"
@@ -405,7 +412,7 @@ def _open_mask(path: Path | str) -> _Mask:
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
-    return _Mask(path, picture, opaque, lossy, scaled)
+    return _Mask(path, picture, opaque, lossy, scaled, inverted)
 
 
 def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
@@ -474,6 +481,8 @@ def load_mask(
     _check_number("threshold", threshold, 1, 255)
     mask = _open_mask(path)
     picture, named = mask.picture, np.size(foreground) + np.size(ignore)
+    if mask.inverted and not named:
+        _refuse_values(mask, "a TIFF whose 0 is white, which may be meant otherwise")
     plain = picture.mode == "L" and not any(picture.histogram()[1:255])
     if plain and mask.opaque.all() and not named:
         return picture  # 0 and 255 already
@@ -583,9 +592,16 @@ def _codes(
     elif not by_colour and picture.mode == "RGB":
         what = "but ids were named" if len(named) else "and no palette was given"
         _refuse_values(mask, f"it has colours, {what}")
-    elif not by_colour and mask.scaled and 255 not in named and picture.getextrema()[1]:
-        what = "values of 1, 2 or 4 bits, which Pillow scales to 0..255"
-        _refuse(mask.path, what, "8 bits", "name 255, or save it as 8 bits")
+    elif (
+        (mask.scaled or mask.inverted)
+        and not by_colour
+        and 255 not in named
+        and {*named} != {0}
+        and picture.getextrema()[1]
+    ):
+        what = "values of 1, 2 or 4 bits, or whose 0 is white, which Pillow changes"
+        advice = "name 0 or 255, which are black and white here, or save it as 8 bits"
+        _refuse(mask.path, what, "8 bits in which 0 is black", advice)
     elif not by_colour and picture.mode == "P":
         used = np.flatnonzero(picture.histogram())
         palette = picture.getpalette("RGB") + 3 * 256 * [0]  # in BMP it may be short
@@ -897,7 +913,8 @@ def find_pairs(
     ("image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"). A file that
     both match belongs to the one with more letters. The second may have one field more:
     {object}, and an image has a tuple of masks that are united, or {class}, and it has
-    a mask for each class, a dictionary by name. Without patterns: LAYOUTS.
+    a mask for each class, a dictionary by name; of several readings of a name, that
+    with the longest key of an image counts. Without patterns: LAYOUTS.
     missing: what an image without a target is: "error"; "empty", nothing is there, and
     its target is None; "skip", it is left out.
 
@@ -953,6 +970,8 @@ def _find_files(folder: Path, patterns: Patterns | None, missing: str) -> PairFi
             advice += "; it unites masks of objects: of several kinds name one, or put "
             advice += "{class} for {object}, and each is a class"
     kinds = Counter(Path(name).suffix.lower() for name in names)
+    if kinds and not kinds.keys() & PICTURE_SUFFIXES:
+        advice = "none is a picture that is read: save them as PNG"
     if kinds.keys() & {".json", ".xml", ".txt"}:
         advice += f"; JSON, XML and text are not read: {DRAW_THEM}"
     holds = ", ".join(f"{n} {kind or 'others'}" for kind, n in kinds.most_common(4))
@@ -977,8 +996,13 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-    sides: tuple[dict, dict] = ({}, {})
+
+    def key_of(match: re.Match[str]) -> tuple[str, ...]:
+        # Names from a Mac hold é as two signs, those from elsewhere as one.
+        return tuple(unicodedata.normalize("NFC", match[name]) for name in keys)
+
     rest = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    matches: tuple[dict[str, list[re.Match[str]]], ...] = ({}, {})
     # What both match goes to the one with more letters.
     letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
     for role in sorted((0, 1), key=lambda role: -letters[role]):
@@ -987,15 +1011,26 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             text = text.replace(rf"\{{{name}\}}", f"(?P<{name}>[^/]+?)", 1)
             text = text.replace(rf"\{{{name}\}}", f"(?P={name})")
         text = re.sub(r"\\\.\\\*$", r"(?:\\.ome)?\\.[^./]*", text)
-        regex = re.compile(text.replace(r"\*", "[^/]*"), re.IGNORECASE)
-        matches = {name: regex.fullmatch(name) for name in rest}
-        rest = [name for name in rest if not matches[name]]
-        for name, match in matches.items():
-            if match:
-                value = match[extra] if role and extra else ""
-                # Names from a Mac hold é as two signs, those from elsewhere as one.
-                key = tuple(unicodedata.normalize("NFC", match[one]) for one in keys)
-                sides[role].setdefault(key, []).append((value, name))
+        text = text.replace(r"\*", "[^/]*")
+        for name in rest:
+            shortest = 1
+            while match := re.fullmatch(
+                text.replace("+?", f"{{{shortest},}}?", 1), name, re.IGNORECASE
+            ):
+                matches[role].setdefault(name, []).append(match)
+                if not role or not extra:
+                    break
+                # By {key}_{object}, a_b_1 may be of a or of a_b: longer ones as well.
+                shortest = len(match[1]) + 1
+        rest = [name for name in rest if name not in matches[role]]
+    sides: tuple[dict, dict] = ({}, {})
+    for role, side in enumerate(sides):
+        for name, found in matches[role].items():
+            # The longest key that an image has.
+            fit = [one for one in found if key_of(one) in sides[0]] or found[:1]
+            match = max(fit, key=lambda one: sum(map(len, key_of(one))))
+            value = match[extra] if role and extra else ""
+            side.setdefault(key_of(match), []).append((value, name))
     return PairFiles(folder, tuple(patterns), names, list(keys), extra, *sides)
 
 
@@ -3495,7 +3530,9 @@ def _value_problems(
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    there = ", ".join(str(value) for value, _ in in_files.most_common(12))
+    void = {255} - {255 * two_levels}  # among class ids
+    common = [str(value) for value, _ in in_files.most_common(12) if value not in void]
+    there = ", ".join(common)
     mend = f"name what is there: {there or 'over 256 colours'}"
     missing = [str(value) for value in meant if value not in present]
     if held and missing and (not many or len(missing) == len(meant)):
@@ -3504,7 +3541,7 @@ def _value_problems(
     if held and unseen and not many:
         what = f"none holds {', '.join(unseen[:8])}, which was to be ignored"
         yield Problem(targets, what, f"right if others hold it; else {mend}", "warning")
-    rest = [value for value in exact if value not in named]
+    rest = [value for value in exact if value not in {*named, *void}]
     if meant and not many and {*rest} - {0, (0, 0, 0)}:
         listed = ", ".join(f"{value} (in {exact[value]})" for value in rest[:8])
         mend = "right if they are background, or ignored; else name them too"
@@ -4692,11 +4729,7 @@ def _predict(options: argparse.Namespace) -> int:
             size = image.height, image.width
             inside = _check_size("image_size", own["image_size"] or size)
             shrunk = max(size[0] / inside[0], size[1] / inside[1])
-            by_tiles = shrunk > 8 if options.tiles is None else options.tiles
-            if by_tiles and options.tiles is None:
-                what = f"{path}: by tiles, for its size; --no-tiles shrinks it"
-                tqdm.write(what, file=sys.stderr)
-            if by_tiles:
+            if options.tiles:
                 pixels, overlap = np.asarray(image), min(inside) // 4
                 found = predict_tiled(system, pixels, inside, overlap, progress=True)
                 found = found.argmax(axis=0) if exclusive else found >= threshold
@@ -4726,7 +4759,7 @@ def _predict(options: argparse.Namespace) -> int:
                 picture.save(part, format="PNG")
     print(f"{len(pictures) - len(failures)} of {len(pictures)} pictures: {folder}")
     if scaled_to:
-        print(f"scaled to {scaled_to} for the network; --tiles looks at the full size")
+        print(f"scaled to {scaled_to}, as in training; --tiles looks at the full size")
     if failures:
         raise ValueError(f"{len(failures)} not done: {' | '.join(failures)}")
     return 0

@@ -278,7 +278,9 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
             yield {"experiment": "road", "variant": name, "seed": seed, "iou": iou}
         found = {
             "other drives": score(seed, [pairs[i] for i in train], between),
-            "neighbouring frames": score(seed, [pairs[i] for i in kept + beside], between),
+            "neighbouring frames": score(
+                seed, [pairs[i] for i in kept + beside], between
+            ),
         }
         for name, iou in found.items():
             yield {"experiment": "road leak", "variant": name, "seed": seed, "iou": iou}

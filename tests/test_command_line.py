@@ -675,25 +675,22 @@ def test_the_threshold_is_honoured(trained: Run, tmp_path: Path) -> None:
         assert (pixels(tmp_path / "a_mask.png") == value).all()
 
 
-def test_a_huge_picture_is_predicted_by_tiles(
-    trained: Run, tmp_path: Path, capsys: Capture
-) -> None:
-    """It would be shrunk nine times."""
+def test_tiles_are_asked_for(trained: Run, tmp_path: Path, capsys: Capture) -> None:
+    """Else even a picture nine times as large is scaled, as in training."""
     picture = tmp_path / "a.png"
     draw_image(3, (300, 90)).save(picture)
     found = []
-    for words in ((), ("--tiles",), ("--no-tiles",)):
+    for words in ((), ("--no-tiles",), ("--tiles",)):
         out = tmp_path / "out" / "".join(words)
         assert predict(trained, picture, "-o", out, *words) == 0
-        told = capsys.readouterr()
-        assert ("--no-tiles" in told.err) == (words == ())
-        assert ("scaled to 32x32" in told.out) == (words == ("--no-tiles",))
+        told = "scaled to 32x32, as in training; --tiles" in capsys.readouterr().out
+        assert told == (words != ("--tiles",))
         found.append(pixels(out / "a_mask.png") == 255)
     system = ui.load_system(trained.best)
     expected = ui.predict_tiled(system, pixels(picture), (32, 32), 8) >= 0.5
-    assert np.array_equal(found[0][None], expected)
+    assert np.array_equal(found[2][None], expected)
+    assert np.array_equal(found[0], system.predict_mask(ui.load_image(picture)))
     assert np.array_equal(found[0], found[1])
-    assert np.array_equal(found[2], system.predict_mask(ui.load_image(picture)))
     assert (found[2] != found[0]).any()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageFilter
 
@@ -368,6 +369,32 @@ def test_soft_masks_are_read_by_a_range(tmp_path: Path) -> None:
             assert np.array_equal(ui.load_mask(path), mask)
         except ValueError as error:
             assert "range(128, 256)" in str(error)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_a_tiff_whose_0_is_white_is_asked_about(dtype: type, tmp_path: Path) -> None:
+    """Its writer may mean 1 as foreground, which a viewer shows as black."""
+    objects = BOX == 255
+    values = objects if dtype is bool else np.where(objects, 255, 0).astype(dtype)
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, values, photometric="miniswhite")
+    with pytest.raises(ValueError, match=r"mask\.tif: a TIFF whose 0 is white.*0 \("):
+        ui.load_mask(path)
+    for foreground, expected in ((0, objects), (255, ~objects)):
+        mask = ui.load_mask(path, foreground=[foreground])
+        assert np.array_equal(np.array(mask) == 255, expected)
+    with pytest.raises(ValueError, match="whose 0 is white"):
+        ui.load_classes(path, 2)
+    tifffile.imwrite(path, values, photometric="minisblack")
+    assert np.array_equal(np.array(ui.load_mask(path)) == 255, objects)
+
+
+def test_a_picture_that_would_be_black_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, greys(0, 3, 255, dtype=np.uint16), "png")
+    with pytest.raises(ValueError, match="16 bits of which only values up to 255"):
+        ui.load_image(path)
+    black = saved(tmp_path, greys(0, 0, 0, dtype=np.uint16), "png")
+    assert not np.array(ui.load_image(black)).any()
 
 
 @pytest.mark.parametrize("rim", [1, 2, 3])

@@ -92,6 +92,7 @@ def test_pairs_come_in_natural_order(make_pairs: MakePairs) -> None:
 
 ROADS = "image_2/{kind}_{number}.png", "gt_image_2/{kind}_road_{number}.png"
 OBJECTS = "images/{key}.*", "masks/{key}/{object}.*"
+LONGEST = "i/{key}.*", "m/{key}_{object}.*"
 CLASSES = "images/{key}.*", "masks/{class}/{key}.*"
 ORDINARY = "{class}/{key}.png", "{class}/{key}_m.png"
 ROAD_PAIRS = (
@@ -130,6 +131,10 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (OBJECTS, {}, "images/1>masks/1/2+masks/1/10, images/2>masks/2/a+", "masks/3.png"),
     (OBJECTS, EMPTY, "images/1>masks/1/a+, images/2>", ""),
     (("{key}.*", "{key}_{object}.*"), {}, "1>1_0+1_1, 10>10_0+", ""),
+    # The longest key that an image has.
+    (LONGEST, EMPTY, "i/s>m/s_1+, i/s_2>m/s_2_1+m/s_2_2", ""),
+    (LONGEST, {}, "i/2011_25>m/2011_25_1+m/2011_25_2", ""),
+    (("i/{k}.*", "m/{class}_{k}.*"), {}, "i/a_1>x=m/x_a_1+y_z=m/y_z_a_1", ""),
     (CLASSES, {}, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=masks/a/2+b=", ""),
     (CLASSES, EMPTY, "images/1>a=masks/a/1+b=masks/b/1, images/2>a=+b=", ""),
     (CLASSES, SKIP, "images/1>a=masks/a/1", "images/2.png"),
@@ -195,6 +200,7 @@ UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
     ("images/1.jpg labels/1.txt images/2.jpg labels/2.txt", None, {}, "polygons .txt"),
     ("images/1.jpg images/1.json", None, {}, "polygons .json"),
     ("1_input 1_target.json", None, {}, "1_target.json polygons"),
+    ("1_input.nrrd 1_target.nrrd", None, {}, "2 .nrrd save them as PNG"),
 ]
 
 
