@@ -5,8 +5,8 @@ They stand in a file because a process that starts anew finds a class by importi
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,6 +38,21 @@ def add_up() -> int:
     for number in range(6_000_000):
         total += number
     return total
+
+
+def seconds_of_two(kind: Callable[..., Any] | None) -> float:
+    """Add up twice, in two threads or processes of that class, else in turn."""
+    begin = time.perf_counter()
+    if kind is None:
+        add_up()
+        add_up()
+    else:
+        helpers = [kind(target=add_up) for _ in range(2)]
+        for helper in helpers:
+            helper.start()
+        for helper in helpers:
+            helper.join()
+    return time.perf_counter() - begin
 
 
 class Diary:

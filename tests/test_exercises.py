@@ -144,7 +144,7 @@ SWAPS = """
     ids[ids != 255] => ids => expected [0.4, 0.6, 0.0], got [0.3333, 0.5, 0.0]
     range(num_classes) => range(num_classes)[::-1] => got [0.0, 0.6, 0.4]
 02.1 match_all
-    set(targets) - { => {*()} - { => naming 2_target.jpg, got [[
+    [name for name in targets => [name for name in [] => naming 2_target.jpg, got [[
     {orphans} => some => naming 2_input.png, got ValueError('no partner for s
     {orphans} => {orphans[0]} => naming 2_input.png naming 3_target.jpg, got V
 02.2 Halves
