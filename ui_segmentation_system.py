@@ -359,17 +359,19 @@ def load_image(path: Path | str) -> Image.Image:
     ValueError for an empty, damaged or foreign file, for several pages and for 32-bit
     greys, whose range nobody can guess. (notebook 01)
     """
-    return _to_rgb(_open_picture(path), path)
+    return _to_rgb(_open_picture(path), path, of_file=True)
 
 
-def _to_rgb(picture: Image.Image, name: Path | str) -> Image.Image:
+def _to_rgb(
+    picture: Image.Image, name: Path | str, of_file: bool = False
+) -> Image.Image:
     """Convert any kind of picture to RGB without losing what it shows."""
     if picture.mode in ("I", "F"):
         what = "values of 32 bits, or of 16 in a PGM, whose range it does not tell"
         _refuse(name, what, "8 bits, or 16 in a PNG", "scale it to 0..255 first")
     if picture.mode.startswith("I;16"):
         pixels = np.asarray(picture)
-        if 0 < pixels.max() < 256:
+        if of_file and 0 < pixels.max() < 256:  # a part of a picture may be dark
             what = f"16 bits of which only values up to {pixels.max()} are used"
             _refuse(name, what, "values up to 65535", "scale it, or save it as 8 bits")
         picture = Image.fromarray((pixels >> 8).astype(np.uint8))
@@ -3415,7 +3417,7 @@ def check_pairs(
             if path.stat().st_size > 1e7:  # long enough to say so
                 bar.set_postfix_str(name)
             picture = _open_picture(path)
-            turns, image = [picture.info["turn"]], _to_rgb(picture, path)
+            turns, image = [picture.info["turn"]], _to_rgb(picture, path, of_file=True)
             size, seen = image.size, [look(image)]
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
