@@ -2370,9 +2370,10 @@ class UISegmentationData(pl.LightningDataModule):
             train, val = ([pairs[i] for i in part] for part in parts)
         wanted = self.batch_size * num_processes
         if len(train) < wanted:
-            what = f"there are only {len(train)} training samples"
-            expected = f"expected {wanted}, a batch for each process"
-            raise ValueError(f"batch_size {self.batch_size}: {what}; {expected}")
+            what = f"only {len(train)} training samples, not one batch"
+            what += f" for each of {num_processes} processes" * (num_processes > 1)
+            advice = "give a smaller one (--batch-size), or more pictures"
+            raise ValueError(f"batch_size {self.batch_size}: {what}; {advice}")
         return train, val
 
     def setup(self, stage: str | None = None) -> None:

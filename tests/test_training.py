@@ -184,7 +184,7 @@ def test_overfitting_data_is_the_first_pair_alone(make_pairs: MakePairs) -> None
 @pytest.mark.parametrize(
     ("count", "options", "message"),
     [
-        (5, {"batch_size": 5}, "batch_size 5: there are only 4 training samples"),
+        (5, {"batch_size": 5}, "batch_size 5: only 4 training samples"),
         (3, {"batch_size": 9, "overfit_num": 8}, "batch_size 9: .*only 8 training"),
         (1, {"batch_size": 1}, "1 groups in 1 samples: expected at least 2"),
     ],
