@@ -1054,6 +1054,13 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
         if any(kind_of.get(start, kind) != kind for start in starts):
             masks.append(name)
+    # A folder of photographs is none of masks: they have over 256 colours.
+    first_of = {mask.rpartition("/")[0]: mask for mask in reversed(masks)}
+    for place, mask in first_of.items():
+        with contextlib.suppress(OSError, ValueError):
+            if not _count_values(_open_mask(folder / mask).picture):
+                photos = [one for one in masks if one.rpartition("/")[0] == place]
+                return _propose_patterns(folder, sorted({*names} - {*photos}))
     images = sorted(hints.keys() - {*masks})
 
     def likeness(mask: str, image: str) -> float:
