@@ -390,7 +390,7 @@ class _Mask(NamedTuple):
     opaque: np.ndarray  # which pixels can be seen, bool (H, W)
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
-    inverted: bool  # a TIFF in which 0 is white: Pillow makes it 255
+    inverted: bool  # a TIFF in which 0 is white: Pillow makes it 255 in 8 bits
     of_classes: bool = False  # wanted as a class map
 
 
@@ -601,7 +601,7 @@ def _codes(
         and {*named} != {0}
         and picture.getextrema()[1]
     ):
-        what = "values of 1, 2 or 4 bits, or whose 0 is white, which Pillow changes"
+        what = "values of 1, 2 or 4 bits, which Pillow scales, or whose 0 is white"
         advice = "name 0 or 255, which are black and white here, or save it as 8 bits"
         _refuse(mask.path, what, "8 bits in which 0 is black", advice)
     elif not by_colour and picture.mode == "P":
@@ -998,13 +998,8 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             "fields in braces, the second with {object} or {class} as well if there "
             'are several masks, as ("images/{key}.*", "masks/{key}_mask.*")'
         )
-
-    def key_of(match: re.Match[str]) -> tuple[str, ...]:
-        # Names from a Mac hold é as two signs, those from elsewhere as one.
-        return tuple(unicodedata.normalize("NFC", match[name]) for name in keys)
-
     rest = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
-    matches: tuple[dict[str, list[re.Match[str]]], ...] = ({}, {})
+    readings: tuple[dict[str, list], dict[str, list]] = ({}, {})
     # What both match goes to the one with more letters.
     letters = [len(re.sub(r"\{\w+\}|\*", "", pattern)) for pattern in patterns]
     for role in sorted((0, 1), key=lambda role: -letters[role]):
@@ -1019,20 +1014,22 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
             while match := re.fullmatch(
                 text.replace("+?", f"{{{shortest},}}?", 1), name, re.IGNORECASE
             ):
-                matches[role].setdefault(name, []).append(match)
+                # Names from a Mac hold é as two signs, those from elsewhere as one.
+                key = tuple(unicodedata.normalize("NFC", match[one]) for one in keys)
+                value = match[extra] if role and extra else ""
+                readings[role].setdefault(name, []).append((key, value))
                 if not role or not extra:
                     break
                 # By {key}_{object}, a_b_1 may be of a or of a_b: longer ones as well.
                 shortest = len(match[1]) + 1
-        rest = [name for name in rest if name not in matches[role]]
+        rest = [name for name in rest if name not in readings[role]]
     sides: tuple[dict, dict] = ({}, {})
     for role, side in enumerate(sides):
-        for name, found in matches[role].items():
+        for name, found in readings[role].items():
             # The longest key that an image has.
-            fit = [one for one in found if key_of(one) in sides[0]] or found[:1]
-            match = max(fit, key=lambda one: sum(map(len, key_of(one))))
-            value = match[extra] if role and extra else ""
-            side.setdefault(key_of(match), []).append((value, name))
+            fit = [one for one in found if one[0] in sides[0]] or found[:1]
+            key, value = max(fit, key=lambda one: sum(map(len, one[0])))
+            side.setdefault(key, []).append((value, name))
     return PairFiles(folder, tuple(patterns), names, list(keys), extra, *sides)
 
 
@@ -1054,13 +1051,14 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
         if any(kind_of.get(start, kind) != kind for start in starts):
             masks.append(name)
-    # A folder of photographs is none of masks: they have over 256 colours.
-    first_of = {mask.rpartition("/")[0]: mask for mask in reversed(masks)}
-    for place, mask in first_of.items():
+    places = {mask: mask.rpartition("/")[0] for mask in masks}
+    kinds = Counter(places.values()).most_common(8)
+    for place, _ in kinds:  # one of photographs, with over 256 colours, has no masks
+        first = next(mask for mask in masks if places[mask] == place)
         with contextlib.suppress(OSError, ValueError):
-            if not _count_values(_open_mask(folder / mask).picture):
-                photos = [one for one in masks if one.rpartition("/")[0] == place]
-                return _propose_patterns(folder, sorted({*names} - {*photos}))
+            if not _count_values(_open_mask(folder / first).picture):
+                others = [name for name in names if places.get(name) != place]
+                return _propose_patterns(folder, others)
     images = sorted(hints.keys() - {*masks})
 
     def likeness(mask: str, image: str) -> float:
@@ -1102,8 +1100,6 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
                 whole &= not tried.extra or len(tried.inputs) == len(images)
                 if whole and found > best[0]:
                     best = found, patterns
-    places = {mask: mask.rpartition("/")[0] for mask in masks}
-    kinds = Counter(places.values()).most_common(8)
     for place, _ in kinds if best[1] is None and len(kinds) > 1 else ():
         # Of several kinds of masks one, as in VOC.
         some = [name for name in names if places.get(name, place) == place]
@@ -3540,7 +3536,7 @@ def _value_problems(
         what = "are lossy (JPEG): edges are blurred, and class ids or colours lost"
         mend = "two levels are read well all the same; save new masks as PNG"
         yield Problem(f"{lossy} targets", what, mend, "warning")
-    void = {255} - {255 * two_levels}  # among class ids
+    void = set() if two_levels else {IGNORE_INDEX}
     common = [str(value) for value, _ in in_files.most_common(12) if value not in void]
     there = ", ".join(common)
     mend = f"name what is there: {there or 'over 256 colours'}"

@@ -261,7 +261,7 @@ def test_photographs_are_not_proposed_as_masks(tmp_path: Path) -> None:
     """As labelme's folder of pictures and annotations, beside one of masks."""
     photo = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
     for folder in ("photos", "annotated"):
-        put(tmp_path, f"{folder}/1.png", f"{folder}/2.png")
+        (tmp_path / folder).mkdir()
         for key in (1, 2):
             Image.fromarray(photo).save(tmp_path / folder / f"{key}.png")
     with pytest.raises(ValueError, match="name them so"):
