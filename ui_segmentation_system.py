@@ -130,7 +130,9 @@ class Settings:
     )
     scenes: str = _setting("", "CSV of image,scene: none is on both sides of a split")
     threshold: int = _setting(128, "grey from which a mask is foreground, 1..255")
-    foreground: tuple[str, ...] = _setting((), "what is foreground: 15, 1-9, ff00ff")
+    foreground: tuple[str, ...] = _setting(
+        (), "what is foreground: 15, 1-9, ff00ff or '(255, 0, 255)'"
+    )
     classes: tuple[str, ...] = _setting(
         (), "classes of a map, background first: 0-8, or sky=0 car=1,2, or road=ff00ff"
     )
@@ -400,14 +402,24 @@ def _open_mask(path: Path | str) -> _Mask:
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
     tags = getattr(picture, "tag_v2", {})  # of a TIFF
     signed, inverted = 2 in np.atleast_1d(tags.get(339, 1)), tags.get(262) == 0
-    if deep or signed or picture.mode in ("I", "F"):
-        what = "32 bits, 16 in a PGM or of each channel, or values below 0"
-        expected = "8 bits, or 16 of one channel in a PNG or TIFF"
-        _refuse(path, what, expected, "save it so, values of 0 or more")
+    certain = not deep and not (signed and np.max(picture.getextrema()) > 127)
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
+    if picture.mode in ("I", "F"):  # of 32 bits, or of 16 with a sign
+        values, info = np.asarray(picture), picture.info
+        with np.errstate(invalid="ignore"):  # of what is no number
+            ids = values.clip(0, 65535).astype(np.uint16)
+        certain = np.array_equal(ids, values) and "ppm" not in raw
+        picture = Image.fromarray(ids)
+        picture.info = info
+    if not certain:
+        what = "values below 0, above 65535 or not whole, or 16 bits that Pillow scales"
+        expected = (
+            "8 bits, or whole numbers up to 65535 in one channel of a PNG or TIFF"
+        )
+        _refuse(path, what, expected, "save it so")
     few = r"L;[24]|'ppm'|'ppm_plain'.*'L', (?!255\))"  # PGM of another maximum, too
     scaled = picture.mode == "1" or re.search(few, raw) is not None
     opaque = np.broadcast_to(True, (picture.height, picture.width))  # no memory
@@ -4457,15 +4469,18 @@ def read_scenes(path: Path | str) -> dict[str, str]:
 
 
 def _parse_values(texts: Sequence[str]) -> list[MaskValue]:
-    """Read ids and colours as they are typed: "15", "1-9", "1,2", "ff00ff"."""
+    """Read ids and colours: "15", "1-9", "1,2", "ff00ff", "(255, 0, 255)"."""
     values: list[MaskValue] = []
-    for part in ",".join(texts).split(",") if texts else ():
+    parts = re.split(r",(?![^(]*\))", ",".join(texts))  # not within a colour
+    for part in parts if texts else ():
         ids = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
         span = range(int(ids[1]), int(ids[2] or ids[1]) + 1) if ids else ()
         if re.fullmatch(r"#?[0-9a-fA-F]{6}", part):
             span = [tuple(bytes.fromhex(part[-6:]))]
+        if colour := re.fullmatch(r"\((\d+), ?(\d+), ?(\d+)\)", part):
+            span = [tuple(map(int, colour.groups()))]  # as `check` prints it
         if not span:
-            wanted = "ids like 15, 1-9 or 1,2, or a colour like ff00ff"
+            wanted = "ids like 15, 1-9 or 1,2, or a colour, ff00ff or '(255, 0, 255)'"
             raise ValueError(f"{part!r}: expected {wanted}")
         values += span
     return values
