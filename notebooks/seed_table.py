@@ -18,12 +18,13 @@ def read(experiment: str) -> pd.DataFrame:
 
 
 def draw(
-    experiment: str, limits: tuple[float, float] = (0, 1), by_kind: bool = False
+    experiment: str, limits: tuple[float, float] | None = None, by_kind: bool = False
 ) -> None:
     """Draw and print the IoU of each variant: a dot a seed, a line for what has none.
 
-    limits: of the IoU axis. by_kind: variants are named "kind, group". Each kind has a
-    colour, groups stand apart, and medians are printed in place of all seeds.
+    A bar marks the median. limits: of the IoU axis, else as the dots need it. by_kind:
+    variants are named "kind, group"; each kind has a colour, groups stand apart, and
+    medians are printed in place of all seeds.
     """
     groups = list(read(experiment).groupby("variant", sort=False))
     plt.figure(figsize=(6, 0.3 * len(groups) + 0.6))
@@ -38,11 +39,12 @@ def draw(
             plt.axvline(rows.iou.item(), color="0.7", linestyle="--", zorder=0)
         elif len(rows) > 1:
             mark = dict(marker="o", color=colours.setdefault(kind, f"C{len(colours)}"))
-        plt.plot(rows.iou, [place] * len(rows), linestyle="", markersize=6, **mark)
+            plt.plot(rows.iou.median(), place, "k|", markersize=12)
+        plt.plot(rows.iou, [place] * len(rows), linestyle="", alpha=0.6, **mark)
         values = [rows.iou.median()] if by_kind else rows.iou
         print(f"{name:22}", *[f"{value:.3f}" for value in values])
     plt.yticks([*places.values()], [*places])
     plt.ylim(max(places.values()) + 0.6, -0.6)
-    plt.xlim(limits)
+    plt.xlim(limits or plt.xlim())
     plt.xlabel("IoU")
     plt.show()
