@@ -82,12 +82,11 @@ def test_unknown_colours_are_ignored_not_guessed() -> None:
     assert np.array(painted).tolist() == [[[0, 200, 0], list(RED)]]
 
 
-def test_nearest_colour_against_a_loop() -> None:
+def test_nearest_colour_is_that_of_least_distance() -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (12, 10, 3), dtype=np.uint8)
     ids = ui.colors_to_classes(pixels, COLOURS, max_distance=150).numpy()
-    for y, x in np.ndindex(12, 10):
-        gaps = [np.linalg.norm(pixels[y, x] - np.array(colour)) for colour in COLOURS]
-        assert ids[y, x] == (np.argmin(gaps) if min(gaps) <= 150 else 255)
+    gaps = np.linalg.norm(pixels[:, :, None] - np.array(COLOURS), axis=-1)
+    assert np.array_equal(ids, np.where(gaps.min(2) <= 150, gaps.argmin(2), 255))
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 63])
@@ -203,21 +202,17 @@ def test_mask_of_two_levels_is_read_as_it_is(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(np.array(mask), in_regions(*expected))
 
 
-@pytest.mark.parametrize("threshold", [1, 60, 128, 200, 255])
-def test_edges_are_cut_at_the_threshold(threshold: int, tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(BOX).rotate(9), "jpg 60")
-    found = np.array(Image.open(path))
-    assert len(np.unique(found)) > 40, "there are no rings"
-    mask = np.array(ui.load_mask(path, threshold))
-    assert np.array_equal(mask, np.where(found >= threshold, 255, 0))
-
-
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 90, 95])
-def test_jpeg_of_any_quality_is_read(quality: int, tmp_path: Path) -> None:
+def test_edges_in_jpeg_are_cut_at_the_threshold(quality: int, tmp_path: Path) -> None:
     mask = np.zeros((100, 120), np.uint8)
     mask[11:63, 21:91] = mask[70:75, 3:110] = 255
     path = saved(tmp_path, Image.fromarray(mask), f"jpg {quality}")
-    assert (np.array(ui.load_mask(path)) != mask).mean() < 0.01
+    found = np.array(Image.open(path))
+    assert len(np.unique(found)) > 2, "there are no rings"
+    for threshold in (1, 60, 128, 200, 255):
+        expected = np.where(found >= threshold, 255, 0)
+        assert np.array_equal(ui.load_mask(path, threshold), expected)
+    assert np.array_equal(ui.load_mask(path), np.where(found >= 128, 255, 0))
 
 
 # ---- masks that mean nothing by themselves, and what says what they mean

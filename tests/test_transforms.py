@@ -236,21 +236,23 @@ WHOLE = (torch.bool, torch.int8, torch.uint8, torch.int16, torch.uint16, torch.i
 DTYPES = (*WHOLE, torch.float16, torch.bfloat16, torch.float32)
 
 
+# What pads, and with what else than black.
+PADDING = [
+    partial(v2.Pad, 6),
+    partial(v2.RandomCrop, (60, 70), pad_if_needed=True),
+    partial(v2.RandomRotation, (45, 45), expand=True),
+    partial(v2.RandomAffine, (45, 45)),
+    partial(v2.RandomPerspective, 0.5, 1),
+    partial(v2.RandomZoomOut, p=1),
+    partial(v2.ElasticTransform, 400),
+]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4), (2, 4, 4)])
 @pytest.mark.parametrize(
     "transform",
-    [
-        Pad(6),
-        *map(
-            Paired,
-            (
-                *(v2.Pad(1), v2.RandomCrop(6, pad_if_needed=True), v2.CenterCrop(6)),
-                *(v2.RandomRotation((45, 45), expand=True), v2.RandomZoomOut(p=1)),
-                *(v2.RandomPerspective(0.5, p=1), v2.RandomAffine((45, 45))),
-            ),
-        ),
-    ],
+    [Pad(6), Paired(v2.CenterCrop(6)), *(Paired(make()) for make in PADDING[:-1])],
     ids=repr,
 )
 def test_what_is_padded_is_ignored_in_every_dtype(
@@ -267,19 +269,7 @@ def test_what_is_padded_is_ignored_in_every_dtype(
 
 
 @pytest.mark.parametrize("fill", [1, 77, 255, (9, 8, 7), {Image.Image: 9, "others": 1}])
-@pytest.mark.parametrize(
-    "make",
-    [
-        partial(v2.Pad, 6),
-        partial(v2.RandomAffine, (45, 45)),
-        partial(v2.RandomRotation, (45, 45)),
-        partial(v2.RandomPerspective, 0.5, 1),
-        partial(v2.RandomCrop, (60, 70), pad_if_needed=True),
-        partial(v2.RandomZoomOut, p=1),
-        partial(v2.ElasticTransform, 400),
-    ],
-    ids=lambda make: make.func.__name__,
-)
+@pytest.mark.parametrize("make", PADDING, ids=lambda make: make.func.__name__)
 def test_the_colour_that_fills_an_image_is_no_value_of_its_target(
     make: Callable, fill: Any, pair: PicturePair
 ) -> None:
