@@ -35,47 +35,44 @@ def put(folder: Path, *names: str) -> Path:
     return folder
 
 
-def parse(text: str) -> list[tuple[str, Any]]:
+def whole(name: str) -> str:
+    return name if "." in name else f"{name}.png"
+
+
+def put_all(folder: Path, text: str) -> Path:
+    """Write the files of a text as `parse` reads it."""
+    names = re.split(r", |>|\+", re.sub(r"\w+=", "", text))
+    return put(folder, *map(whole, filter(None, names)))
+
+
+def parse(text: str, folder: Path) -> list[tuple[Path, Any]]:
     """Read "image>mask, image>mask+mask, image>class=mask+class=, image"; adds .png.
 
     A + after a single mask makes it one of several.
     """
-    pairs: list[tuple[str, Any]] = []
+
+    def path(name: str) -> Path | None:
+        return folder / whole(name) if name else None
+
+    pairs: list[tuple[Path, Any]] = []
     for pair in text.split(", "):
         image, _, targets = pair.partition(">")
         names = [name for name in targets.split("+") if name]
-        target: Any = tuple(map(whole, names))
+        target: Any = tuple(map(path, names)) if "+" in targets else path(targets)
         if "=" in targets:
             classes = dict(name.split("=") for name in names)
-            target = {name: whole(mask) for name, mask in classes.items()}
-        elif "+" not in targets:
-            target = whole(targets)
-        pairs.append((whole(image), target))
+            target = {name: path(mask) for name, mask in classes.items()}
+        pairs.append((folder / whole(image), target))
     return pairs
 
 
-def whole(name: str) -> str | None:
-    return name if "." in name else f"{name}.png" if name else None
-
-
-def named(target: Any) -> list[str]:
-    """List the files of a target."""
-    several = target.values() if isinstance(target, dict) else target
-    several = [target] if isinstance(target, str | Path) else several or ()
-    return [name for name in several if name]
-
-
-def listed(folder: Path, *args: Any, **options: Any) -> list[tuple[str, Any]]:
-    """List pairs by their names below the folder."""
-
-    def name(target: Any) -> Any:
-        if isinstance(target, tuple):
-            return tuple(map(name, target))
-        if isinstance(target, dict):
-            return {key: name(path) for key, path in target.items()}
-        return target and target.relative_to(folder).as_posix()
-
-    return [tuple(map(name, p)) for p in ui.find_pairs(folder, *args, **options)]
+def proposed(folder: Path, message: str = "--patterns") -> tuple[str, str]:
+    """Give the patterns that a refusal proposes."""
+    with pytest.raises(ValueError, match=message) as told:
+        ui.find_pairs(folder)
+    found = re.search(r'try patterns=\("(.*?)", "(.*?)"\)', str(told.value))
+    assert '--patterns "{}" "{}"'.format(*found.groups()) in str(told.value)
+    return found.groups()
 
 
 # ---- names
@@ -83,9 +80,8 @@ def listed(folder: Path, *args: Any, **options: Any) -> list[tuple[str, Any]]:
 
 def test_pairs_come_in_natural_order(make_pairs: MakePairs) -> None:
     folder = make_pairs(12)
-    expected = [(f"{n}_input.png", f"{n}_target.png") for n in range(1, 13)]
-    assert listed(folder) == expected
-    assert ui.find_pairs(str(folder)) == ui.find_pairs(folder)
+    expected = parse(", ".join(f"{n}_input>{n}_target" for n in range(1, 13)), folder)
+    assert ui.find_pairs(str(folder)) == ui.find_pairs(folder) == expected
     texts = ["9", "10", "a9b2", "a9b10", "a10", "b", "x²", "é"]
     assert sorted(texts[::-1], key=ui.natural_key) == texts
 
@@ -100,7 +96,7 @@ ROAD_PAIRS = (
 )
 EMPTY, SKIP = {"missing": "empty"}, {"missing": "skip"}
 FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
-    # patterns, options, the pairs, another file beside them
+    # patterns, options, the pairs, other files beside them
     (None, {}, "1_input.PNG>1_target.png", "1_inputs.png"),
     (None, {}, "1_INPUT>1_Target.PNG", ".1_input.png"),
     (None, {}, "boss fight_input>boss fight_target.gif", "Thumbs.db"),
@@ -115,6 +111,7 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
     (None, EMPTY, "1_input, 2_input>2_target", ""),
     (None, EMPTY, "1_input, 2_input", ""),
     (None, SKIP, "2_input>2_target", "1_input.png"),
+    (None, SKIP, "2_input>2_target", "1_input.png 1_input.jpg"),
     (("{k}.*", "m/{k}.*"), SKIP, "1.png>m/1", "2.png"),
     # Neighbours that are no masks of it: of a longer key, of the image itself.
     (("i/{k}.*", "m/{k}.*"), EMPTY, "i/a, i/a_1>m/a_1", "m/a_1.json"),
@@ -143,76 +140,75 @@ FOUND: list[tuple[tuple[str, ...] | None, dict, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("patterns", "options", "text", "other"), FOUND)
+@pytest.mark.parametrize(("patterns", "options", "text", "others"), FOUND)
 def test_pairs_are_found(
-    patterns: Any, options: dict, text: str, other: str, tmp_path: Path
+    patterns: Any, options: dict, text: str, others: str, tmp_path: Path
 ) -> None:
-    pairs = parse(text)
-    for image, target in pairs:
-        put(tmp_path, image, *named(target), *[other] * bool(other))
+    put(put_all(tmp_path, text), *others.split())
     (tmp_path / "4_input.png").mkdir()
-    assert listed(tmp_path, patterns, **options) == pairs
+    pairs = parse(text, tmp_path)
+    assert ui.find_pairs(tmp_path, patterns, **options) == pairs
     dataset = ui.UIImageMaskDataset(tmp_path, patterns=patterns, **options)
     assert len(dataset) == len(pairs)
     if ".gif" not in text:
         assert dataset[0].image.size == (3, 2)
 
 
-UNPAIRED: list[tuple[str, tuple[str, ...] | None, dict, str]] = [
-    # files, patterns, options; words that the message must have
-    ("1_input 2_input 2_target", None, {}, "1_input.png 1_target.* missing"),
-    ("1_target 2_input 2_target", None, EMPTY, "1_target.png 1_input.*"),
-    ("1_target 2_input 2_target", None, SKIP, "1_target.png 1_input.*"),
+PARTS = "a/{key}.png", "b/{key}_{object}.png"
+UNPAIRED: list[tuple] = [
+    # files, words that the message must have; patterns and options, if any
+    ("1_input 2_input 2_target", "1_input.png 1_target.* missing"),
+    ("1_target 2_input 2_target", "1_target.png 1_input.*", None, EMPTY),
+    ("1_target 2_input 2_target", "1_target.png 1_input.*", None, SKIP),
     # What is drawn and not read is not missing; without any mask nothing is a pair.
-    ("images/1.png masks/1.npy", None, EMPTY, "1 .png 1 .npy"),
-    ("images/1.png masks/1.npy images/2.png masks/2.png", None, SKIP, "masks/1.npy"),
-    ("a/1.png b/1.bmp a/2.png b/2.png", ("a/{k}.png", "b/{k}.png"), EMPTY, "b/1.bmp"),
-    ("a/1.png b/1_m.png", ("a/{k}.png", "b/{k}_mask.png"), SKIP, "2 .png b/{k}_mask"),
-    (
-        "a/1.png b/1_x.png a/2.png b/2_x.bmp",
-        ("a/{key}.png", "b/{key}_{object}.png"),
-        EMPTY,
-        "a/2.png b/2_x.bmp",
-    ),
-    ("1_input 1_target 3_target 4_input", None, {}, "2 3_target.png 4_input.png"),
-    ("1_input.bmp 1_input.png 1_target", None, {}, "1_input.bmp 1_input.png"),
-    ("1_input 1_target.bmp 1_target", None, {}, "1_target.bmp 1_target.png {object}"),
-    ("1_input.heic 1_target 2_input 2_target", None, {}, "1_input.* 1_input.heic"),
-    ("1_input.dcm 1_target", None, {}, "1_target.png 1_input.dcm"),
-    ("1_input 1_target.npy 2_input 2_target", None, {}, "1_input.png 1_target.npy"),
-    ("images/1.png", None, {}, "1 .png masks/{key}.*"),
-    ("images/1.png masks/2.png", CLASSES, {}, "images/1.png masks/*/1.*"),
-    ("images/1.png masks/1/a.png masks/2/b.png", OBJECTS, {}, "masks/2/b.png"),
-    ("a/1.png b/2.png", ("x{k}.*", "y{k}.*"), {}, "2 .png x{k}.* y{k}.* --patterns"),
-    ("image_2/um_9.png gt_image_2/um_road_8.png", ROADS, {}, "um_9.png um_road_9.png"),
-    ("", None, {}, "{key}_input.* images/{key}.* --patterns"),
-    ("1_input 1_target_0 1_target_1", None, {}, "try {key}_target_{object}.*"),
-    (
-        "1_input 1_target_a 2_input 2_target",
-        None,
-        {},
-        "1_input.png {object} 1_target_a",
-    ),
+    ("images/1.png masks/1.npy", "1 .png 1 .npy", None, EMPTY),
+    ("images/1.png masks/1.npy images/2.png masks/2.png", "masks/1.npy", None, SKIP),
+    ("a/1.png b/1.bmp a/2.png b/2.png", "b/1.bmp", ("a/{k}.png", "b/{k}.png"), EMPTY),
+    ("a/1.png b/1_m.png", "2 .png b/{k}_mask", ("a/{k}.png", "b/{k}_mask.png"), SKIP),
+    ("a/1.png b/1_x.png a/2.png b/2_x.bmp", "a/2.png b/2_x.bmp", PARTS, EMPTY),
+    ("1_input 1_target 3_target 4_input", "2 3_target.png 4_input.png"),
+    ("1_input.bmp 1_input.png 1_target", "1_input.bmp 1_input.png"),
+    ("2_input.png 2_input.jpg 1_input 1_target", "2_input.jpg same key", None, EMPTY),
+    ("1_input 1_target.bmp 1_target", "1_target.bmp 1_target.png {object}"),
+    ("1_input.heic 1_target 2_input 2_target", "1_input.* 1_input.heic"),
+    ("1_input.dcm 1_target", "1_target.png 1_input.dcm"),
+    ("1_input 1_target.npy 2_input 2_target", "1_input.png 1_target.npy"),
+    ("images/1.png", "1 .png masks/{key}.*"),
+    ("images/1.png masks/2.png", "images/1.png masks/*/1.*", CLASSES, {}),
+    ("images/1.png masks/1/a.png masks/2/b.png", "masks/2/b.png", OBJECTS, {}),
+    ("a/1.png b/2.png", "2 .png x{k}.* y{k}.* --patterns", ("x{k}.*", "y{k}.*"), {}),
+    ("image_2/um_9.png gt_image_2/um_road_8.png", "um_9.png um_road_9.png", ROADS, {}),
+    ("", "{key}_input.* images/{key}.* --patterns"),
+    ("1_input 1_target_0 1_target_1", "try {key}_target_{object}.*"),
+    ("1_input 1_target_a 2_input 2_target", "1_input.png {object} 1_target_a"),
     # Labels that are no pictures.
-    ("1.jpg 2.jpg 1.json 2.json", None, {}, "2 .jpg 2 .json polygons"),
-    ("a.jpg b.jpg instances.json", None, {}, "2 .jpg 1 .json polygons"),
-    ("1.jpg 1.xml", None, {}, "1 .xml boxes"),
-    ("images/1.jpg labels/1.txt images/2.jpg labels/2.txt", None, {}, "polygons .txt"),
-    ("images/1.jpg images/1.json", None, {}, "polygons .json"),
-    ("1_input 1_target.json", None, {}, "1_target.json polygons"),
-    ("1_input.nrrd 1_target.nrrd", None, {}, "2 .nrrd save them as PNG"),
+    ("1.jpg 2.jpg 1.json 2.json", "2 .jpg 2 .json polygons"),
+    ("a.jpg b.jpg instances.json", "2 .jpg 1 .json polygons"),
+    ("1.jpg 1.xml", "1 .xml boxes"),
+    ("images/1.jpg labels/1.txt images/2.jpg labels/2.txt", "polygons .txt"),
+    ("images/1.jpg images/1.json", "polygons .json"),
+    ("1_input 1_target.json", "1_target.json polygons"),
+    ("1_input.nrrd 1_target.nrrd", "2 .nrrd save them as PNG"),
+    # Nothing says what is a mask.
+    *((names, "--patterns") for names in ("a b/c", "x{a}", "1 2 3")),
+    ("dog dog_small cat cat_small", "--patterns"),
+    ("train/images/1 train/images/2 train/masks/a train/masks/b", "--patterns"),
+    # Images with images, masks with masks: nothing says which is which.
+    ("gt_2/um_1 gt_2/umm_1 gt_2/um_2 gt_2/umm_2", "--patterns"),
+    # No patterns fit all.
+    ("2.png 2_1.jpg 4.jpg 4_4.png 5_5.png", "name them so, or say patterns"),
 ]
 
 
-@pytest.mark.parametrize(("names", "patterns", "options", "words"), UNPAIRED)
-def test_what_is_no_pair_is_named(
-    names: str, patterns: Any, options: dict, words: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("case", UNPAIRED)
+def test_what_is_no_pair_is_named(case: tuple, tmp_path: Path) -> None:
+    names, words, patterns, options = (*case, None, {})[:4]
     with pytest.raises(ValueError) as told:
         ui.find_pairs(put(tmp_path, *map(whole, names.split())), patterns, **options)
     assert str(told.value).startswith(f"{tmp_path}: ")
     for word in words.split():
         assert word in str(told.value)
+    assert ("try patterns" in str(told.value)) == ("try" in words.split())
 
 
 PROPOSED = [
@@ -267,22 +263,14 @@ def test_photographs_are_not_proposed_as_masks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name them so"):
         ui.find_pairs(tmp_path)
     put(tmp_path, "seg/1.png", "seg/2.png")
-    with pytest.raises(ValueError, match=r'try patterns=.*"seg/{key}\.\*"'):
-        ui.find_pairs(tmp_path)
+    proposed(tmp_path, r'try patterns=.*"seg/{key}\.\*"')
 
 
 @pytest.mark.parametrize("text", PROPOSED)
 def test_proposed_patterns_pair_everything(text: str, tmp_path: Path) -> None:
-    pairs = parse(text)
-    for image, target in pairs:
-        put(tmp_path, image, *named(target))
-    with pytest.raises(ValueError, match="--patterns") as told:
-        ui.find_pairs(tmp_path)
-    one, other = re.search(
-        r'try patterns=\("(.*?)", "(.*?)"\)', str(told.value)
-    ).groups()
-    assert f'--patterns "{one}" "{other}"' in str(told.value)
-    assert sorted(listed(tmp_path, (one, other))) == sorted(pairs)
+    patterns = proposed(put_all(tmp_path, text))
+    pairs = ui.find_pairs(tmp_path, patterns)
+    assert sorted(pairs) == sorted(parse(text, tmp_path))
 
 
 def test_one_of_two_kinds_of_masks_is_proposed(tmp_path: Path) -> None:
@@ -290,37 +278,11 @@ def test_one_of_two_kinds_of_masks_is_proposed(tmp_path: Path) -> None:
     kinds = "JPEGImages/{}.jpg SegmentationClass/{}.png SegmentationObject/{}.png"
     names = [name.format(n) for n in (1, 2) for name in kinds.split()]
     put(tmp_path, *names, "JPEGImages/3.jpg")
-    with pytest.raises(ValueError, match=r"SegmentationClass/\{key\}") as told:
-        ui.find_pairs(tmp_path)
-    patterns = re.search(r'patterns=\("(.*?)", "(.*?)"\)', str(told.value)).groups()
-    pairs = ui.find_pairs(tmp_path, patterns, missing="skip")
+    message = r"SegmentationClass/\{key\}.*; 2 other pictures are left out"
+    pairs = ui.find_pairs(tmp_path, proposed(tmp_path, message), missing="skip")
     assert [target.name for _, target in pairs] == ["1.png", "2.png"]
-    assert "2 other pictures are left out" in str(told.value)
     put(tmp_path, "SegmentationAlpha/x.png")  # the kind with most masks
-    with pytest.raises(ValueError, match="SegmentationClass"):
-        ui.find_pairs(tmp_path)
-
-
-def test_what_is_left_out_may_be_there_twice(tmp_path: Path) -> None:
-    put(tmp_path, "1_input.png", "1_target.png", "2_input.png", "2_input.jpg")
-    assert len(ui.find_pairs(tmp_path, missing="skip")) == 1
-    with pytest.raises(ValueError, match="same key"):
-        ui.find_pairs(tmp_path, missing="empty")
-
-
-SILENT = [
-    *("a b/c", "x{a}", "1 2 3", "dog dog_small cat cat_small"),
-    "train/images/1 train/images/2 train/masks/a train/masks/b",
-    # Images with images, masks with masks: nothing says which is which.
-    "gt_image_2/um_1 gt_image_2/umm_1 gt_image_2/um_2 gt_image_2/umm_2",
-]
-
-
-@pytest.mark.parametrize("names", SILENT)
-def test_nothing_is_proposed_that_files_do_not_say(names: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--patterns") as told:
-        ui.find_pairs(put(tmp_path, *map(whole, names.split())))
-    assert "try patterns" not in str(told.value)
+    proposed(tmp_path, "SegmentationClass")
 
 
 @pytest.mark.parametrize(
@@ -398,11 +360,9 @@ def test_100_samples_by_16_are_6_whole_batches(make_pairs: MakePairs) -> None:
     folder = make_pairs(1)
     pair = folder / "1_input.png", folder / "1_target.png"
     dataset = ui.OverfitDataset(*pair, 100, ui.ImageTargetToTensor())
-    batches = list(DataLoader(dataset, 16, drop_last=True))
-    assert len(batches) == 6
-    assert {tuple(batch.image.shape) for batch in batches} == {(16, 3, 20, 24)}
-    assert {tuple(batch.target.shape) for batch in batches} == {(16, 1, 20, 24)}
-    assert [len(b.image) for b in DataLoader(dataset, 16)] == [16] * 6 + [4]
+    batches = DataLoader(dataset, 16, drop_last=True)
+    shapes = [(*batch.image.shape, *batch.target.shape) for batch in batches]
+    assert shapes == [(16, 3, 20, 24, 16, 1, 20, 24)] * 6
 
 
 @pytest.fixture
@@ -411,9 +371,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = Image.open
 
-    def count(file: Any, *args: Any, **options: Any) -> Image.Image:
+    def count(file: Any) -> Image.Image:
         names.append(str(file))
-        return real(file, *args, **options)
+        return real(file)
 
     monkeypatch.setattr(Image, "open", count)
     return names
@@ -519,80 +479,55 @@ LEVELS = {"a": levels(0, 255), "b": levels(0, 0, 255), "c": levels(0, 128, 255)}
 MAPS = {"a": levels(0, 1, 2), "b": levels(0, 3)}
 VOID = partial(ui.load_mask, foreground=[255], ignore=[128])
 MASKS = partial(ui.load_masks, num_classes=2)
-TARGETS: list[tuple[Callable, dict, Any, list, torch.dtype]] = [
-    (ui.load_mask, LEVELS, ("a", "b"), [[0, 1, 1]], torch.float32),
-    (ui.load_mask, LEVELS, ("a",), [[0, 1, 0]], torch.float32),
-    (VOID, LEVELS, ("b", "c"), [[0, 255, 1]], torch.float32),
-    (VOID, LEVELS, ("a", "c"), [[0, 1, 1]], torch.float32),
-    (ui.load_mask, LEVELS, None, [[0, 0, 0]], torch.float32),
-    (ui.load_mask, LEVELS, {"x": "a", "y": "b"}, [[0, 1, 0], [0, 0, 1]], torch.float32),
-    (VOID, LEVELS, {"x": "c", "y": "a"}, [[0, 255, 1], [0, 1, 0]], torch.float32),
-    (ui.load_mask, LEVELS, {"x": None, "y": "b"}, [[0] * 3, [0, 0, 1]], torch.float32),
-    (ui.load_mask, LEVELS, {"x": None, "y": None}, [[0] * 3, [0] * 3], torch.float32),
-    (ui.load_classes, MAPS, "a", [0, 1, 2], torch.int64),
-    (ui.load_classes, MAPS, None, [0, 0, 0], torch.int64),
-    (MASKS, MAPS, "b", [[0, 1, 0], [0, 1, 0]], torch.float32),
-    (MASKS, MAPS, None, [[0, 0, 0], [0, 0, 0]], torch.float32),
+TARGETS: list[tuple[Callable, dict, str, list]] = [
+    (ui.load_mask, LEVELS, "a+b", [[0, 1, 1]]),
+    (ui.load_mask, LEVELS, "a+", [[0, 1, 0]]),
+    (VOID, LEVELS, "b+c", [[0, 255, 1]]),
+    (VOID, LEVELS, "a+c", [[0, 1, 1]]),
+    (ui.load_mask, LEVELS, "", [[0, 0, 0]]),
+    (ui.load_mask, LEVELS, "x=a+y=b", [[0, 1, 0], [0, 0, 1]]),
+    (VOID, LEVELS, "x=c+y=a", [[0, 255, 1], [0, 1, 0]]),
+    (ui.load_mask, LEVELS, "x=+y=b", [[0, 0, 0], [0, 0, 1]]),
+    (ui.load_mask, LEVELS, "x=+y=", [[0, 0, 0], [0, 0, 0]]),
+    (ui.load_classes, MAPS, "a", [0, 1, 2]),
+    (ui.load_classes, MAPS, "", [0, 0, 0]),
+    (MASKS, MAPS, "b", [[0, 1, 0], [0, 1, 0]]),
+    (MASKS, MAPS, "", [[0, 0, 0], [0, 0, 0]]),
 ]
 
 
-@pytest.mark.parametrize(("read", "pictures", "target", "expected", "dtype"), TARGETS)
+@pytest.mark.parametrize(("read", "pictures", "text", "expected"), TARGETS)
 def test_targets_of_every_kind(
-    read: Callable,
-    pictures: dict,
-    target: Any,
-    expected: list,
-    dtype: torch.dtype,
-    tmp_path: Path,
+    read: Callable, pictures: dict, text: str, expected: list, tmp_path: Path
 ) -> None:
-    image = tmp_path / "image.png"
-    draw_image(0, (96, 64)).save(image)
-    for name, picture in pictures.items():
+    for name, picture in {**pictures, "image": draw_image(0, (96, 64))}.items():
         picture.save(tmp_path / f"{name}.png")
-
-    def path(name: str | None) -> Path | None:
-        return name and tmp_path / f"{name}.png"
-
-    if isinstance(target, tuple):
-        given: Any = tuple(map(path, target))
-    elif isinstance(target, dict):
-        given = {key: path(name) for key, name in target.items()}
-    else:
-        given = path(target)
-    pairs = [(image, given), (image, path("b"))]
+    pairs = parse(f"image>{text}, image>b", tmp_path)
     sample = ui.PairDataset(pairs, ui.ImageTargetToTensor(), read_target=read)[0]
+    dtype = torch.int64 if read is ui.load_classes else torch.float32
     assert sample.target.dtype == dtype
     assert same(sample.target, np.array(expected)[..., regions()])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
-def test_linked_folders_are_followed_but_not_in_circles(
-    make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    real, folder = make_pairs(2), tmp_path / "linked"
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    folder, real = tmp_path / "linked", tmp_path / "real"
+    put(real, "images/1.png", "images/2.png", "masks/1.png", "masks/2.png")
     folder.mkdir()
     for part in ("images", "masks"):
-        (tmp_path / part).mkdir()
-        (folder / part).symlink_to(tmp_path / part, target_is_directory=True)
-    for number in (1, 2):
-        (real / f"{number}_input.png").rename(tmp_path / f"images/{number}.png")
-        (real / f"{number}_target.png").rename(tmp_path / f"masks/{number}.png")
-    (tmp_path / "images" / "back").symlink_to(folder, target_is_directory=True)
-    found = ui.find_pairs(folder)
-    assert [image for image, _ in found] == [
-        folder / "images" / f"{number}.png" for number in (1, 2)
-    ]
+        (folder / part).symlink_to(real / part, target_is_directory=True)
+    (real / "images" / "back").symlink_to(folder, target_is_directory=True)
+    expected = parse("images/1>masks/1, images/2>masks/2", folder)
+    assert ui.find_pairs(folder) == expected
 
 
-def test_a_part_without_masks_looks_like_the_others(make_pairs: MakePairs) -> None:
+def test_a_part_without_masks_looks_like_the_others(tmp_path: Path) -> None:
     """An empty class map, where only the other part has class maps."""
-    folder = make_pairs(8)
-    for number in range(1, 9):
-        (folder / f"{number}_target.png").unlink()
-    Image.fromarray(np.eye(20, 24, dtype=np.uint8)).save(folder / "1_target.png")
+    put(tmp_path, *(f"{number}_input.png" for number in range(1, 9)))
+    Image.fromarray(np.eye(2, 3, dtype=np.uint8)).save(tmp_path / "1_target.png")
     for seed in range(3):
         data = ui.UISegmentationData(
-            folder,
+            tmp_path,
             batch_size=1,
             val_share=0.5,
             seed=seed,
@@ -604,10 +539,3 @@ def test_a_part_without_masks_looks_like_the_others(make_pairs: MakePairs) -> No
             for _, target in part:
                 assert target.dtype == torch.int64
                 assert target.ndim == 2
-
-
-def test_no_patterns_are_proposed_that_fail(tmp_path: Path) -> None:
-    for name in ("2.png", "2_1.jpg", "4.jpg", "4_4.png", "5_5.png"):
-        draw_image(0).save(tmp_path / name)
-    with pytest.raises(ValueError, match="name them so, or say with patterns"):
-        ui.find_pairs(tmp_path)

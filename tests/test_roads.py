@@ -4,7 +4,6 @@ import csv
 import pickle
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -95,10 +94,8 @@ def test_table_of_drives_names_every_picture() -> None:
         ROADS / "training", image_size=(64, 208), scenes=listed, **options
     )
     data.setup()
-    train, val = (
-        {listed[image.name] for image, _ in part.pairs}
-        for part in (data.train_set, data.val_set)
-    )
+    parts = (part.pairs for part in (data.train_set, data.val_set))
+    train, val = ({listed[image.name] for image, _ in pairs} for pairs in parts)
     assert train.isdisjoint(val)
     image, target = data.val_set[0]
     assert (image.shape, target.shape) == ((3, 64, 208), (1, 64, 208))
@@ -117,7 +114,7 @@ def test_ignored_pixels_stay_ignored() -> None:
 
 
 GT = "training/gt_image_2"
-PART: list[tuple[str, dict[str, Any], str, list[int] | None]] = [
+PART: list[tuple] = [
     # files taken away, options, words that are told, pictures that the advice finds
     ("training/*/umm_*", {}, "umm um_road uu_road", [1, 2, 5, 6]),
     ("training/*/u[mu]*_road_*", {}, 'um_lane target="lane"', None),
@@ -130,11 +127,11 @@ PART: list[tuple[str, dict[str, Any], str, list[int] | None]] = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(PART)))
+@pytest.mark.parametrize("case", PART)
 def test_a_part_of_the_kit_is_refused_and_advice_holds(
-    case: int, tmp_path: Path
+    case: tuple, tmp_path: Path
 ) -> None:
-    taken, options, words, left = PART[case]
+    taken, options, words, left = case
     root = make_kit(tmp_path)
     for path in root.glob(taken):
         path.unlink(missing_ok=True)

@@ -41,9 +41,9 @@ def thing(name: str, part: str = "", difficult: int = 0) -> str:
 
 @pytest.fixture
 def make_tree(tmp_path: Path) -> MakeTree:
-    """Give a function that writes VOC's folders and the set "train"; names of objects.
+    """Give a function that writes VOC's folders and the set "train".
 
-    An object is written by `thing`, or given as that text.
+    Of each picture it gets the objects: names, or texts of `thing`.
     """
 
     def make(place: str = "VOCdevkit/VOC2012", **contents: list[str]) -> Path:
@@ -61,8 +61,11 @@ def make_tree(tmp_path: Path) -> MakeTree:
     return make
 
 
-def found(root: Path, mapping: dict, **options: Any) -> list[tuple[str, int]]:
-    dataset = ui.VOCFilteredDataset(root, "2012", "train", mapping, **options)
+def voc(root: Path, mapping: Any = PETS, *options: Any) -> ui.VOCFilteredDataset:
+    return ui.VOCFilteredDataset(root, "2012", "train", mapping, *options)
+
+
+def found(dataset: ui.VOCFilteredDataset) -> list[tuple[str, int]]:
     return [(path.stem, index) for path, index in dataset.samples]
 
 
@@ -81,18 +84,16 @@ def test_only_images_with_one_mapped_object_are_taken(
         dog_with_part=[thing("dog", part="cat")],
         person_with_part=[thing("person", part="dog")],
     )
-    expected = [("one", 1), ("beside_others", 0), ("difficult", 0)]
-    expected += [("spaced", 1), ("dog_with_part", 1)]
-    assert found(tmp_path, PETS) == expected
+    taken = dict(one=1, beside_others=0, difficult=0, spaced=1, dog_with_part=1)
+    assert found(voc(tmp_path)) == [*taken.items()]
+    far = voc(tmp_path, {"dog": 5, "cat": 3})
+    assert found(far) == [(key, (3, 5)[index]) for key, index in taken.items()]
+    assert far.classes == []
     names = {"dog": "pet", "cat": "beast", "person": "beast"}
     dataset = ui.VOCFilteredDataset(str(tmp_path), 2012, "train", names)
     assert dataset.classes == ["beast", "pet"]
-    taken = ["one", "other", "difficult", "spaced", "dog_with_part", "person_with_part"]
-    assert [path.stem for path, _ in dataset.samples] == taken
-    assert [index for _, index in dataset.samples] == [1, 0, 0, 1, 1, 0]
-    far = {"dog": 5, "cat": 3}
-    assert [index for _, index in found(tmp_path, far)] == [5, 3, 3, 5, 5]
-    assert ui.VOCFilteredDataset(tmp_path, 2012, "train", far).classes == []
+    taken = dict(one=1, other=0, difficult=0, spaced=1, dog_with_part=1)
+    assert found(dataset) == [*taken.items(), ("person_with_part", 0)]
 
 
 def test_files_are_read_when_they_are_needed(
@@ -102,9 +103,7 @@ def test_files_are_read_when_they_are_needed(
     opened: list[str] = []
     load = ui.load_image
     monkeypatch.setattr(ui, "load_image", lambda p: opened.append(p.name) or load(p))
-    dataset = ui.VOCFilteredDataset(
-        tmp_path, "2012", "train", PETS, lambda image: (image.mode, image.size)
-    )
+    dataset = voc(tmp_path, PETS, lambda image: (image.mode, image.size))
     assert opened == []
     for path in tree.glob("Annotations/*"):
         path.unlink()
@@ -162,64 +161,45 @@ def test_the_root_is_torchvisions_or_the_devkit(
 
 
 def test_voc_has_twenty_classes() -> None:
-    assert len(set(ui.VOC_CLASSES)) == 20 and list(ui.VOC_CLASSES) == sorted(
-        ui.VOC_CLASSES
-    )
+    assert len(set(ui.VOC_CLASSES)) == 20
+    assert [*ui.VOC_CLASSES] == sorted(ui.VOC_CLASSES)
     assert set(ui.VOC_NAMES.values()) <= set(ui.VOC_CLASSES)
     assert not set(ui.VOC_NAMES) & set(ui.VOC_CLASSES)
 
 
-@pytest.mark.parametrize(
-    ("mapping", "words"),
-    [
-        ({"cat": 0, "frog": 1}, ["'frog'", "no such class"]),
-        ({"cat": 0, "airplane": 1}, ["'airplane'", "aeroplane"]),
-        ({"cat": 0, "Ship": 1}, ["'Ship'", "boat"]),
-        ({"cat": 0, "DOG": 1}, ["'DOG'", "did you mean dog?"]),
-        ({"cat": 0, 7: 1}, ["7", "no such class"]),
-        ({}, ["{}"]),
-        (["cat", "dog"], ["['cat', 'dog']"]),
-        ({"cat": 0, "dog": "dog"}, ["'dog': 'dog'"]),
-        ({"cat": 0, "dog": True}, ["'dog': True"]),
-        ({"cat": 0, "dog": -1}, ["'dog': -1"]),
-        ({"cat": 0.0}, ["'cat': 0.0"]),
-        ({"bus": 0, "train": 1}, ["train.txt", "none of 1", "bus, train"]),
-    ],
-)
-def test_a_mapping_that_finds_nothing_is_refused(
-    mapping: Any, words: list[str], make_tree: MakeTree, tmp_path: Path
-) -> None:
-    make_tree(a=["cat"])
-    with pytest.raises(ValueError, match="expected ") as told:
-        ui.VOCFilteredDataset(tmp_path, "2012", "train", mapping)
-    for word in ["class_mapping"] * ("none of 1" not in words) + words:
-        assert word in str(told.value)
+KIT = ".", 2012, "train"
+REFUSED = [
+    ((*KIT, {"cat": 0, "frog": 1}), ["class_mapping 'frog'", "no such class"]),
+    ((*KIT, {"cat": 0, "airplane": 1}), ["class_mapping 'airplane'", "aeroplane"]),
+    ((*KIT, {"cat": 0, "Ship": 1}), ["class_mapping 'Ship'", "boat"]),
+    ((*KIT, {"cat": 0, "DOG": 1}), ["class_mapping 'DOG'", "did you mean dog?"]),
+    ((*KIT, {"cat": 0, 7: 1}), ["class_mapping '7'", "no such class"]),
+    ((*KIT, {}), ["class_mapping {}"]),
+    ((*KIT, ["cat", "dog"]), ["class_mapping ['cat', 'dog']"]),
+    ((*KIT, {"cat": 0, "dog": "dog"}), ["class_mapping", "'dog': 'dog'"]),
+    ((*KIT, {"cat": 0, "dog": True}), ["class_mapping", "'dog': True"]),
+    ((*KIT, {"cat": 0, "dog": -1}), ["class_mapping", "'dog': -1"]),
+    ((*KIT, {"cat": 0.0}), ["class_mapping", "'cat': 0.0"]),
+    ((*KIT, {"bus": 0, "train": 1}), ["train.txt", "none of 2", "bus, train"]),
+    (("nowhere", 2012, "train", PETS), ["nowhere", "VOC2012"]),
+    (("voc.tar", 2012, "train", PETS), ["voc.tar", "VOC2012"]),
+    ((".", 2007, "train", PETS), ["VOC2007", "VOC2012"]),
+    (("VOCdevkit/VOC2012", 2012, "train", PETS), ["VOCdevkit/VOC2012: "]),
+    ((".", 2012, "test", PETS), ["test.txt", "2012 own", "2012 train", "2012 val"]),
+]
 
 
-@pytest.mark.parametrize(
-    ("root", "year", "image_set", "words"),
-    [
-        ("nowhere", 2012, "train", ["nowhere", "VOC2012"]),
-        ("voc.tar", 2012, "train", ["voc.tar", "VOC2012"]),
-        (".", 2007, "train", ["VOC2007", "VOC2012"]),
-        ("VOCdevkit/VOC2012", 2012, "train", ["VOCdevkit/VOC2012: "]),
-        (".", 2012, "test", ["test.txt", "2012 own", "2012 train", "2012 val"]),
-    ],
-)
-def test_what_is_missing_is_named(
-    root: str,
-    year: int,
-    image_set: str,
-    words: list[str],
-    make_tree: MakeTree,
-    tmp_path: Path,
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_what_is_wrong_or_missing_is_named(
+    arguments: tuple, words: list[str], make_tree: MakeTree, tmp_path: Path
 ) -> None:
     tree = make_tree(a=["cat"], b=["dog"])
     (tmp_path / "voc.tar").write_text("an archive")
     for name in ("val", "own", "cat_train", "._train"):
         (tree / f"ImageSets/Main/{name}.txt").write_text("a\n")
-    with pytest.raises(FileNotFoundError, match="expected ") as told:
-        ui.VOCFilteredDataset(tmp_path / root, year, image_set, PETS)
+    kind = FileNotFoundError if arguments[-1] is PETS else ValueError
+    with pytest.raises(kind, match="expected ") as told:
+        ui.VOCFilteredDataset(tmp_path / arguments[0], *arguments[1:])
     for word in words:
         assert word in str(told.value)
 
@@ -244,4 +224,4 @@ def test_a_broken_annotation_is_named(
     path.unlink() if content is None else path.write_bytes(content)
     kind = FileNotFoundError if content is None else ValueError
     with pytest.raises(kind, match=r"b\.xml: .*; .*image_set"):
-        ui.VOCFilteredDataset(tmp_path, "2012", "train", PETS)
+        voc(tmp_path)
