@@ -102,10 +102,7 @@ DEEP = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
     ("stored", "seen"),
     [
         (UPRIGHT.transpose(Image.Transpose.ROTATE_90), UPRIGHT),
-        (
-            Image.new("RGBA", (45, 31), (9, 9, 9, 0)),
-            Image.new("RGB", (45, 31), "white"),
-        ),
+        (Image.new("RGBA", (9, 9)), Image.new("RGB", (9, 9), "white")),
         (Image.fromarray(DEEP), None),
     ],
     ids=["turned", "clear", "16 bits"],
@@ -188,18 +185,13 @@ def test_overfitting_data_is_the_first_pair_alone(make_pairs: MakePairs) -> None
         (5, {"batch_size": 5}, "batch_size 5: only 4 training samples"),
         (3, {"batch_size": 9, "overfit_num": 8}, "batch_size 9: .*only 8 training"),
         (1, {"batch_size": 1}, "1 groups in 1 samples: expected at least 2"),
-        # Before the folder is looked at, in which there is nothing.
         (0, {"batch_size": 0}, "batch_size 0: expected a whole number, 1 or more"),
         (0, {"overfit_num": -1}, "overfit_num -1: expected a whole number, 0 or more"),
         (0, {"val_share": 0}, "val_share 0: expected a number, 0.001 to 0.999"),
         (0, {"val_share": 1}, "val_share 1: expected a number, 0.001 to 0.999"),
         (0, {"missing": True}, "missing True: expected one of error, empty, skip"),
         (0, {"scenes": Path("a.csv")}, "scenes .*expected what read_scenes gives"),
-        (
-            0,
-            {"image_size": (0, 32)},
-            r"image_size \(0, 32\): expected one whole number",
-        ),
+        (0, {"image_size": (0, 32)}, r"image_size \(0, 32\): expected one whole num"),
     ],
 )
 def test_settings_and_too_little_data_are_refused(
@@ -207,7 +199,9 @@ def test_settings_and_too_little_data_are_refused(
 ) -> None:
     folder = make_pairs(count)
     with pytest.raises(ValueError, match=message):
-        ui.UISegmentationData(folder, **{"image_size": SIZE} | options).setup()
+        data = ui.UISegmentationData(folder, **{"image_size": SIZE} | options)
+        assert count, "bad settings are refused at once"
+        data.setup()
 
 
 def test_bad_folder_is_refused_before_training(tmp_path: Path, train: Train) -> None:
