@@ -170,24 +170,6 @@ def make_pairs(tmp_path: Path) -> MakePairs:
 
 
 @pytest.fixture
-def bad_files(tmp_path: Path) -> dict[str, Path]:
-    """Files that bear a picture's name and are none, by what is wrong with them."""
-    whole = tmp_path / "whole.png"
-    draw_image(0).save(whole)
-    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    contents = {
-        "empty": b"",
-        "truncated": whole.read_bytes()[:600],
-        "text": b"hello, I am a text",
-        "pointer": pointer.encode(),
-    }
-    files = {name: tmp_path / f"{name}.png" for name in contents}
-    for name, path in files.items():
-        path.write_bytes(contents[name])
-    return files
-
-
-@pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
     """Give a function that runs a command to its refusal and gives the one line."""
 

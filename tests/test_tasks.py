@@ -17,25 +17,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
 import ui_segmentation_system as ui
-from tests.conftest import (
-    Train,
-    draw_image,
-    equal,
-    find_box,
-    small_system,
-)
+from tests.conftest import Train, draw_image, equal, find_box, small_system
 
 SIZE = (32, 32)
-GREEN = (30, 220, 30)
+STRIPE = np.zeros(SIZE, bool)
+STRIPE[8:13, 1:-1] = True
 MakeMaps = Callable[..., Path]
-
-
-def paint_stripe(image: Image.Image) -> np.ndarray:
-    """Paint a green stripe across image and box; where it is, bool (H, W)."""
-    where = np.zeros((image.height, image.width), bool)
-    where[image.height // 4 : image.height // 4 + 5, 1:-1] = True
-    image.paste(Image.new("RGB", image.size, GREEN), mask=Image.fromarray(where))
-    return where
 
 
 @pytest.fixture
@@ -48,12 +35,13 @@ def make_maps(tmp_path: Path) -> MakeMaps:
         for number in range(1, count + 1):
             image = draw_image(number, SIZE)
             values = np.array(find_box(image))
-            box, stripe = values > 0, paint_stripe(image)
+            box = values > 0
+            image.paste((30, 220, 30), mask=Image.fromarray(STRIPE))
             if task == "multiclass":
-                values = np.where(stripe, 2, box).astype(np.uint8)
+                values = np.where(STRIPE, 2, box).astype(np.uint8)
                 values[-1 - 3 * number % 10 :] = 255
             elif task == "multilabel":
-                values = ui.pack_masks(np.stack([box, stripe])).numpy()
+                values = ui.pack_masks(np.stack([box, STRIPE])).numpy()
             image.save(folder / f"{number}_input.png")
             Image.fromarray(values).save(folder / f"{number}_target.png")
         return folder
@@ -140,21 +128,6 @@ def test_one_picture_is_learnt_by_heart_and_kept_in_a_folder(
 
 
 @each_task
-def test_resumed_training_ends_where_it_would_have(
-    make_maps: MakeMaps, train: Train, tmp_path: Path, task: str
-) -> None:
-    folder = make_maps(task)
-    keep = ModelCheckpoint(tmp_path / "kept", "{epoch}", save_top_k=-1)
-    whole = new_system(task)
-    options = {"max_epochs": 3, "enable_checkpointing": True, "callbacks": [keep]}
-    train(whole, data_of(folder), **options)
-    resumed = new_system(task, seed=9)
-    path = tmp_path / "kept" / "epoch=0.ckpt"
-    train(resumed, data_of(folder), ckpt_path=path, max_epochs=3)
-    assert equal(whole, resumed)
-
-
-@each_task
 def test_pictures_of_which_nothing_is_known_do_no_harm(train: Train, task: str) -> None:
     image = torch.rand(3, *SIZE)
     shape = SIZE if task == "multiclass" else (OUTPUTS[task], *SIZE)
@@ -190,28 +163,6 @@ def test_training_starts_at_the_shares(
         expected = target.mean(dim=(1, 2)).logit()
     expected = expected.repeat_interleave(4 if fast else 1)
     torch.testing.assert_close(spy.bias, expected)
-
-
-class OwnLoss(ui.UISegmentationSystem):
-    """A loss with a setting and a buffer that the constructor makes afterwards."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.measure = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0]))
-
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return self.measure(logits, targets)
-
-
-def test_a_subclass_has_a_loss_of_its_own(
-    make_maps: MakeMaps, train: Train, tmp_path: Path
-) -> None:
-    system = OwnLoss(max_features=16, image_size=SIZE)
-    trainer = train(system, data_of(make_maps("binary")), max_epochs=1)
-    trainer.save_checkpoint(tmp_path / "own.ckpt", weights_only=True)
-    again = ui.load_system(tmp_path / "own.ckpt")
-    image = draw_image(0, (45, 31))
-    assert np.array_equal(again.predict_mask(image), system.predict_mask(image))
 
 
 def test_a_bias_that_has_learnt_is_kept(make_maps: MakeMaps, train: Train) -> None:
@@ -304,7 +255,6 @@ def test_losses_of_masks_are_those_of_one_mask() -> None:
     loss = new_system("multilabel", **options).loss(logits, targets)
     assert loss == ui.bce_dice_loss(logits, targets, 3.0)
     ids = torch.randint(0, 3, (2, 5, 5))
-    loss = new_system("multiclass").loss(torch.randn(2, 3, 5, 5), ids)
     logits = torch.randn(2, 3, 5, 5)
     weighted = new_system("multiclass", class_weights=[1, 2, 3])
     expected = ui.cross_entropy_loss(logits, ids, [1, 2, 3])
@@ -323,12 +273,9 @@ def test_prediction_for_a_picture_of_any_size(
 ) -> None:
     system = new_system(task, image_size=image_size)
     found = predict(system, draw_image(0, size).convert("P"))
-    expected = {
-        "binary": (np.dtype(bool), size[::-1]),
-        "multiclass": (np.dtype(np.uint8), size[::-1]),
-        "multilabel": (np.dtype(bool), (2, *size[::-1])),
-    }
-    assert (found.dtype, found.shape) == expected[task]
+    shape = (2, *size[::-1]) if task == "multilabel" else size[::-1]
+    assert found.shape == shape
+    assert found.dtype == (np.uint8 if task == "multiclass" else bool)
     assert system.training, "predicting must leave the mode as it was"
 
 
@@ -371,7 +318,7 @@ def test_classes_are_chosen_after_the_logits_are_resized() -> None:
 
 
 @each_task
-def test_system_survives_a_checkpoint(
+def test_checkpoints_are_loaded_and_training_resumed_from_them(
     make_maps: MakeMaps, train: Train, tmp_path: Path, task: str
 ) -> None:
     options: dict[str, Any] = {"pos_weight": np.float64(2), "normalize": False}
@@ -379,15 +326,14 @@ def test_system_survives_a_checkpoint(
     if task == "multiclass":
         options = {"class_weights": torch.tensor([1.0, 2.0, 0.5])}
         options["class_values"] = [(0, 0, 0), (np.uint8(9), 0, 0), (7, 0, 0)]
-    system = new_system(task, fast=True, **options)
-    trainer = train(system, data_of(make_maps(task)))
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    image = draw_image(3, (45, 31))
+    system, resumed = (new_system(task, n, fast=True, **options) for n in (0, 9))
+    keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    data, settings = data_of(make_maps(task)), {"max_epochs": 3}
+    train(system, data, enable_checkpointing=True, callbacks=[keep], **settings)
+    train(resumed, data, ckpt_path=tmp_path / "epoch=0.ckpt", **settings)
+    image, path = draw_image(3, (45, 31)), tmp_path / "epoch=2.ckpt"
     lightnings = ui.UISegmentationSystem.load_from_checkpoint
-    for again in (
-        ui.load_system(tmp_path / "a.ckpt"),
-        lightnings(tmp_path / "a.ckpt", weights_only=True),
-    ):
+    for again in (resumed, ui.load_system(path), lightnings(path, weights_only=True)):
         assert equal(system, again)
         assert again.settings == system.settings
         assert (again.task, again.network.shrink) == (task, 2)
@@ -412,29 +358,23 @@ def test_watch_sees_each_task(make_maps: MakeMaps, train: Train, task: str) -> N
     data = data_of(make_maps(task))
     data.setup()
     sample = data.train_set[0]
-    watch = ui.Watch(sample, every_n_steps=2)
-    system = new_system(task)
-    train(system, data, callbacks=[watch])
+    watch, spy = ui.Watch(sample, every_n_steps=2), Spy()
+    system, start = new_system(task), new_system(task)
+    train(system, data, callbacks=[watch, spy])
     assert watch.steps == [0, 2, 4]
-    with torch.no_grad():
-        logits = system(sample.image[None])
-    assert watch.ious[-1] == pytest.approx(
-        float(system.score_of(system.count(logits, sample.target[None])))
-    )
-    expected = logits[0].softmax(dim=0) if task == "multiclass" else logits[0].sigmoid()
-    expected = expected[0] if task == "binary" else expected
-    torch.testing.assert_close(watch.probabilities[-1], expected)
-
-
-def test_run_folder_needs_validation(
-    make_maps: MakeMaps, train: Train, tmp_path: Path
-) -> None:
-    data, keeper = data_of(make_maps("multiclass")), ui.RunFolder(tmp_path / "run")
-    data.setup()
-    loader = torch.utils.data.DataLoader(data.train_set, 2)
-    with pytest.raises(ValueError, match="RunFolder: there is no validation data"):
-        train(new_system("multiclass"), loader, callbacks=[keeper])
-    assert not (tmp_path / "run").exists()
+    start.network.head.bias.data = spy.bias
+    for index, then in ((0, start), (-1, system)):
+        with torch.no_grad():
+            logits = then(sample.image[None])
+        score = then.score_of(then.count(logits, sample.target[None]))
+        assert watch.ious[index] == pytest.approx(float(score))
+        expected = logits[0].softmax(0) if task == "multiclass" else logits[0].sigmoid()
+        expected = expected[0] if task == "binary" else expected
+        torch.testing.assert_close(watch.probabilities[index], expected)
+    loss = start.loss(start(sample.image[None]), sample.target[None]).item()
+    assert watch.losses[0] == pytest.approx(loss)
+    with pytest.raises(ValueError, match=r"every_n_steps 0: .* number, 1 or more"):
+        ui.Watch(sample, 0)
 
 
 # ---- refusing
@@ -461,9 +401,10 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(BAD_SETTINGS)))
-def test_settings_that_do_not_go_together_are_refused(case: int) -> None:
-    options, message = BAD_SETTINGS[case]
+@pytest.mark.parametrize(("options", "message"), BAD_SETTINGS)
+def test_settings_that_do_not_go_together_are_refused(
+    options: dict, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         small_system(**options)
 
