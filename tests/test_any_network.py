@@ -107,7 +107,7 @@ def test_networks_of_libraries_train_predict_tile_and_are_stored(
 def test_nine_classes_of_a_dictionary(train: Train) -> None:
     torch.manual_seed(0)
     network = of_library("lraspp_mobilenet_v3_large", 9)
-    system = system_of(network, task="multiclass", num_out_channels=9)
+    system = system_of(network, task="multiclass", num_out_channels=9, image_size=SIZE)
     samples = [ui.Sample(torch.rand(3, *SIZE), torch.randint(0, 9, SIZE))] * 2
     data = torch.utils.data.DataLoader(samples, 2)
     trainer = train(system, data, val_dataloaders=data, max_epochs=1)
