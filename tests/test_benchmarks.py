@@ -324,16 +324,10 @@ def test_startup_runs_module_and_base(tmp_path: Path, monkeypatch: Patch) -> Non
         startup.make_text(OPTIONS)
 
 
-def untrained(
-    _: object,
-    seed: int,
-    epochs: int = 7,
-    frozen: bool = False,
-    make: type[ui.UISegmentationSystem] = ui.UISegmentationSystem,
-    **options: object,
-) -> ui.UISegmentationSystem:
+def untrained(_, seed, epochs=7, frozen=False, make=ui.UISegmentationSystem, **more):
+    """Make the system of `learn`, which does not learn."""
     torch.manual_seed(seed)
-    return make(**small_trainings.SETTINGS | options).eval()
+    return make(**small_trainings.SETTINGS | more).eval()
 
 
 def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
@@ -343,22 +337,15 @@ def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
     monkeypatch.setattr(small_trainings, "HALF_SIZE", (32, 32))
     tables = [tmp_path / "new.csv", small_trainings.TABLE]
     options = argparse.Namespace(rounds=1, table=tables[0], only=None)
-    medians = {
-        tuple(row[:2]): row[2] for row in cells(small_trainings.make_text(options))
-    }
+    rows = cells(small_trainings.make_text(options))
+    medians = {(experiment, variant): iou for experiment, variant, iou, *_ in rows}
     new, kept = (list(csv.DictReader(table.open(newline=""))) for table in tables)
     assert new[0].keys() == kept[0].keys()
-    names = [
-        {(row["experiment"], row["variant"]) for row in rows} for rows in (new, kept)
-    ]
+    names = [{(r["experiment"], r["variant"]) for r in rows} for rows in (new, kept)]
     assert names[0] == names[1] == medians.keys()
     # What looks at no picture is the same, whatever was trained.
-    lazy = [
-        row
-        for row in new
-        if float(row["iou"])
-        and row["variant"] in ("everything", "average mask", "always not_ui")
-    ]
+    blind = "everything", "average mask", "always not_ui"
+    lazy = [row for row in new if float(row["iou"]) and row["variant"] in blind]
     assert len(lazy) == 10 and all(row in kept for row in lazy)
     assert medians["leak", "everything"] == f"{float(lazy[0]['iou']):.2f}"
 

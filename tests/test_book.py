@@ -1,4 +1,4 @@
-"""The book, as far as it can be judged without building it."""
+"""The book, as far as it can be judged without building it, and the README."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 PAGES = [*NOTEBOOKS, *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
 # As docs/conf.py has it, none of a hidden folder: pytest's cache has a README.md, too.
@@ -53,6 +54,7 @@ def test_every_lesson_and_page_is_in_the_contents_once() -> None:
     pages = contents()
     assert [page for page in pages if page.suffix == ".ipynb"] == NOTEBOOKS
     assert sorted(pages) == sorted(PAGES)
+    assert [p for p in NOTEBOOKS if f"(notebooks/{p.name})" not in README] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -66,20 +68,33 @@ def test_no_link_points_to_a_missing_file(page: Path) -> None:
             assert target.resolve().is_relative_to(ROOT)
 
 
-def test_what_builds_the_book_is_pinned_and_what_it_makes_is_ignored() -> None:
-    lines = (DOCS / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    packages = [line for line in lines if not line.startswith("#")]
-    assert packages
+@pytest.mark.parametrize("name", ["requirements.txt", "docs/requirements.txt"])
+def test_requirements_are_exact(name: str) -> None:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    packages = [line for line in lines if line and not line.startswith(("#", "-e"))]
+    assert packages and "torch==2.13.0" not in packages
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in packages)
-    assert "docs/_build/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
-def test_the_command_is_the_same_everywhere() -> None:
+def test_ci_and_both_commands_of_the_readme_install_the_same_way() -> None:
+    lines = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+    endings = "pytest --nbval", "01_inspect_masks.ipynb"
+    test, read = (
+        next(line for line in lines if line.endswith(end) and "&&" in line)
+        for end in endings
+    )
+    assert test in (ROOT / ".ci/run").read_text().splitlines()
+    install = "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
+    assert {line.rpartition(" && ")[0] for line in (test, read)} == {install}
+
+
+def test_the_command_is_the_same_everywhere_and_what_it_makes_is_ignored() -> None:
     command = "python -m sphinx -M html . docs/_build -c docs -W"
     places = "docs/conf.py", "CONTRIBUTING.md", ".github/workflows/book.yml"
     for place in places:
         text = " ".join((ROOT / place).read_text(encoding="utf-8").split())
         assert command in text, place
+    assert "docs/_build/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_what_jupyterlab_folds_is_folded() -> None:
@@ -91,12 +106,7 @@ def test_what_jupyterlab_folds_is_folded() -> None:
     conf.fold(notebook)
     tags = [cell["metadata"].get("tags") for cell in notebook["cells"]]
     assert tags == [None, None, ["tolerance=0.02", "hide-output"], ["hide-input"]]
-
-
-def test_every_output_below_a_predict_first_is_folded() -> None:
-    import conf
-
-    for path in NOTEBOOKS:
+    for path in NOTEBOOKS:  # below each "Predict first"
         notebook = json.loads(path.read_text(encoding="utf-8"))
         conf.fold(notebook)
         tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]

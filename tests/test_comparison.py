@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import comparison
@@ -133,22 +132,26 @@ def panels(*numbers: int) -> bytes:
     return file.getvalue()
 
 
-FIGURES: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
-    "a curve is missing": (curves, lambda: curves((0.9,))),
-    "a curve went elsewhere": (curves, lambda: curves((0.9, 0.3))),
-    "dots are missing": (lambda: curves(dots=0.2), curves),
-    "dots went elsewhere": (lambda: curves(dots=0.2), lambda: curves(dots=0.5)),
-    "another picture": (lambda: panels(1, 2), lambda: panels(1, 3)),
-    "panels are swapped": (lambda: panels(1, 2), lambda: panels(2, 1)),
-    "another size": (lambda: panels(1, 2), lambda: panels(1)),
-    "a picture, not curves": (lambda: panels(1, 2), lambda: curves()),
+# Curves, by the arguments, or panels, by their numbers: stored, and new.
+FIGURES = {
+    "a curve is missing": ({}, {"heights": (0.9,)}),
+    "a curve went elsewhere": ({}, {"heights": (0.9, 0.3)}),
+    "dots are missing": ({"dots": 0.2}, {}),
+    "dots went elsewhere": ({"dots": 0.2}, {"dots": 0.5}),
+    "another picture": ((1, 2), (1, 3)),
+    "panels are swapped": ((1, 2), (2, 1)),
+    "another size": ((1, 2), (1,)),
+    "a picture, not curves": ((1, 2), {}),
 }
 
 
 @pytest.mark.parametrize("figure", [0.0, WIDEST])
 @pytest.mark.parametrize("case", FIGURES)
 def test_another_figure_fails_at_the_widest_tag_too(case: str, figure: float) -> None:
-    stored, new = (draw() for draw in FIGURES[case])
+    stored, new = (
+        curves(**given) if isinstance(given, dict) else panels(*given)
+        for given in FIGURES[case]
+    )
     assert list(compare_pictures(stored, new, figure))
     assert list(compare_pictures(new, stored, figure))
     assert not list(compare_pictures(new, new, figure))
@@ -169,15 +172,15 @@ def test_antialiasing_of_another_machine_passes(option: str, figure: float) -> N
 def test_a_stored_figure_of_256_colours_agrees_with_the_new_one() -> None:
     stored = shrink_png(panels(1, 2))
     assert stored != panels(1, 2)
-    outputs = [
+    outputs, same, other = (
         [{"data": {"image/png": base64.b64encode(data).decode()}}]
         for data in (stored, panels(1, 2), panels(1, 3))
-    ]
-    assert not compare_cells(outputs[0], outputs[1], NONE)
-    assert compare_cells(outputs[0], outputs[2], NONE)
-    assert not compare_cells(outputs[0], outputs[2], ["left-out=figure: times"])
-    assert compare_cells(outputs[0], outputs[2], ["left-out=text: times"])
-    assert compare_cells(outputs[0], [], ["left-out=figure: times"])
+    )
+    left_out = ["left-out=figure: times"]
+    assert not compare_cells(outputs, same, NONE)
+    assert not compare_cells(outputs, other, left_out)
+    for new, tags in ((other, NONE), (other, ["left-out=text: times"]), ([], left_out)):
+        assert compare_cells(outputs, new, tags)
 
 
 def test_gifs_frame_by_frame(tmp_path: Path) -> None:
@@ -210,26 +213,21 @@ def test_pytest_nbval_uses_it(tmp_path: Path) -> None:
         shutil.copy(FOLDER / "notebooks" / name, tmp_path)
     # The two files are enough: there are no tools in another project.
     (tmp_path / "tools.py").write_text("raise ImportError")
-    figure = {
-        "image/png": base64.b64encode(curves()).decode(),
-        "text/plain": "<Figure>",
-    }
+    figure = base64.b64encode(curves()).decode()
+    data = {"image/png": figure, "text/plain": "<Figure>"}
     outputs = {
         "print('IoU', 0.815)": new_output("stream", text="IoU 0.812\n"),
         "print('IoU', 0.9)": new_output("stream", text="IoU 0.5\n"),
         "import matplotlib.pyplot as plt\n%matplotlib inline\n"
-        "plt.plot([0, 1], [0, 1])\nplt.show()": new_output("display_data", figure),
+        "plt.plot([0, 1], [0, 1])\nplt.show()": new_output("display_data", data),
     }
-    cells = [new_code_cell(source, outputs=[outputs[source]]) for source in outputs]
-    for count, cell in enumerate(cells, 1):
-        cell.execution_count = count
-        cell.metadata["tags"] = TRAINED if count < 3 else NONE
+    options = {"metadata": {"tags": TRAINED}, "execution_count": 1}
+    cells = [new_code_cell(s, outputs=[o], **options) for s, o in outputs.items()]
     nbformat.write(new_notebook(cells=cells), tmp_path / "01_a.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q"]
     command += ["-p", "no:cacheprovider", str(tmp_path), f"--rootdir={tmp_path}"]
     env = os.environ | {"PYTHONPATH": "", "NO_COLOR": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
-    report = run.stdout
+    report = subprocess.run(command, stdout=-1, text=True, cwd=tmp_path, env=env).stdout
     assert "2 failed, 1 passed" in report, report
     for part in ("Cell 1", "0.5 was stored, now 0.9", "tolerance=0.02", "Cell 2"):
         assert part in report

@@ -1,6 +1,7 @@
 """The pretrained encoder: its file, what it refuses, its rates, no file afterwards."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models import mobilenet_v2
+from torchvision.transforms.v2.functional import normalize
 
 import ui_segmentation_system as ui
 from tests.conftest import (
@@ -26,6 +28,7 @@ LINE = r"python -c .*mobilenet_v2\(weights='IMAGENET1K_V1'\)\" fetches mobilenet
 LARGEST_BYTES = 5_000_000
 
 
+LambdaCallback = ui.pl.callbacks.LambdaCallback
 pytestmark = pytest.mark.usefixtures("offline")
 
 
@@ -70,16 +73,12 @@ def test_it_goes_down_as_torchvision_does_on_normalised_images() -> None:
     torch.manual_seed(0)
     network = ui.MobileNetUNet().eval()
     image = torch.rand(1, 3, 64, 96)
-    theirs = mobilenet_v2(weights=None).features.eval()
+    theirs = mobilenet_v2(weights=None)
     kept = torch.load(ui.ENCODER_WEIGHTS, weights_only=True)
-    theirs.load_state_dict(
-        {name.removeprefix("features."): value for name, value in kept.items()},
-        strict=False,
-    )
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    x, levels = (image - mean) / deviation, []
-    for place, layer in enumerate(theirs):
+    theirs.load_state_dict(kept, strict=False)
+    x = normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    levels = []
+    for place, layer in enumerate(theirs.eval().features):
         x = layer(x)
         if place in (1, 3, 6, 13, 17):
             levels.append(x)
@@ -104,12 +103,10 @@ def test_same_image_same_logits_exported() -> None:
     side = torch.export.Dim("height", min=1), torch.export.Dim("width", min=1)
     free = {"image": dict(enumerate(side, 2))}
     example = (torch.rand(1, 3, 40, 56),)
-    program = torch.export.export(network, example, dynamic_shapes=free)
+    program = torch.export.export(network, example, dynamic_shapes=free).module()
     for size in [(1, 1), (33, 65), (64, 64)]:
         image = torch.rand(1, 3, *size)
-        with torch.no_grad():
-            expected, found = network(image), program.module()(image)
-        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(program(image), network(image), atol=1e-3, rtol=1e-3)
 
 
 def test_file_of_the_project_is_small_and_half() -> None:
@@ -137,12 +134,10 @@ def test_tool_makes_a_file_of_the_same_network(
     monkeypatch.setattr(ui, "ENCODER_SHA256", digest)
     assert encoder_weights.main(words) == 0
     assert output.stat().st_size < LARGEST_BYTES
-    networks = []
-    for path in (file, output):
-        torch.manual_seed(0)
-        networks.append(ui.MobileNetUNet(1, path).eval())
     image = torch.rand(1, 3, 64, 64)
-    found, expected = (network(image) for network in networks)
+    found, expected = (
+        encoder_system(encoder_weights=path)(image) for path in (output, file)
+    )
     assert (found - expected).abs().mean() < 0.02 * expected.std()
     with pytest.raises(SystemExit):
         encoder_weights.main(words)
@@ -159,38 +154,28 @@ def test_without_the_projects_file_torchvisions_cache_is_read(
         encoder_system(encoder_weights=gone)
     cached = Path(torch.hub.get_dir(), "checkpoints", ui.ENCODER_FILE)
     make_file(cached)
-    systems = [encoder_system(encoder_weights=path) for path in (gone, cached)]
-    assert equal(*systems)
+    assert equal(*(encoder_system(encoder_weights=path) for path in (gone, cached)))
     with pytest.raises(FileNotFoundError, match=rf"other.pt: no such file; .*{LINE}"):
         encoder_system(encoder_weights=tmp_path / "other.pt")
 
 
-def bad_weights(folder: Path) -> dict[str, Path]:
-    """Files that hold no weights of MobileNetV2, by what is wrong with them."""
-    whole = make_file(folder / "whole.pt")
-    state = torch.load(whole, weights_only=True)
-    contents = {
-        "list": [1, 2],
-        "of UNet": ui.UNet().state_dict(),
-        "wide": mobilenet_v2(weights=None, width_mult=0.5).state_dict(),
-        "lacking": {name: state[name] for name in list(state)[9:]},
-        "code": {**state, "more": Path()},
-    }
-    for name, value in contents.items():
-        torch.save(value, folder / f"{name}.pt")
-    (folder / "short.pt").write_bytes(whole.read_bytes()[:900_000])
-    (folder / "text.pt").write_text("hello, I am a text")
-    (folder / "empty.pt").write_bytes(b"")
-    return {path.stem: path for path in folder.glob("*.pt") if path != whole}
-
-
 def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
-    files = bad_weights(tmp_path / "bad")
-    assert len(files) == 8
-    for name, path in files.items():
-        message = f"{name}.pt: of other contents, or not whole .*{LINE}"
+    whole, file = make_file(tmp_path / "whole.pt"), tmp_path / "other.pt"
+    state = torch.load(whole, weights_only=True)
+    contents = [
+        [1, 2],
+        mobilenet_v2(weights=None, width_mult=0.5).state_dict(),
+        {name: state[name] for name in list(state)[9:]},
+        {**state, "more": Path()},  # code
+    ]
+    for content in (*contents, whole.read_bytes()[:900_000], b"hello, I am a text"):
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            torch.save(content, file)
+        message = f"other.pt: of other contents, or not whole .*{LINE}"
         with pytest.raises(ValueError, match=message):
-            encoder_system(encoder_weights=path)
+            encoder_system(encoder_weights=file)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +183,13 @@ def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
     [
         ({"encoder": "resnet"}, "encoder 'resnet': expected one of unet, mobilenet_v2"),
         ({"fast": True}, "encoder mobilenet_v2: expected it without network, max_fea"),
-        ({"max_features": 64}, "without network, max_features and settings of UNet"),
-        ({"normalize": False}, "expected it without network, max_features and set"),
-        ({"num_levels": 4}, "expected it without network, max_features and settings"),
-        ({"network": torch.nn.Conv2d(3, 1, 1)}, "expected it without network"),
+        *(
+            (option, "without network, max_features and settings of UNet")
+            for option in (
+                *({"max_features": 64}, {"normalize": False}, {"num_levels": 4}),
+                {"network": torch.nn.Conv2d(3, 1, 1)},
+            )
+        ),
     ],
 )
 def test_what_does_not_go_with_an_encoder_is_refused(
@@ -211,17 +199,6 @@ def test_what_does_not_go_with_an_encoder_is_refused(
         ui.UISegmentationSystem(**{"encoder": "mobilenet_v2"} | options)
 
 
-class Rates(ui.pl.Callback):
-    """Notes the rate of each group at each step."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[float]] = []
-
-    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        groups = trainer.optimizers[0].param_groups
-        self.rows.append([group["lr"] for group in groups])
-
-
 @pytest.mark.parametrize(
     ("optimizer", "peaks"),
     [("muon", [8e-3, 8e-3 * 7.5, 1e-3]), ("adam", [8e-3, 1e-3])],
@@ -229,27 +206,25 @@ class Rates(ui.pl.Callback):
 def test_each_group_peaks_at_its_own_rate(
     optimizer: str, peaks: list[float], make_pairs: MakePairs, train: Train
 ) -> None:
-    rates = Rates()
+    rates = []
+    note = LambdaCallback(
+        on_train_batch_start=lambda trainer, *_: rates.append(
+            [group["lr"] for group in trainer.optimizers[0].param_groups]
+        )
+    )
     system = encoder_system(learning_rate=8e-3, optimizer=optimizer)
     before = copy.deepcopy(system.network)
     data = pairs_data(make_pairs(1), overfit_num=4)
-    options = {"max_epochs": 5, "limit_val_batches": 0, "callbacks": [rates]}
-    trainer = train(system, data, **options)
-    assert np.max(rates.rows, axis=0) == pytest.approx(peaks)
-    assert rates.rows[0] == pytest.approx([peak / 10 for peak in peaks])
-    *_, last = trainer.optimizers[0].param_groups
-    assert list(map(id, last["params"])) == list(
-        map(id, system.network.encoder.parameters())
-    )
-    groups = trainer.optimizers[0].param_groups
-    moved = [id(weight) for group in groups for weight in group["params"]]
-    assert sorted(moved) == sorted(map(id, system.parameters()))
+    trainer = train(system, data, max_epochs=5, limit_val_batches=0, callbacks=[note])
+    assert np.max(rates, axis=0) == pytest.approx(peaks)
+    assert rates[0] == pytest.approx([peak / 10 for peak in peaks])
+    groups = [[*map(id, g["params"])] for g in trainer.optimizers[0].param_groups]
+    assert groups[-1] == [*map(id, system.network.encoder.parameters())]
+    assert sorted(itertools.chain(*groups)) == sorted(map(id, system.parameters()))
     # Weights learn, and no BatchNorm is left whose statistics could move.
     assert not list(system.network.buffers())
-    for (name, old), new in zip(
-        before.named_parameters(), system.network.parameters(), strict=True
-    ):
-        assert not torch.equal(old, new), name
+    pairs = zip(before.parameters(), system.network.parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in pairs)
 
 
 def test_third_group_of_muon_moves_as_under_adam() -> None:
@@ -271,10 +246,9 @@ def test_a_frozen_encoder_stays(make_pairs: MakePairs, train: Train) -> None:
     system.network.encoder.requires_grad_(False)
     before = copy.deepcopy(system.network)
     train(system, pairs_data(make_pairs(1), overfit_num=2))
-    for (name, old), new in zip(
-        before.state_dict().items(), weights(system).values(), strict=True
-    ):
-        assert torch.equal(old, new) == name.startswith("encoder."), name
+    for name, old in before.state_dict().items():
+        same = torch.equal(old, weights(system)[name])
+        assert same == name.startswith("encoder."), name
 
 
 def test_training_starts_at_the_share_and_learns(
@@ -320,27 +294,19 @@ def test_tiles_have_the_picture_s_size_and_one_tile_is_the_picture() -> None:
 def test_resumed_run_ends_as_the_uninterrupted(
     make_pairs: MakePairs, train: Train, tmp_path: Path
 ) -> None:
-    folder, systems = make_pairs(4), []
-
-    class Stop(ui.pl.Callback):
-        def on_train_epoch_end(self, trainer: Any, _: Any) -> None:
-            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
-
+    data, systems = pairs_data(make_pairs(4), overfit_num=4), []
+    keep = LambdaCallback(
+        on_train_epoch_end=lambda trainer, _: trainer.save_checkpoint(
+            tmp_path / f"{trainer.current_epoch}.ckpt"
+        )
+    )
     for start in (None, tmp_path / "0.ckpt"):
         system = encoder_system(encoder_weights=None if start else ui.ENCODER_WEIGHTS)
         torch.manual_seed(3)
-        train(
-            system,
-            pairs_data(folder, overfit_num=4),
-            ckpt_path=start,
-            callbacks=[Stop()],
-            plugins=[ui.SafeCheckpointIO()],
-        )
-        systems.append(system)
-    for one, other in zip(
-        *(weights(system).values() for system in systems), strict=True
-    ):
-        torch.testing.assert_close(one, other)
+        options = {"callbacks": [keep], "plugins": [ui.SafeCheckpointIO()]}
+        train(system, data, start, **options)
+        systems.append(weights(system))
+    torch.testing.assert_close(*systems)
 
 
 def test_command_line_trains_resumes_predicts_and_starts_from_it(

@@ -104,30 +104,26 @@ def faults_of_frame(book: Book) -> Faults:
         yield "number follows", f"{name} is not like 01_inspect_masks.ipynb"
     elif name[:2] in others or f"{int(name[:2]) - 1:02d}" not in others:
         yield "number follows", f"{name[:2]} is there twice, or none is before it"
-    if book.content.metadata != refresh.METADATA:
+    # Without what cells show: figures of another Pillow have other bytes.
+    bare = [cell | {"outputs": [{}] * len(cell.outputs)} for cell in book.cells]
+    refreshed = nbformat.from_dict({"cells": bare})
+    refresh.normalise(refreshed)
+    if book.content.metadata != refreshed.metadata:
         yield "stored as refreshed", "metadata of the notebook"
+    for cell, wanted in zip(book.cells, refreshed.cells, strict=True):
+        if cell != wanted | {"outputs": cell.outputs}:
+            yield "stored as refreshed", f"cell {cell.number}, as {wanted.metadata}"
     if book.size > refresh.LARGEST_FILE:
         yield "stored as refreshed", f"{book.size} bytes, over {refresh.LARGEST_FILE}"
     tags = [tag for cell in book.code for tag in cell.metadata.get("tags", [])]
     if (left_out := sum(tag.startswith("left-out=") for tag in tags)) > 1:
         yield "tags say what is compared", f"{left_out} outputs left out, at most 1"
-    counts = [cell.get("execution_count") for cell in book.code]
-    if counts != list(range(1, len(counts) + 1)):
-        yield "counts run from 1", f"counts {counts}"
     opening = "\n".join(map(prose, book.cells[: book.code[0].number]))
     if not opening.startswith(title := f"# {name[:2]} - "):
         yield "title and frame", f"does not start with {title!r}"
     for word in ("You will learn", "Time", "Prerequisites"):
         if f"**{word}" not in opening:
             yield "title and frame", f"no **{word}**"
-    hidden = [
-        cell.number
-        for cell in book.code
-        if cell.metadata.get("jupyter", {}).get("outputs_hidden")
-    ]
-    asked = [cell.number for cell in refresh.find_predicted(book.cells)]
-    if hidden != asked:
-        yield "answers are folded", f"outputs hidden in {hidden}, expected {asked}"
     levels = [level for level, _, _ in book.headings]
     if levels.count(1) != 1:
         yield "one title and no jumps", f"{levels.count(1)} titles"
@@ -183,8 +179,8 @@ def faults_of_cell(book: Book, cell: NotebookNode) -> Faults:
     ids = [other.id for other in book.cells]
     if not re.fullmatch(r"[\w-]{1,64}", cell.id) or ids.count(cell.id) > 1:
         yield "stored as refreshed", f"id {cell.id}"
-    for what in {*cell.metadata} - refresh.CELL_METADATA | kinds - OUTPUT_KINDS:
-        yield "stored as refreshed", what
+    for kind in kinds - OUTPUT_KINDS:
+        yield "stored as refreshed", kind
     if leak := refresh.find_leak(texts):
         yield "no trace of a machine", leak
     for odd in re.findall(ODD, texts):
@@ -193,11 +189,13 @@ def faults_of_cell(book: Book, cell: NotebookNode) -> Faults:
         yield "pictures have alt text", f"no text for {picture}"
     for link in re.findall(LINK, page):
         file, _, anchor = unquote(link).partition("#")
-        goal = book.path.parent / file
-        there = read_book(goal) if goal.suffix == ".ipynb" and goal.exists() else book
+        goal = book.path.parent / (file or book.path.name)
+        there = read_book(goal) if file.endswith(".ipynb") and goal.exists() else book
         anchors = {"", *(title.replace(" ", "-") for _, title, _ in there.headings)}
-        inside = not file.startswith("/") and goal.exists() and anchor in anchors
-        if not inside and not re.match(r"(https?|mailto|data):", link):
+        inside = goal.is_file() and goal.resolve().is_relative_to(FOLDER.parent)
+        if not (inside and anchor in anchors) and not re.match(
+            r"(https?|mailto|data):", link
+        ):
             yield "links resolve", f"{link} leads nowhere"
     used = re.findall(r"`ui\.(\w+)", prose(cell))
     for node in ast.walk(tree_of(cell)):
@@ -303,10 +301,11 @@ BROKEN: list[tuple[str, Mutation, str]] = [
     ("number follows", lambda book: vars(book).update(path=Path("1.ipynb")), "like"),
     ("stored as refreshed", lambda book: vars(book).update(size=400_001), "400001"),
     ("stored as refreshed", lambda book: book.content.update(metadata={}), "metad"),
-    ("stored as refreshed", put(4, metadata={"a": 1}, id="code-1"), "id code.* 4: a"),
+    ("stored as refreshed", put(4, metadata={"a": 1}), r"cell 4, as {}"),
+    ("stored as refreshed", put(4, id="code-1"), "cell 4: id code-1"),
     ("stored as refreshed", put(4, outputs=[SVG]), "cell 4: .*svg"),
-    ("answers are folded", put(5, " **Predict\nfirst.**"), r"in \[\], expected \[6\]"),
-    ("counts run from 1", put(4, execution_count=None), "1, None, 3"),
+    ("stored as refreshed", put(5, " **Predict\nfirst.**"), "cell 6, as .*_hidden"),
+    ("stored as refreshed", put(4, execution_count=None), r"cell 4, as {}"),
     ("no stderr and no error", put(4, outputs=[STDERR, ERROR]), "stderr.*s error"),
     ("no trace of a machine", put(4, outputs=[ADDRESS]), "cell 4: 0x7f31aa20"),
     ("no trace of a machine", put(3, "/tmp/x"), "cell 3: /tmp/"),

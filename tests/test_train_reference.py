@@ -16,6 +16,7 @@ import ui_segmentation_system as ui
 from tests.conftest import MakePairs, draw_image, find_box
 from tools import train_reference
 from tools.train_reference import (
+    PICTURES,
     class_weights,
     main,
     open_parts,
@@ -27,7 +28,7 @@ MAPS = [f"map_{number // 3}" for number in range(120)]
 SMALL = (32, 48)
 KEPT = {"hyper_parameters", "state_dict"}
 PLAIN = (str, int, float, bool, type(None), tuple, list)
-NEVER_SEEN = "42_input.png"  # a dialog, a third of the picture
+NEVER_SEEN = 42  # a dialog, a third of the picture
 LARGEST_BYTES = 5_000_000
 
 
@@ -49,11 +50,12 @@ def folder(make_pairs: MakePairs, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pairs
 
 
-def run(folder: Path, output: Path, *more: str) -> dict[str, Any]:
+def run(folder: Path, output: Path, more: str = "") -> dict[str, Any]:
     """Train for an epoch; gives what the checkpoint holds."""
     options = ["--pictures", str(folder), "--output", str(output), "--epochs", "1"]
-    assert main([*options, *more]) == 0
-    return ui.read_checkpoint(output / "reference.ckpt")
+    assert main([*options, *more.split()]) == 0
+    (path,) = output.glob("*.ckpt")
+    return ui.read_checkpoint(path)
 
 
 @pytest.mark.parametrize("maps", [MAPS, MAPS[::-1], list("abcdabcd"), list("abc")])
@@ -66,7 +68,7 @@ def test_no_map_is_in_two_parts_and_each_picture_in_one(maps: list[str]) -> None
 
 def test_test_part_is_that_of_the_lesson() -> None:
     """The notebook draws it as group_split(maps, 0.25, 0); it must have been unseen."""
-    maps = read_maps(train_reference.PICTURES)
+    maps = read_maps(PICTURES)
     train, val, test = split_parts(maps)
     assert ui.group_split(maps, 0.25, 0) == (sorted(train + val), test)
     assert [len(train), len(val), len(test)] == [76, 14, 30]
@@ -88,44 +90,34 @@ def test_maps_follow_the_pairs_and_training_pictures_alone_change(folder: Path) 
 
 
 @pytest.mark.parametrize(
-    ("more", "num_train"), [((), 4), (("--fast",), 4), (("--with-validation",), 6)]
+    ("more", "name", "num_train"),
+    [
+        ("", "reference", 4),
+        ("--fast", "reference", 4),
+        ("--with-validation", "reference", 6),
+        ("--encoder mobilenet_v2", "reference_encoder", 4),
+    ],
 )
 def test_command_keeps_plain_weights_and_the_log(
-    folder: Path, tmp_path: Path, capsys, more: tuple[str, ...], num_train: int
+    folder: Path, tmp_path: Path, capsys, more: str, name: str, num_train: int
 ) -> None:
     output = tmp_path / "new" / "checkpoints"
-    kept = run(folder, output, *more)
-    names = {path.name for path in output.iterdir()}
-    assert names == {"reference.ckpt", "reference_log.csv"}
-    assert kept.keys() == KEPT
+    kept, path = run(folder, output, more), output / f"{name}.ckpt"
+    assert {*output.iterdir()} == {path, output / f"{name}_log.csv"}
+    assert kept.keys() == KEPT and path.stat().st_size < 2 * LARGEST_BYTES
     assert all(type(value) in PLAIN for value in kept["hyper_parameters"].values())
     assert all(type(value) is torch.Tensor for value in kept["state_dict"].values())
-    with (output / "reference_log.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = csv.DictReader((output / f"{name}_log.csv").read_text().splitlines())
     assert (row["epoch"], row["step"]) == ("1", "1")
     assert 0 <= float(row["val_iou"]) <= 1
     lines = capsys.readouterr().out.splitlines()
     counts = [line.split(" pictures, IoU ")[0] for line in lines[-3:]]
     assert counts == [f"training: {num_train}", "validation: 2", "test: 2"]
-    system = ui.load_system(output / "reference.ckpt")
-    assert system.settings["image_size"] == SMALL
-    assert system.settings.get("fast", False) == ("--fast" in more)
-
-
-def test_encoder_s_reference_stands_beside_the_other_and_is_small(
-    folder: Path, tmp_path: Path, capsys
-) -> None:
-    options = ["--pictures", str(folder), "--output", str(tmp_path), "--epochs", "1"]
-    assert main([*options, "--encoder", "mobilenet_v2"]) == 0
-    path = tmp_path / "reference_encoder.ckpt"
-    kept = ui.read_checkpoint(path)
-    assert kept.keys() == KEPT and path.stat().st_size < 2 * LARGEST_BYTES
-    assert path.with_name("reference_encoder_log.csv").is_file()
-    assert not (tmp_path / "reference.ckpt").exists()
     system = ui.load_system(path)
-    assert system.settings["encoder"] == "mobilenet_v2"
+    assert system.settings["image_size"] == SMALL
+    assert system.settings.get("fast", False) == (more == "--fast")
+    assert system.settings["encoder"] == (more.partition(" ")[2] or "unet")
     assert {weight.dtype for weight in system.parameters()} == {torch.float32}
-    assert len(capsys.readouterr().out.splitlines()) >= 4
 
 
 def test_weights_do_not_depend_on_test_pictures(folder: Path, tmp_path: Path) -> None:
@@ -158,21 +150,17 @@ def write_classes(folder: Path, names: list[str]) -> None:
 def test_classes_are_learnt_and_each_is_told(
     folder: Path, tmp_path: Path, capsys, weigh: bool
 ) -> None:
+    options = "--classes --encoder mobilenet_v2 --no-test" + " --weigh" * weigh
     with pytest.raises(SystemExit):
-        run(folder, tmp_path, "--classes")
+        run(folder, tmp_path, options)
     assert "index.json: KeyError('class_names'); expected" in capsys.readouterr().err
     write_classes(folder, ["none", "odd", "even", "never"])
-    options = ["--pictures", str(folder), "--output", str(tmp_path), "--epochs", "1"]
-    options += ["--classes", "--encoder", "mobilenet_v2", "--no-test"]
-    assert main([*options, *["--weigh"] * weigh]) == 0
-    assert {p.name for p in tmp_path.glob("*ref*")} == {
-        "reference_classes.ckpt",
-        "reference_classes_log.csv",
-    }
+    run(folder, tmp_path, options)
+    files = {path.name for path in tmp_path.glob("*ref*")}
+    assert files == {"reference_classes.ckpt", "reference_classes_log.csv"}
     *_, first, second = capsys.readouterr().out.splitlines()
-    assert re.match(
-        r"training: 4 pictures, mean IoU 0\.\d{3}: none 0\.\d{3}, odd", first
-    )
+    form = r"training: 4 pictures, mean IoU 0\.\d{3}: none 0\.\d{3}, odd"
+    assert re.match(form, first)
     assert second.startswith("validation: 2 pictures, mean IoU ")  # no test
     system = ui.load_system(tmp_path / "reference_classes.ckpt")
     weights = system.settings["class_weights"]
@@ -193,27 +181,22 @@ def test_reference_of_classes_is_small_and_names_a_screen_it_never_saw() -> None
     assert ui.read_checkpoint(path).keys() == KEPT
     assert path.stat().st_size < 2 * LARGEST_BYTES
     system = ui.load_system(path)
-    names = train_reference.read_class_names(train_reference.PICTURES)
+    names = train_reference.read_class_names(PICTURES)
     assert system.settings["class_names"] == names and len(names) == 9
-    number = NEVER_SEEN.partition("_")[0]
-    image = ui.load_image(train_reference.PICTURES / NEVER_SEEN)
-    file = train_reference.PICTURES / "classes" / f"{number}_classes.png"
+    found = system.predict_classes(ui.load_image(PICTURES / f"{NEVER_SEEN}_input.png"))
+    file = PICTURES / f"classes/{NEVER_SEEN}_classes.png"
     wanted = np.array(ui.load_classes(file, 9))
-    found = system.predict_classes(image)
     assert (found.shape, found.dtype) == (wanted.shape, np.uint8)
-    dialog = names.index("dialog")
-    both = (found == dialog) & (wanted == dialog)
-    assert both.sum() / ((found == dialog) | (wanted == dialog)).sum() > 0.5
+    found, wanted = (ids == names.index("dialog") for ids in (found, wanted))
+    assert (found & wanted).sum() / (found | wanted).sum() > 0.5
 
 
-@pytest.mark.skipif(not ui.REFERENCE.is_file(), reason="no reference checkpoint")
 def test_reference_is_small_and_finds_the_interface_on_a_map_it_never_saw() -> None:
     assert ui.read_checkpoint(ui.REFERENCE).keys() == KEPT
     assert ui.REFERENCE.stat().st_size < LARGEST_BYTES
-    pairs = ui.find_pairs(train_reference.PICTURES)
-    place = [image.name for image, _ in pairs].index(NEVER_SEEN)
-    assert place in split_parts(read_maps(train_reference.PICTURES))[2]
-    image, target = (Image.open(path) for path in pairs[place])
+    assert NEVER_SEEN - 1 in split_parts(read_maps(PICTURES))[2]
+    pair = ui.find_pairs(PICTURES)[NEVER_SEEN - 1]
+    image, target = map(Image.open, pair)
     found = ui.load_system(ui.REFERENCE).predict_mask(image)
     wanted = np.array(target.convert("L")) > 127
     assert (found & wanted).sum() / (found | wanted).sum() > 0.5
