@@ -142,14 +142,13 @@ def test_planted_fault_is_found_and_nothing_else(
 ) -> None:
     clean = ui.check_pairs(folder)
     assert (clean.problems, clean.num_pairs, clean.ok) == ((), 8, True)
-    assert clean.values == {0: (pytest.approx(0.8594, abs=1e-4), 8), 255: (0.140625, 8)}
+    assert clean.values == {0: (0.859375, 8), 255: (0.140625, 8)}
     plant(folder)
     report = ui.check_pairs(folder, read_target=reader)
     (problem,) = report.problems
     assert (problem.file, problem.severity) == (file, severity)
-    assert re.search(what, problem.what)
+    assert re.search(what, problem.what) and str(folder) not in problem.what
     assert problem.mend
-    assert str(folder) not in problem.what
     assert report.ok == (severity == "warning")
 
 
@@ -232,10 +231,8 @@ def test_all_faults_are_told_and_printed_as_a_table(folder: Path) -> None:
     places = zip(lines[::2], rows, strict=True)
     assert len({line.index(row[2], 20) for line, row in places}) == 1
     data = json.loads(report.to_json())
-    assert (data["folder"], data["num_pairs"], data["ok"]) == (str(folder), 6, False)
-    assert data["foreground_share"] == report.foreground_share
-    assert set(data["values"]) == {"0", "255"}
-    assert [problem["file"] for problem in data["problems"]] == [f for _, f in expected]
+    shown = {"ok": False, "values": {str(v): report.values[v] for v in (0, 255)}}
+    assert data == json.loads(json.dumps(vars(report) | shown, default=vars))
     assert data["problems"][0].keys() == {"file", "what", "mend", "severity"}
 
 
@@ -333,15 +330,9 @@ HELD: list[tuple[list, Callable, list[str], list[str], dict]] = [
 ]
 
 
-@pytest.mark.parametrize(("pictures", "read", "errors", "warnings", "values"), HELD)
-def test_values_are_listed_and_what_is_odd_is_told(
-    pictures: list,
-    read: Callable,
-    errors: list[str],
-    warnings: list[str],
-    values: dict,
-    tmp_path: Path,
-) -> None:
+@pytest.mark.parametrize("row", HELD)
+def test_values_are_listed_and_what_is_odd_is_told(row: tuple, tmp_path: Path) -> None:
+    pictures, read, errors, warnings, values = row
     report = examine(tmp_path, *pictures, read_target=read)
     for severity, expected in (("error", errors), ("warning", warnings)):
         found = of_severity(report, severity)
@@ -391,20 +382,14 @@ def test_in_masks_full_of_a_class_others_may_lie(tmp_path: Path) -> None:
     assert ui.check_pairs(folder, CLASSES).ok
 
 
-@pytest.mark.parametrize(
-    ("mask", "read"),
-    [
-        (levels(0, 1, 255), maps(classes=[[0], [1]])),
-        (levels(0, 255, 7), masks(ignore=[7])),
-    ],
-)
-def test_the_share_that_is_ignored_is_told(
-    mask: Image.Image, read: Callable, tmp_path: Path
-) -> None:
-    report = examine(tmp_path, mask, mask, read_target=read)
-    assert report.ignored_share == 1 / 24
-    assert "ignored: 4.2% of the pixels" in str(report)
-    assert json.loads(report.to_json())["ignored_share"] == report.ignored_share
+def test_the_share_that_is_ignored_is_told(tmp_path: Path) -> None:
+    cases = {(0, 1, 255): maps(classes=[[0], [1]]), (0, 255, 7): masks(ignore=[7])}
+    for values, read in cases.items():
+        mask = levels(*values)
+        report = examine(tmp_path, mask, mask, read_target=read)
+        assert report.ignored_share == 1 / 24
+        assert "ignored: 4.2% of the pixels" in str(report)
+        assert json.loads(report.to_json())["ignored_share"] == report.ignored_share
 
 
 def test_patterns_that_find_no_mask_are_an_error(tmp_path: Path) -> None:
@@ -421,14 +406,10 @@ def test_patterns_that_find_no_mask_are_an_error(tmp_path: Path) -> None:
         ui.check_pairs(folder, patterns, missing="skip")
 
 
-@pytest.mark.parametrize(
-    "read", [masks(foreground=255), maps(classes=[0, 1]), masks(ignore=[0.5])]
-)
-def test_options_of_reading_that_are_none_are_refused(
-    read: Callable, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="expected a list of ids"):
-        examine(tmp_path, TWO, read_target=read)
+def test_options_of_reading_that_are_none_are_refused(tmp_path: Path) -> None:
+    for read in (masks(foreground=255), maps(classes=[0, 1]), masks(ignore=[0.5])):
+        with pytest.raises(ValueError, match="expected a list of ids"):
+            examine(tmp_path, TWO, read_target=read)
 
 
 @pytest.mark.parametrize(
@@ -487,9 +468,7 @@ def test_inverted_mask_among_others_that_differ(folder: Path) -> None:
     assert told(ui.check_pairs(folder)) == [("warning", MASK)]
 
 
-def test_a_mask_that_cannot_be_read_is_named_once_beside_missing_ones(
-    tmp_path: Path,
-) -> None:
+def test_an_unread_mask_is_named_once_beside_missing_ones(tmp_path: Path) -> None:
     options = {"missing": "empty", "read_target": maps(classes=[[0], [1]])}
     report = examine(tmp_path, levels(0, 7), None, None, **options)
     unnamed = [one for one in report.problems if "ids that were not named" in one.what]
@@ -535,7 +514,7 @@ def dark(number: int) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("images", "count", "alike"),
+    ("draw", "count", "alike"),
     [
         (retina, 15, []),
         (retina, 5, []),
@@ -546,13 +525,11 @@ def dark(number: int) -> Image.Image:
         (lambda n: brighter(1, n), 6, [(a, b) for a in range(7) for b in range(1, a)]),
     ],
 )
-def test_near_duplicates(
-    images: Callable, count: int, alike: list, tmp_path: Path
-) -> None:
-    mask = Image.new("L", images(1).size)
+def test_duplicates(draw: Callable, count: int, alike: list, tmp_path: Path) -> None:
+    mask = Image.new("L", draw(1).size)
     mask.paste(255, (10, 10, 20, 20))
     targets = [mask.rotate(number) for number in range(count)]
-    report = ui.check_pairs(folder_of(tmp_path, *targets, images=images))
+    report = ui.check_pairs(folder_of(tmp_path, *targets, images=draw))
     told = [f"{one.file} {one.what}" for one in report.problems]
     pattern = r"(\d+)_input.png (?:looks nearly like|the same picture as) (\d+)_in"
     found = [tuple(map(int, pair)) for pair in re.findall(pattern, "\n".join(told))]
@@ -589,9 +566,7 @@ def test_readers_that_fail_are_told(read: Callable, words: str, tmp_path: Path) 
     assert words in problem.what and not report.ok
 
 
-def test_progress_is_shown_if_asked_for(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_is_shown_if_asked_for(folder: Path, capsys) -> None:
     ui.check_pairs(folder)
     assert capsys.readouterr() == ("", "")
     ui.check_pairs(folder, progress=True)
