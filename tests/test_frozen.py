@@ -6,8 +6,8 @@ prints the rows anew.
 
 import hashlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import ui_segmentation_system as ui
 
 FOLDER = Path(__file__).parents[1]
 INPUTS, ROADS = FOLDER / "test_inputs", FOLDER / "test_roads"
+IMAGE = INPUTS / "1_input.png"
 CLASSES = ("{key}_input.png", "classes/{key}_classes.png")
+TO_TENSOR = ui.ImageTargetToTensor()
 
 
 def digest(things: Iterable[Any]) -> str:
@@ -43,24 +45,21 @@ def numbers(*values: Any) -> str:
     return " ".join(f"{float(value):.4f}" for value in values)
 
 
-def pair(number: int = 1) -> tuple[Image.Image, Image.Image]:
-    image, target = (
-        INPUTS / f"{number}_{name}" for name in ("input.png", "target.jpg")
-    )
-    return ui.load_image(image), ui.load_mask(target)
+def pair() -> tuple[Image.Image, Image.Image]:
+    return ui.load_image(IMAGE), ui.load_mask(INPUTS / "1_target.jpg")
 
 
-def class_pair(number: int = 1) -> tuple[Image.Image, Image.Image]:
-    path = INPUTS / "classes" / f"{number}_classes.png"
-    return ui.load_image(INPUTS / f"{number}_input.png"), ui.load_classes(path, 9)
+def class_pair() -> tuple[Image.Image, Image.Image]:
+    return ui.load_image(IMAGE), ui.load_classes(INPUTS / "classes/1_classes.png", 9)
 
 
-def transformed(transform: ui.PairTransform, seed: int = 0) -> str:
-    torch.manual_seed(seed)
+def transformed(transform: ui.PairTransform) -> str:
+    torch.manual_seed(0)
     return digest([*transform(*pair()), *transform(*class_pair())])
 
 
-def names(pairs: Iterable[tuple[Path, Path]]) -> str:
+def names(*patterns: tuple[str, str]) -> str:
+    pairs = ui.find_pairs(INPUTS, *patterns)
     return digest(f"{image.name} {target.name}\n" for image, target in pairs)
 
 
@@ -69,18 +68,14 @@ def network(**options: Any) -> ui.UNet:
     return ui.UNet(max_features=32, **options).eval()
 
 
-def logits() -> torch.Tensor:
+def logits(**options: Any) -> torch.Tensor:
     with torch.inference_mode():
-        return network()(tensors()[0][None])
-
-
-def tensors() -> ui.Sample:
-    return ui.ImageTargetToTensor()(*pair())
+        return network(**options)(TO_TENSOR(*pair()).image[None])
 
 
 def score_rows() -> str:
-    target = tensors().target[None]
-    ids = ui.ImageTargetToTensor()(*class_pair()).target[None]
+    target = TO_TENSOR(*pair()).target[None]
+    ids = TO_TENSOR(*class_pair()).target[None]
     torch.manual_seed(0)
     class_logits = torch.randn(1, 9, *ids.shape[1:])
     matrix = ui.confusion_matrix(class_logits.argmax(dim=1), ids, 9)
@@ -104,16 +99,14 @@ def batches() -> str:
 def loaded(workers: int) -> str:
     dataset = ui.RoadDataset(ROADS, flipped)
     dataset.pairs = dataset.pairs[:6]
-    generator = torch.Generator().manual_seed(3)
-    loader = ui.PrefetchDataLoader(
-        dataset, 2, workers, shuffle=True, generator=generator
-    )
+    order = {"shuffle": True, "generator": torch.Generator().manual_seed(3)}
+    loader = ui.PrefetchDataLoader(dataset, 2, workers, **order)
     return digest(part for batch in loader for part in batch)
 
 
 def flipped(image: Image.Image, target: Image.Image) -> ui.Sample:
     image, target = ui.ImageTargetRandomHorizontalFlip()(image, target)
-    return ui.ImageTargetToTensor()(image.resize((64, 32)), target.resize((64, 32), 0))
+    return TO_TENSOR(image.resize((64, 32)), target.resize((64, 32), 0))
 
 
 def roads(target: str) -> str:
@@ -139,25 +132,14 @@ def training() -> str:
     ui.quiet_lightning()
     data = ui.UISegmentationData(INPUTS, 2, (64, 64), overfit_num=12)
     system = ui.UISegmentationSystem(1e-3, 32)
-    watch = ui.Watch(data_sample(data), every_n_steps=3)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[watch],
-            default_root_dir=folder,
-        )
-        trainer.fit(system, data)
-    return " ".join(f"{loss:.3f}" for loss in watch.losses)
-
-
-def data_sample(data: ui.UISegmentationData) -> ui.Sample:
     data.setup()
-    return data.val_set[0]
+    watch = ui.Watch(data.val_set[0], every_n_steps=3)
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar")
+    pl.Trainer(
+        **dict.fromkeys((*silent, "enable_model_summary"), False),
+        **{"max_epochs": 1, "accelerator": "cpu", "callbacks": [watch]},
+    ).fit(system, data)
+    return " ".join(f"{loss:.3f}" for loss in watch.losses)
 
 
 def examined() -> str:
@@ -165,64 +147,38 @@ def examined() -> str:
     return f"{report.num_pairs} {report.ok} " + numbers(report.foreground_share)
 
 
+def read(load: Callable[[Path], Any], pattern: str) -> Callable[[], str]:
+    return lambda: digest(map(load, sorted(INPUTS.glob(pattern))))
+
+
+TRANSFORMED = [
+    ("to tensors", TO_TENSOR, "411cdccd20a5d539"),
+    ("resize", ui.ImageTargetResize((90, 100)), "dd6fd7815c00779a"),
+    ("crop", ui.ImageTargetRandomCrop((64, 300)), "8a7292e163402991"),
+    ("pad", ui.ImageTargetPad(300), "fb36a5fc1d4bdd05"),
+    ("flip", ui.ImageTargetRandomHorizontalFlip(1), "1513f11fcc0d6634"),
+    ("affine", ui.ImageTargetRandomAffine(20, (0.1, 0.1)), "4910749fef12626e"),
+    ("jitter", ui.ImageTargetColorJitter(0.3, 0.3, 0.3), "d2a8304d49a5604a"),
+]
 ROWS: dict[str, tuple[Callable[[], str], str]] = {
-    "masks": (
-        lambda: digest(ui.load_mask(p) for p in sorted(INPUTS.glob("*_target.jpg"))),
-        "291e8cd15b49216c",
-    ),
-    "images": (
-        lambda: digest(ui.load_image(p) for p in sorted(INPUTS.glob("1*_input.png"))),
-        "76b485d35e23c9b5",
-    ),
-    "class maps": (
-        lambda: digest(ui.load_classes(p) for p in sorted(INPUTS.glob("classes/*"))),
-        "915c7508b617d125",
-    ),
+    "masks": (read(ui.load_mask, "*_target.jpg"), "291e8cd15b49216c"),
+    "images": (read(ui.load_image, "1*_input.png"), "76b485d35e23c9b5"),
+    "class maps": (read(ui.load_classes, "classes/*"), "915c7508b617d125"),
     "roads": (lambda: roads("road"), "7bb42fb213dc283f"),
     "lanes": (lambda: roads("lane"), "202c83cf854a5ebb"),
-    "pairs": (lambda: names(ui.find_pairs(INPUTS)), "73008fb3d5e04892"),
-    "pairs by patterns": (
-        lambda: names(ui.find_pairs(INPUTS, CLASSES)),
-        "47462b5a1eb015cf",
-    ),
+    "pairs": (names, "73008fb3d5e04892"),
+    "pairs by patterns": (lambda: names(CLASSES), "47462b5a1eb015cf"),
     "doctor": (examined, "120 True 0.3241"),
-    "to tensors": (lambda: transformed(ui.ImageTargetToTensor()), "411cdccd20a5d539"),
-    "resize": (
-        lambda: transformed(ui.ImageTargetResize((90, 100))),
-        "dd6fd7815c00779a",
-    ),
-    "crop": (
-        lambda: transformed(ui.ImageTargetRandomCrop((64, 300))),
-        "8a7292e163402991",
-    ),
-    "pad": (lambda: transformed(ui.ImageTargetPad(300)), "fb36a5fc1d4bdd05"),
-    "flip": (
-        lambda: transformed(ui.ImageTargetRandomHorizontalFlip(1)),
-        "1513f11fcc0d6634",
-    ),
-    "affine": (
-        lambda: transformed(ui.ImageTargetRandomAffine(20, (0.1, 0.1))),
-        "4910749fef12626e",
-    ),
-    "jitter": (
-        lambda: transformed(ui.ImageTargetColorJitter(0.3, 0.3, 0.3)),
-        "d2a8304d49a5604a",
-    ),
+    **{name: (partial(transformed, one), was) for name, one, was in TRANSFORMED},
     "batches": (batches, "11750c7cccab8da1"),
     "loader, in the process": (lambda: loaded(0), "8d30cdfce5beaa24"),
     "loader, two workers": (lambda: loaded(2), "a2f197e04b2da02d"),
     "unet": (lambda: numbers(logits().mean(), logits().std()), "1.1282 4.0080"),
-    "unet, fast": (
-        lambda: numbers(network(fast=True)(tensors()[0][None]).mean().detach()),
-        "0.3000",
-    ),
+    "unet, fast": (lambda: numbers(logits(fast=True).mean()), "0.3000"),
     "losses and scores": (score_rows, "1.9031 2.6790 2.5000 0.2510 2.6169 0.0293"),
     "tiles": (tiles, "2a365dcc7f140e72"),
     "predicted by tiles": (tiled, "0.9840 0.0348 0.9993"),
-    "predicted by tiles, centre": (
-        lambda: tiled(weights="centre"),
-        "0.9840 0.0654 0.9997",
-    ),
+    "predicted, centre": (lambda: tiled(weights="centre"), "0.9840 0.0654 0.9997"),
     "overlay": (lambda: digest([ui.overlay(*pair())]), "336297781dee90e1"),
     "training": (training, "2.282 2.192 2.086"),
 }

@@ -20,11 +20,8 @@ import pytorch_lightning as pl
 import ui_segmentation_system as ui
 data = ui.UISegmentationData("pairs", 2, (16, 16), overfit_num=4)
 system = ui.UISegmentationSystem(max_features=16)
-ui.quiet_lightning()
-trainer = pl.Trainer(
-    accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-    enable_progress_bar=False, enable_model_summary=False,
-)
+off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+trainer = pl.Trainer(accelerator="cpu", max_epochs=1, **off)
 trainer.fit(system, data)
 mask = system.predict_mask(ui.load_image("pairs/3_input.png"))
 print(ui.__file__, trainer.global_step, mask.shape)
@@ -59,19 +56,16 @@ except SystemExit as end:
 """
 HEAVY = {"torchvision", "pytorch_lightning", "lightning_fabric", "matplotlib"}
 HEAVY |= {"imageio", "torchmetrics", "onnx", "onnxruntime", "pandas", "scipy"}
+HEAVIER = HEAVY | {"torch", "numpy", "PIL"}
 
 
 def run(folder: Path, *arguments: str) -> str:
     """Run Python in a folder, as one who knows nothing of this project; its output."""
     hidden = ("PYTHONPATH", "PYTHONSAFEPATH")
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-W", "ignore", *arguments]
+    kept = {"capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=folder, env=environment, **kept)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -87,20 +81,22 @@ def test_sections_are_numbered_and_announced() -> None:
     assert sorted(map(int, announced)) == list(range(13))
 
 
-def test_copying_the_file_is_enough(make_pairs: MakePairs, tmp_path: Path) -> None:
-    make_pairs(3)
-    shutil.copy(MODULE, tmp_path)
-    out = run(tmp_path, "-c", TRAIN).split("\n")
-    assert f"{tmp_path / MODULE.name} 2 (20, 24)" in out
+@pytest.fixture
+def place(make_pairs: MakePairs) -> Path:
+    """A folder whose folder `pairs` holds three."""
+    return make_pairs(3).parent
 
 
-def test_sections_1_to_6_need_no_lightning(
-    make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    make_pairs(3)
-    (tmp_path / MODULE.name).write_text(HEADER + "".join(PARTS[:7]), encoding="utf-8")
-    out = run(tmp_path, "-c", WITHOUT_LIGHTNING)
-    assert out.split() == [str(tmp_path / MODULE.name), "3", "False"]
+def test_copying_the_file_is_enough(place: Path) -> None:
+    shutil.copy(MODULE, place)
+    out = run(place, "-c", TRAIN).split("\n")
+    assert f"{place / MODULE.name} 2 (20, 24)" in out
+
+
+def test_sections_1_to_6_need_no_lightning(place: Path) -> None:
+    (place / MODULE.name).write_text(HEADER + "".join(PARTS[:7]), encoding="utf-8")
+    out = run(place, "-c", WITHOUT_LIGHTNING)
+    assert out.split() == [str(place / MODULE.name), "3", "False"]
 
 
 def test_each_section_can_go(tmp_path: Path) -> None:
@@ -119,9 +115,9 @@ def test_each_section_can_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "absent", "present"),
     [
-        ("--help", 0, HEAVY | {"torch", "numpy", "PIL"}, {"argparse"}),
-        ("train --help", 0, HEAVY | {"torch", "numpy", "PIL"}, {"argparse"}),
-        ("check pairs --treshold 3", 2, HEAVY | {"torch", "numpy", "PIL"}, set()),
+        ("--help", 0, HEAVIER, {"argparse"}),
+        ("train --help", 0, HEAVIER, {"argparse"}),
+        ("check pairs --treshold 3", 2, HEAVIER, set()),
         ("check pairs", 0, HEAVY, {"torch"}),
         ("predict -c a.ckpt pairs/1_input.png", 0, HEAVY, {"torch"}),
         ("predict -c a.ckpt pairs/1_input.png --tiles", 0, HEAVY, {"torch"}),
@@ -129,16 +125,10 @@ def test_each_section_can_go(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_imports_what_it_needs(
-    words: str,
-    code: int,
-    absent: set[str],
-    present: set[str],
-    make_pairs: MakePairs,
-    tmp_path: Path,
+    words: str, code: int, absent: set[str], present: set[str], place: Path
 ) -> None:
-    make_pairs(2)
-    save_system(tmp_path / "a.ckpt", small_system(image_size=16))
-    printed = run(tmp_path, "-c", COMMAND, *words.split()).partition("\nended ")[2]
+    save_system(place / "a.ckpt", small_system(image_size=16))
+    printed = run(place, "-c", COMMAND, *words.split()).partition("\nended ")[2]
     ended, *modules = printed.split()
     assert int(ended) == code
     assert not absent & set(modules) and present <= set(modules)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ import torchvision
 from PIL import Image
 
 import ui_segmentation_system as ui
-from tests.conftest import MakePairs, Refused
+from tests.conftest import MakePairs, Refused, file_bytes
 
 MODULE = Path(ui.__file__)
 TINY = ("--image-size", "32", "--fast", "--max-features", "16", "--accelerator", "cpu")
@@ -34,10 +35,11 @@ COLUMNS = {"epoch", "step", "train_loss", "val_loss", "val_iou", "learning_rate"
 NO_RATE = ("-lr", "1e-9")
 # The longest wait, in seconds, for a process that hangs; passing runs never reach it.
 PATIENCE = 120
+RUNS, RUN = Path("runs"), Path("runs/001")
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
-Interrupt = Callable[..., Path]
+Interrupt = Callable[..., None]
 
 
 def main(words: list[str]) -> int:
@@ -50,11 +52,11 @@ def run(*words: Any) -> int:
     return main([str(word) for word in words])
 
 
-def train(pairs: Path, runs: Path, *words: Any, epochs: int = 2) -> Path:
+def train(pairs: Path, *words: Any, epochs: int = 2, runs: Path | str = RUNS) -> Path:
     """Train to the end in a new folder of runs; gives the folder of the run."""
     options = ("-d", pairs, "-o", runs, *SMALL, "--max-epochs", epochs)
     assert run("train", *options, *words) == 0
-    return runs / "001"
+    return Path(runs, "001")
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
@@ -75,9 +77,8 @@ def same_run(first: Path, second: Path) -> bool:
     return same and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def check_whole(folder: Path) -> None:
@@ -95,8 +96,9 @@ def check_whole(folder: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: Patch) -> Iterator[None]:
-    """Take back what a run leaves in its process: seeds and a deaf Ctrl-C."""
+def place(monkeypatch: Patch, tmp_path: Path) -> Iterator[None]:
+    """Work in an empty folder; take back a run's seeds and its deaf Ctrl-C."""
+    monkeypatch.chdir(tmp_path)
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")
     listener = signal.getsignal(signal.SIGINT)
@@ -105,10 +107,15 @@ def environment(monkeypatch: Patch) -> Iterator[None]:
 
 
 @pytest.fixture
-def interrupt(monkeypatch: Patch) -> Interrupt:
+def pairs(make_pairs: MakePairs) -> Path:
+    return make_pairs(4)
+
+
+@pytest.fixture
+def interrupt(pairs: Path, monkeypatch: Patch) -> Interrupt:
     """Give a function that trains and presses Ctrl-C in the epoch after `done`."""
 
-    def start(pairs: Path, runs: Path, done: int, *words: Any, epochs: int = 3) -> Path:
+    def start(done: int, *words: Any, epochs: int = 3, runs: Path | str = RUNS) -> None:
         begin = ui.RunFolder.on_train_batch_start
 
         def press(self: ui.RunFolder, *arguments: Any) -> None:
@@ -121,15 +128,14 @@ def interrupt(monkeypatch: Patch) -> Interrupt:
             patch.setattr(ui.RunFolder, "on_train_batch_start", press)
             assert run("train", *options, *words) == 130
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        return runs / "001"
 
     return start
 
 
 @pytest.fixture
-def finished(make_pairs: MakePairs, tmp_path: Path) -> Path:
+def finished(pairs: Path) -> Path:
     """The folder of a run of two epochs."""
-    return train(make_pairs(4), tmp_path / "runs")
+    return train(pairs)
 
 
 # ---- checkpoints
@@ -138,19 +144,16 @@ def finished(make_pairs: MakePairs, tmp_path: Path) -> Path:
 class Trap:
     """Makes a folder when it is unpickled."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
+        return os.mkdir, ("sprung",)
 
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_code_in_a_checkpoint_is_not_run(
-    raw: bool, finished: Path, tmp_path: Path, refused: Refused
+    raw: bool, pairs: Path, finished: Path, refused: Refused
 ) -> None:
-    trap, sprung = finished / "last.ckpt", tmp_path / "sprung"
-    checkpoint = {"state_dict": {}, "hyper_parameters": {"loss": Trap(sprung)}}
+    trap, sprung = finished / "last.ckpt", Path("sprung")
+    checkpoint = {"state_dict": {}, "hyper_parameters": {"loss": Trap()}}
     torch.save(checkpoint, trap)
     torch.load(trap, weights_only=False)
     sprung.rmdir()  # so the trap works where code is run
@@ -159,21 +162,17 @@ def test_code_in_a_checkpoint_is_not_run(
     for load in (ui.load_system, ui.SafeCheckpointIO().load_checkpoint):
         with pytest.raises(ValueError, match="possibly code"):
             load(trap)
-    pairs = tmp_path / "pairs"
     for words in (
-        ("predict", "-c", trap, pairs, "-o", tmp_path / "out"),
+        ("predict", "-c", trap, pairs, "-o", "out"),
         ("train", "--resume", finished),
-        ("train", "-d", pairs, "-o", tmp_path / "new", *SMALL, "--weights", trap),
+        ("train", "-d", pairs, "-o", "new", *SMALL, "--weights", trap),
     ):
         message = refused(*words)
         assert str(trap) in message and "possibly code" in message
-    assert not sprung.exists()
-    assert not (tmp_path / "out").exists() and not (tmp_path / "new").exists()
+    assert names(Path()) == ["pairs", "runs"]
 
 
-def test_damaged_and_foreign_files_are_no_checkpoints(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_damaged_and_foreign_files_are_no_checkpoints(finished: Path) -> None:
     whole, rng = (finished / "best.ckpt").read_bytes(), random.Random(0)
     foreign = [
         *(whole[:n] for n in (0, 1, 2, 4, 30, 1000, len(whole) // 2, len(whole) - 1)),
@@ -181,7 +180,7 @@ def test_damaged_and_foreign_files_are_no_checkpoints(
         *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"PK\x03\x04", b"\x80\x02"),
         *(rng.randbytes(rng.randrange(40)) for _ in range(300)),
     ]
-    path = tmp_path / "other.ckpt"
+    path = Path("other.ckpt")
     for content in foreign:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"other\.ckpt: .*not a checkpoint"):
@@ -201,75 +200,63 @@ def other_models(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     state, hyper = own["state_dict"], own["hyper_parameters"]
     foreign = torchvision.models.squeezenet1_1(weights=None).state_dict()
     first = next(iter(state))
-    yield "a state dict", foreign
-    yield "a list", [1, 2]
-    yield "other weights", own | {"state_dict": foreign}
-    yield "other settings", own | {"hyper_parameters": {"in_channels": 3}}
+    yield from {"a state dict": foreign, "a list": [1, 2]}.items()
     yield "no settings", {"state_dict": state}
-    yield "settings that are none", own | {"hyper_parameters": [3]}
-    yield "weights that are none", own | {"state_dict": 7}
-    for number in (32, -1):
-        sized = own | {"hyper_parameters": hyper | {"max_features": number}}
-        yield f"a size of {number}", sized
-    yield "a key less", own | {"state_dict": {k: state[k] for k in state if k != first}}
-    yield "a key more", own | {"state_dict": state | {"network.extra": state[first]}}
+    for name, changed in {
+        "other weights": {"state_dict": foreign},
+        "other settings": {"hyper_parameters": {"in_channels": 3}},
+        "settings that are none": {"hyper_parameters": [3]},
+        "weights that are none": {"state_dict": 7},
+        "a size of 32": {"hyper_parameters": hyper | {"max_features": 32}},
+        "a size of -1": {"hyper_parameters": hyper | {"max_features": -1}},
+        "a key less": {"state_dict": {k: state[k] for k in state if k != first}},
+        "a key more": {"state_dict": state | {"network.extra": state[first]}},
+    }.items():
+        yield name, own | changed
 
 
-def test_other_models_are_refused(
-    finished: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_other_models_are_refused(finished: Path, refused: Refused) -> None:
     own, best = (read(finished / name) for name in ("last.ckpt", "best.ckpt"))
     last = finished / "last.ckpt"
     for what, checkpoint in other_models(best):
-        path = tmp_path / f"{what}.ckpt"
+        path = Path(f"{what}.ckpt")
         torch.save(checkpoint, path)
         with pytest.raises(ValueError, match=re.escape(str(path))):
             ui.load_system(path)
-        words = ("predict", "-c", path, tmp_path / "pairs", "-o", tmp_path / "out")
-        assert str(path) in refused(*words)
-    no_run = {
-        "best": best,
-        "bare": {key: own[key] for key in ("state_dict", "hyper_parameters")},
-        "no loops": {key: own[key] for key in own if key != "loops"},
-        "another rate": own
-        | {"hyper_parameters": own["hyper_parameters"] | {"learning_rate": 1.0}},
-    }
-    for checkpoint in (*dict(other_models(own)).values(), *no_run.values()):
+        assert str(path) in refused("predict", "-c", path, "pairs", "-o", "out")
+    rate = {"hyper_parameters": own["hyper_parameters"] | {"learning_rate": 1.0}}
+    bare = {key: own[key] for key in ("state_dict", "hyper_parameters")}
+    no_loops = {key: own[key] for key in own if key != "loops"}
+    no_run = (best, bare, no_loops, own | rate)
+    for checkpoint in (*dict(other_models(own)).values(), *no_run):
         torch.save(checkpoint, last)
         assert str(last) in refused("train", "--resume", finished)
 
 
-def test_runs_of_version_0_1_go_on(
-    make_pairs: MakePairs, tmp_path: Path, interrupt: Interrupt
-) -> None:
+def test_runs_of_version_0_1_go_on(pairs: Path, interrupt: Interrupt) -> None:
     """They lack settings, and what a system knows of classes."""
-    pairs = make_pairs(4)
-    folder = interrupt(pairs, tmp_path / "runs", 1)
-    for name in ("best.ckpt", "last.ckpt"):
-        checkpoint = read(folder / name)
+    interrupt(1)
+    for path in RUN.glob("*.ckpt"):
+        checkpoint = read(path)
         for key in ("class_names", "class_values", "num_out_channels", "network"):
             del checkpoint["hyper_parameters"][key]
-        torch.save(checkpoint, folder / name)
-    settings = json.loads((folder / "settings.json").read_text())
+        torch.save(checkpoint, path)
+    settings = json.loads((RUN / "settings.json").read_text())
     for key in ("classes", "missing", "cache"):
         del settings[key]
-    (folder / "settings.json").write_text(json.dumps(settings))
-    picture = next(pairs.glob("*_input.png"))
-    words = ("predict", "-c", folder / "best.ckpt", picture, "-o", tmp_path / "out")
-    assert run(*words) == 0
-    assert run("train", "--resume", folder) == 0
-    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
+    (RUN / "settings.json").write_text(json.dumps(settings))
+    words = ("-c", RUN / "best.ckpt", pairs / "1_input.png", "-o", "out")
+    assert run("predict", *words) == 0
+    assert run("train", "--resume", RUN) == 0
+    assert same_run(RUN, train(pairs, epochs=3, runs="whole"))
 
 
-def test_a_seed_fixes_a_run(make_pairs: MakePairs, tmp_path: Path) -> None:
+def test_a_seed_fixes_a_run(make_pairs: MakePairs) -> None:
     pairs = make_pairs(6)
-    one, same, other = (
-        train(pairs, tmp_path / name, "--seed", seed)
-        for name, seed in (("a", 3), ("b", 3), ("c", 4))
-    )
+    one, same = (train(pairs, "--seed", 3, runs=name) for name in ("a", "b"))
     assert same_run(one, same)
-    assert contents(one / "epochs") == contents(same / "epochs")
-    assert not same_run(one, other)
+    assert file_bytes(one / "epochs") == file_bytes(same / "epochs")
+    assert not same_run(one, train(pairs, "--seed", 4))
 
 
 # ---- killed
@@ -295,17 +282,13 @@ def train_and_die(words: list[str], moves: int, before: bool) -> None:
     main(words)
 
 
-def test_a_run_killed_at_any_file_ends_as_it_would_have(
-    make_pairs: MakePairs, tmp_path: Path
-) -> None:
+def test_a_run_killed_at_any_file_ends_as_it_would_have(make_pairs: MakePairs) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([ui.__name__])
-    pairs, runs = make_pairs(6), tmp_path / "runs"
-    codes = []
+    pairs, runs, codes = make_pairs(6), RUNS.absolute(), []
+    words = ["train", "-d", str(pairs), "-o", str(runs), *SMALL, "--max-epochs", "6"]
     # By turns killed before the move and after it, then never.
     for moves in (1, 2, 3, 4, 5, 6, 999):
-        words = ["train", "-d", str(pairs), "-o", str(runs), *SMALL]
-        words += ["--max-epochs", "6"]
         for settings in runs.glob("*/settings.json"):  # go on, if it got as far
             words = ["train", "--resume", str(settings.parent)]
         given = words, moves, moves % 2 == 1
@@ -316,8 +299,8 @@ def test_a_run_killed_at_any_file_ends_as_it_would_have(
         for folder in runs.glob("*"):
             check_whole(folder)
     assert codes == [-signal.SIGKILL] * 6 + [0]
-    [folder] = (path.parent for path in runs.glob("*/settings.json"))
-    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=6))
+    [settings] = runs.glob("*/settings.json")
+    assert same_run(settings.parent, train(pairs, epochs=6, runs="whole"))
 
 
 # ---- interrupted and resumed
@@ -325,31 +308,23 @@ def test_a_run_killed_at_any_file_ends_as_it_would_have(
 
 @pytest.mark.parametrize("done", [0, 1])
 def test_ctrl_c_says_how_to_go_on(
-    done: int,
-    make_pairs: MakePairs,
-    tmp_path: Path,
-    interrupt: Interrupt,
-    capsys: Capture,
+    done: int, pairs: Path, interrupt: Interrupt, capsys: Capture
 ) -> None:
-    pairs = make_pairs(4)
-    folder = interrupt(pairs, tmp_path / "my runs", done)
+    interrupt(done, runs="my runs")
+    folder = Path("my runs/001")
     assert f"train --resume '{folder}'" in capsys.readouterr().out
     check_whole(folder)
     assert (folder / "last.ckpt").exists() == (done > 0)
     # A checkpoint of the run stands for it, also one that is not there yet.
     assert run("train", "--resume", folder / "last.ckpt") == 0
-    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
+    assert same_run(folder, train(pairs, epochs=3))
 
 
-def test_ctrl_c_while_the_folder_is_examined(
-    make_pairs: MakePairs, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    def press(*_: Any, **__: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
-
+def test_ctrl_c_while_the_folder_is_examined(monkeypatch: Patch) -> None:
+    press = Mock(side_effect=lambda *_, **__: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(ui, "check_pairs", press)
     try:
-        code = run("train", "-d", make_pairs(2), "-o", tmp_path / "runs")
+        code = run("train", "-d", "pairs")
     except KeyboardInterrupt:  # pytest itself would end with it
         code = -1
     assert code == 130
@@ -367,70 +342,63 @@ def test_ctrl_c_while_the_folder_is_examined(
     ],
 )
 def test_a_resumed_run_ends_as_it_would_have(
-    words: tuple[Any, ...],
-    changes: tuple[Any, ...],
-    make_pairs: MakePairs,
-    tmp_path: Path,
-    interrupt: Interrupt,
+    words: tuple, changes: tuple, pairs: Path, interrupt: Interrupt
 ) -> None:
-    pairs = make_pairs(6)
     if words == ("--weights",):
-        learnt = train(pairs, tmp_path / "learnt", epochs=1)
-        words = ("--weights", learnt / "best.ckpt")
-    whole = train(pairs, tmp_path / "whole", *words, epochs=6)
-    folder = interrupt(pairs, tmp_path / "runs", 2, *words, epochs=6)
-    assert run("train", "--resume", folder, *changes) == 0
-    assert same_run(folder, whole)
+        words = ("--weights", train(pairs, epochs=1, runs="learnt") / "best.ckpt")
+    whole = train(pairs, *words, epochs=6, runs="whole")
+    interrupt(2, *words, epochs=6)
+    assert run("train", "--resume", RUN, *changes) == 0
+    assert same_run(RUN, whole)
 
 
 @pytest.mark.parametrize("words", [(), (*NO_RATE, "--patience", 1)])
 def test_resuming_a_finished_run_says_its_result_again(
-    words: tuple[str, ...], make_pairs: MakePairs, tmp_path: Path, capsys: Capture
+    words: tuple[Any, ...], pairs: Path, capsys: Capture
 ) -> None:
-    folder = train(make_pairs(4), tmp_path / "runs", *words, epochs=4)
+    train(pairs, *words, epochs=4)
     said = capsys.readouterr().out
-    before = contents(folder)
-    assert run("train", "--resume", folder) == 0
+    before = file_bytes(RUN)
+    assert run("train", "--resume", RUN) == 0
     assert capsys.readouterr().out == said
-    after = contents(folder)
+    after = file_bytes(RUN)
     assert after.keys() == before.keys()
-    assert after["log.csv"] == before["log.csv"]
-    assert after["best.ckpt"] == before["best.ckpt"]
+    for name in ("log.csv", "best.ckpt"):
+        assert after[name] == before[name]
 
 
 def test_what_cannot_be_resumed_is_refused(
-    make_pairs: MakePairs, tmp_path: Path, interrupt: Interrupt, refused: Refused
+    interrupt: Interrupt, refused: Refused
 ) -> None:
-    folder = interrupt(make_pairs(4), tmp_path / "runs", 1)
-    before = contents(folder)
+    interrupt(1)
+    before = file_bytes(RUN)
     for words in (
         *(("-b", 4), ("-lr", 1), ("--seed", 1), ("-d", "other"), ("--no-augment",)),
         ("--classes", 0, 255),
     ):
-        message = refused("train", "--resume", folder, *words)
+        message = refused("train", "--resume", RUN, *words)
         assert "the run's own settings" in message and "--weights" in message
     for name in ("nowhere", "pairs"):
-        message = refused("train", "--resume", tmp_path / name)
-        assert str(tmp_path / name / "settings.json") in message
-    path = folder / "settings.json"
+        assert f"{name}/settings.json" in refused("train", "--resume", name)
+    path = RUN / "settings.json"
     settings = json.loads(path.read_text())
     # A OneCycle schedule is not stretched, nor cut by other devices or batches.
     for change in ({"max_epochs": 9}, {"batch_size": 1}, {"overfit_num": 8}):
         path.write_text(json.dumps(settings | change))
-        message = refused("train", "--resume", folder)
+        message = refused("train", "--resume", RUN)
         assert re.search("3 steps, the Trainer for [^3].*devices", message)
     for text in (
         *("", "{", "[]", "null", "3", "\0\1", "{}", '{"batch_size": "4"}'),
         *('{"image_size": 32}', '{"image_size": ["a"]}', '{"dataset": 3}'),
         *('{"fast": "no"}', '{"foreground": [3]}', '{"max_epochs": 2.5}'),
+        json.dumps(settings | {"bach_size": 4}),
     ):
         path.write_text(text)
-        assert f"{path}: missing or damaged" in refused("train", "--resume", folder)
-    path.write_text(json.dumps(settings | {"bach_size": 4}))
-    message = refused("train", "--resume", folder)
-    assert f"{path}: missing or damaged" in message and "'bach_size'" in message
+        message = refused("train", "--resume", RUN)
+        assert f"{path}: missing or damaged" in message
+    assert "'bach_size'" in message
     path.write_bytes(before["settings.json"])
-    assert contents(folder) == before
+    assert file_bytes(RUN) == before
 
 
 # ---- disk full, no number
@@ -445,15 +413,13 @@ def test_what_cannot_be_resumed_is_refused(
 )
 def test_a_full_disk_costs_no_checkpoint(
     error: Exception,
-    make_pairs: MakePairs,
-    tmp_path: Path,
+    pairs: Path,
     refused: Refused,
     interrupt: Interrupt,
     monkeypatch: Patch,
 ) -> None:
-    pairs = make_pairs(4)
-    folder = interrupt(pairs, tmp_path / "runs", 1)
-    before, save = contents(folder), torch.save
+    interrupt(1)
+    before, save = file_bytes(RUN), torch.save
 
     def half(checkpoint: Any, path: Path, *rest: Any) -> None:
         save(checkpoint, path, *rest)
@@ -462,35 +428,30 @@ def test_a_full_disk_costs_no_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", half)
-        message = refused("train", "--resume", folder)
+        message = refused("train", "--resume", RUN)
     assert re.search(r"(best|last)\.ckpt", message) and "disk full" in message
-    after = contents(folder)
-    assert after["last.ckpt"] == before["last.ckpt"]
-    assert after["best.ckpt"] == before["best.ckpt"]
+    after = file_bytes(RUN)
+    for name in ("last.ckpt", "best.ckpt"):
+        assert after[name] == before[name]
     assert not [name for name in after if name.endswith(".part")]
-    assert run("train", "--resume", folder) == 0
-    assert same_run(folder, train(pairs, tmp_path / "whole", epochs=3))
+    assert run("train", "--resume", RUN) == 0
+    assert same_run(RUN, train(pairs, epochs=3, runs="whole"))
 
 
-def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "file" / "last.ckpt", tmp_path / "file" / "a" / "b.ckpt"):
+def test_where_a_checkpoint_goes() -> None:
+    Path("file").touch()
+    for path in (Path("file/last.ckpt"), Path("file/a/b.ckpt")):
         with pytest.raises(OSError, match=rf"^{re.escape(str(path))}: could not be"):
             ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
-    path = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
+    path = Path("version_0/checkpoints/last.ckpt")
     ui.SafeCheckpointIO().save_checkpoint({"a": 1}, path)
-    assert torch.load(path, weights_only=True) == {"a": 1}
+    assert read(path) == {"a": 1}
 
 
 @pytest.mark.parametrize("part", ["training_step", "validation_step"])
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was(
-    part: str,
-    epoch: int,
-    make_pairs: MakePairs,
-    tmp_path: Path,
-    refused: Refused,
-    monkeypatch: Patch,
+    part: str, epoch: int, pairs: Path, refused: Refused, monkeypatch: Patch
 ) -> None:
     loss = ui.UISegmentationSystem.loss
 
@@ -501,21 +462,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was(
         return loss(self, *arguments) * (np.nan if now else 1)
 
     monkeypatch.setattr(ui.UISegmentationSystem, "loss", broken)
-    options = ("-d", make_pairs(4), "-o", tmp_path / "runs", *SMALL)
-    message = refused("train", *options, "--max-epochs", 4)
+    message = refused("train", "-d", pairs, "-o", RUNS, *SMALL, "--max-epochs", 4)
     assert f"nan in epoch {epoch + 1}" in message and "learning rate" in message
-    folder = tmp_path / "runs" / "001"
-    check_whole(folder)
+    check_whole(RUN)
     if epoch == 0:
-        assert names(folder) == ["epochs", "settings.json"]
+        assert names(RUN) == ["epochs", "settings.json"]
         return
-    last = read(folder / "last.ckpt")
-    assert last["epoch"] == 1 and len(rows_of(folder)) == 2
+    last = read(RUN / "last.ckpt")
+    assert last["epoch"] == 1 and len(rows_of(RUN)) == 2
     assert all(value.isfinite().all() for value in last["state_dict"].values())
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 # ---- two processes
@@ -548,19 +503,17 @@ def end_of(process: subprocess.Popen) -> tuple[str, str]:
 
 
 @distributed
-def test_two_processes_learn_as_well_as_one(
-    make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    pairs, runs = make_pairs(10), tmp_path / "two"
-    options = ("-d", pairs, *TINY, "--max-epochs", 20, "-lr", 0.1, "--no-augment")
-    process = start_two(*options, "-b", 2, "-o", runs)
+def test_two_processes_learn_as_well_as_one(make_pairs: MakePairs) -> None:
+    options = ("-d", make_pairs(10), *TINY, "--max-epochs", 20, "-lr", 0.1)
+    options += ("--no-augment",)
+    process = start_two(*options, "-b", 2, "-o", RUNS)
     out, err = end_of(process)
     assert process.returncode == 0, err
     assert out.count("best val_iou") == 1
-    assert names(runs) == ["001"]
-    check_whole(runs / "001")
-    assert run("train", *options, "-b", 4, "-o", tmp_path / "one") == 0
-    logs = [rows_of(tmp_path / name / "001") for name in ("one", "two")]
+    assert names(RUNS) == ["001"]
+    check_whole(RUN)
+    assert run("train", *options, "-b", 4, "-o", "one") == 0
+    logs = [rows_of(folder) for folder in (RUN, Path("one/001"))]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
     for log in logs:
         scores = [float(row["val_iou"]) for row in log]
@@ -569,40 +522,27 @@ def test_two_processes_learn_as_well_as_one(
 
 @distributed
 @pytest.mark.parametrize(
-    ("started", "number", "code"),
+    ("started", "number", "to_second", "codes"),
     [  # while the second is still importing, and in the midst of training
-        ("001/settings.json", signal.SIGINT, 130),
-        ("001/epochs/*.png", signal.SIGTERM, -signal.SIGTERM),
+        ("settings.json", signal.SIGINT, False, [130]),
+        ("epochs/*.png", signal.SIGTERM, False, [-signal.SIGTERM]),
+        ("epochs/*.png", signal.SIGTERM, True, [128 + signal.SIGTERM, -signal.SIGTERM]),
     ],
 )
-def test_a_signal_to_the_first_ends_both(
-    started: str, number: int, code: int, make_pairs: MakePairs, tmp_path: Path
+def test_a_signal_to_one_ends_both(
+    started: str, number: int, to_second: bool, codes: list[int], make_pairs: MakePairs
 ) -> None:
-    runs = tmp_path / "runs"
-    options = ("-d", make_pairs(8), "-o", runs, *TINY, "--max-epochs", 100_000)
+    options = ("-d", make_pairs(8), "-o", RUNS, *TINY, "--max-epochs", 100_000)
     process = start_two(*options, "-b", 1)
-    while process.poll() is None and not [*runs.glob(started)]:
+    while process.poll() is None and not [*RUN.glob(started)]:
         time.sleep(0.01)
-    process.send_signal(number)
+    hit = process.pid
+    if to_second:
+        listed = subprocess.run(["ps", "--ppid", str(hit), "-o", "pid="], **PIPED)
+        [hit] = map(int, listed.stdout.split())
+    os.kill(hit, number)
     out, _ = end_of(process)
-    assert process.returncode == code
-    assert names(runs) == ["001"]
-    resume = f"train --resume {runs / '001'}"
-    assert out.count(resume) == (number == signal.SIGINT)
-
-
-@distributed
-def test_a_signal_to_the_second_ends_both(
-    make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    runs = tmp_path / "runs"
-    options = ("-d", make_pairs(8), "-o", runs, *TINY, "--max-epochs", 100_000)
-    process = start_two(*options, "-b", 1)
-    while process.poll() is None and not [*runs.glob("001/epochs/*.png")]:
-        time.sleep(0.01)
-    listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], **PIPED)
-    [second] = listed.stdout.split()
-    os.kill(int(second), signal.SIGTERM)
-    out, _ = end_of(process)
-    assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
-    assert f"train --resume {runs / '001'}" in out
+    assert process.returncode in codes
+    assert names(RUNS) == ["001"]
+    told = to_second or number == signal.SIGINT
+    assert out.count(f"train --resume {RUN}") == told

@@ -18,10 +18,8 @@ from tools.silhouettes import CIFAR_CLASSES, SHAPES, draw_scene
 from tools.small_layouts import SHARED, write_cifar10, write_voc
 from ui_segmentation_system import VOC_CLASSES
 
-REAL_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"),
-    *("ship", "truck"),
-)
+REAL_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog")
+REAL_CLASSES += ("horse", "ship", "truck")
 BATCHES = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
 TREE = "VOCdevkit/VOC2012"
 Cifar = tuple[Path, dict[str, str]]
@@ -71,9 +69,7 @@ def test_torchvision_reads_cifar10(cifar: Cifar) -> None:
 def test_pickles_hold_what_the_real_ones_hold(
     cifar: Cifar, encoding: str, kind: type
 ) -> None:
-    def as_read(text: str) -> str | bytes:
-        return text if kind is str else text.encode()
-
+    as_read = str if kind is str else str.encode
     folder, sums = cifar
     files = file_bytes(folder / "cifar-10-batches-py")
     assert sums == {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
@@ -88,8 +84,8 @@ def test_pickles_hold_what_the_real_ones_hold(
         keys = map(as_read, ("batch_label", "labels", "data", "filenames"))
         label, labels, data, names = (read[name].pop(key) for key in keys)
         assert not read[name]
-        texts = (f"training batch {number} of 5", "testing batch 1 of 1")
-        assert label == as_read(texts[number == 6])
+        training = f"training batch {number} of 5"
+        assert label == as_read(training if number < 6 else "testing batch 1 of 1")
         assert (data.shape, data.dtype) == ((20, 3072), np.uint8)
         assert {type(value) for value in labels} == {int}
         assert {type(file) for file in names} == {kind}
@@ -97,24 +93,22 @@ def test_pickles_hold_what_the_real_ones_hold(
 
 
 def test_same_seed_same_files_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    sets = []
-    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+    seeds = {"first": 1, "again": 1, "other": 2}
+    for name, seed in seeds.items():
         write_cifar10(tmp_path / name, 1, seed)
         write_voc(tmp_path / name, 2007, 12, seed)
-        sets.append(file_bytes(tmp_path / name))
-    mine, again, theirs = sets
+    mine, again, theirs = (file_bytes(tmp_path / name) for name in seeds)
     assert mine == again
     pictures = [name for name in mine if name.endswith("jpg") or "batch_" in name]
     assert len(pictures) == 12 + 5
     assert all(mine[name] != theirs[name] for name in pictures)
     assert len(VOCDetection(tmp_path / "first", "2007", "train")) == 6
-    for write, place in (
-        (write_cifar10, "cifar-10-batches-py"),
-        (write_voc, "VOC2007"),
+    for write, year, place in (
+        (write_cifar10, {}, "cifar-10-batches-py"),
+        (write_voc, {"year": 2007}, "VOC2007"),
     ):
-        years = {"year": 2007} if write is write_voc else {}
         with pytest.raises(FileExistsError, match=f"{place}: expected a folder"):
-            write(tmp_path / "first", seed=2, **years)
+            write(tmp_path / "first", seed=2, **year)
     assert file_bytes(tmp_path / "first") == mine
 
 
@@ -138,8 +132,8 @@ def test_annotations_have_vocs_form(voc: Path) -> None:
                 left, top, right, bottom = edges_of(box)
                 assert outer[0] <= left < right <= outer[2]
                 assert outer[1] <= top < bottom <= outer[3]
-        text = path.read_text()
-        assert text.startswith("<annotation>\n\t<folder>VOC2012</folder>\n")
+        start = "<annotation>\n\t<folder>VOC2012</folder>\n"
+        assert path.read_text().startswith(start)
 
 
 def test_sets_say_which_images_have_a_class_and_hold_every_kind(voc: Path) -> None:
@@ -155,7 +149,7 @@ def test_sets_say_which_images_have_a_class_and_hold_every_kind(voc: Path) -> No
     for image_set, times in (("train", 1), ("val", 1), ("trainval", 2)):
         kinds: Counter[tuple[int, int, bool]] = Counter()
         singles: Counter[str] = Counter()
-        lines = {voc_class: "" for voc_class in VOC_CLASSES}
+        lines = dict.fromkeys(VOC_CLASSES, "")
         for image, target in VOCDetection(voc, "2012", image_set):
             facts = target["annotation"]
             size = int(facts["size"]["width"]), int(facts["size"]["height"])
@@ -171,8 +165,7 @@ def test_sets_say_which_images_have_a_class_and_hold_every_kind(voc: Path) -> No
             assert set(names) <= set(VOC_CLASSES)
         assert kinds == {kind: times * count for kind, count in wanted.items()}
         assert singles == dict.fromkeys(SHARED, 3 * times)
-        for voc_class in VOC_CLASSES:
-            assert sets[f"{voc_class}_{image_set}"] == lines[voc_class]
+        assert lines == {one: sets[f"{one}_{image_set}"] for one in VOC_CLASSES}
 
 
 def test_boxes_enclose_exactly_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

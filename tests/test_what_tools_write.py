@@ -30,51 +30,46 @@ def test_files_are_told_by_values(tmp_path: Path) -> None:
     folder = tmp_path / "export"
     picture(folder, "p_both_mask.png", (CAT, 1), (DOG, 2), ((20, 0), 255))
     picture(folder, "p_one_mask.png", (DOG, 1))
-    rows = [*look_at(folder)]
-    assert rows == [
-        ["export", "{key}_mask.png", "L", "1, 2", "1", "0", "255", "no file"]
-    ]
+    cells = ["export", "{key}_mask.png", "L", "1, 2", "1", "0", "255"]
+    assert [*look_at(folder)] == [[*cells, "no file"]]
     picture(folder, "p_none_mask.png")
-    assert next(look_at(folder))[-1] == "a file, all 0"
+    assert [*look_at(folder)] == [[*cells, "a file, all 0"]]
 
 
 def test_files_of_objects_and_texts_are_told(tmp_path: Path) -> None:
-    folder = tmp_path / "brush"
-    for number, kind in (1, "cat"), (1, "dog"), (2, "dog"):
-        picture(folder, f"task-{number}-{kind}-0.png", (DOG, 255))
-    ((_, place, mode, values, *_, nothing),) = look_at(folder)
+    for name in ("task-1-cat-0.png", "task-1-dog-0.png", "task-2-dog-0.png"):
+        picture(tmp_path / "brush", name, (DOG, 255))
+    ((_, place, mode, values, *_, nothing),) = look_at(tmp_path / "brush")
     assert (place, mode) == ("task-N-{class}-N.png", "L")
     assert (values, nothing) == ("0, 255 in 3 files", "no file")
     folder = tmp_path / "texts"
     folder.mkdir()
-    for key in "p_both", "p_none":
-        (folder / f"{key}.txt").write_text("0 1\n" * (key == "p_both"))
-    assert [*look_at(folder)] == [
-        ["texts", "{key}.txt", "no picture", "", "", "", "", "a text file of 0 bytes"]
-    ]
+    (folder / "p_both.txt").write_text("0 1\n")
+    (folder / "p_none.txt").touch()
+    cells = ["texts", "{key}.txt", "no picture", "", "", "", ""]
+    assert [*look_at(folder)] == [[*cells, "a text file of 0 bytes"]]
 
 
 def test_rows_of_other_tools_stay(tmp_path: Path, monkeypatch) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{MARKS[0]}{MARKS[1]}after\n", encoding="utf-8")
-    told = dict.fromkeys(NAMES, "first")
-    name = "measure"
 
-    def measure(tool):
-        one = tool.package.replace("==", " ")
-        return [[one, told[one], *[""] * (len(HEAD) - 2)]]
+    def run_all(value: str, *words: str) -> None:
+        def measure(tool):
+            name = tool.package.replace("==", " ")
+            return [[name, value, *[""] * (len(HEAD) - 2)]]
 
-    monkeypatch.setattr(what_tools_write, name, measure)
-    assert main(["--page", str(page)]) == 0
-    told = dict.fromkeys(NAMES, "second")
-    assert main(["--page", str(page), "--only", "tifffile"]) == 0
+        monkeypatch.setattr(what_tools_write, "measure", measure)
+        assert main(["--page", str(page), *words]) == 0
+
+    run_all("first")
+    run_all("second", "--only", "tifffile")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n\n<!--") and text.endswith(f"{MARKS[1]}after\n")
     rows = [line.split(" | ")[:2] for line in text.splitlines() if line[0:1] == "|"]
-    tools = [row[0].removeprefix("| ") for row in rows[2:]]
-    assert tools == NAMES
-    assert [row[0] for row in rows if row[1] == "second"] == [f"| {NAMES[5]}"]
-    assert NAMES[5].startswith("tifffile ")
+    told = ["second" if name.startswith("tifffile ") else "first" for name in NAMES]
+    assert rows[2:] == [[f"| {n}", one] for n, one in zip(NAMES, told, strict=True)]
+    assert told.count("second") == 1
 
 
 def test_what_is_unknown_is_refused(tmp_path: Path, capsys) -> None:
