@@ -164,6 +164,7 @@ def test_check_tells_what_the_doctor_finds(pairs: Path, capsys: Capture) -> None
         ([0, 85, 0, 0], ("--foreground", 85), [0, 1, 0, 0]),
         (COLOURS, ("--foreground", "0000c0"), [0, 1, 0, 0]),
         (COLOURS, ("--foreground", "#0000C0", "--ignore", "000000"), [0, 1, 0, 255]),
+        (COLOURS, ("--foreground", "(0, 0, 192),(0,0,0)"), [0, 1, 0, 1]),
         ([0, 1, 2, 255], ("--classes", "0-2", "--ignore", 255), [0, 1, 2, 255]),
         ([0, 1, 2, 11], ("--classes", "0-2", "--ignore", 11), [0, 1, 2, 255]),
         ([4, 7, 9, 11], ("--classes", 4, 7, 9, "--ignore", 11), [0, 1, 2, 255]),

@@ -1,5 +1,6 @@
 """Pictures and masks: every encoding is read as it is meant, or refused."""
 
+import math
 import struct
 from functools import partial
 from pathlib import Path
@@ -176,6 +177,8 @@ PLAIN: dict[str, tuple[Image.Image, str, list[int]]] = {
     },
     "0 and 1": (levels(0, 1), "png", [0, 255]),
     "0 and 1 in 16 bits": (deep(0, 1), "png", [0, 255]),
+    "0 and 1 in 32 bits": (levels(0, 1, dtype=np.int32), "tif", [0, 255]),
+    "0 and 255 in floats": (levels(0, 255, dtype=np.float32), "tif", [0, 255]),
     "0 and 1 in a palette": (indexed({0: BLACK, 1: (1, 1, 1)}), "png", [0, 255]),
     "GIF of 0 and 251": (indexed({0: BLACK, 1: (251,) * 3}), "gif", [0, 255]),
     "palette swapped": (indexed({1: BLACK, 0: WHITE}), "png", [0, 255]),
@@ -237,6 +240,8 @@ NAMED: list[tuple[Image.Image, str, list, list, list[int]]] = [
     (levels(49, 255), "png", [255], [], [0, 255]),
     (levels(0, 206), "png", [206], [], [0, 255]),
     (deep(0, 300, 40000), "png", [300], [], [0, 255, 0]),
+    (levels(0, 300, 65535, dtype=np.int32), "tif", [300], [65535], [0, 255, 128]),
+    (levels(0, 7, dtype=np.float32), "tif", [7], [], [0, 255]),
     (deep(0, 300), "png", [300], [], [0, 255]),
     (deep(0, 256, 511), "png", [511], [], [0, 0, 255]),
     (deep(0, 256), "png", [256], [], [0, 255]),
@@ -452,8 +457,11 @@ def test_ids_that_pillow_changes_are_refused(tmp_path: Path) -> None:
     deep_ppm.write_bytes(b"P6 96 64 65535\n" + ids.astype(">u2").tobytes())
     few.write_bytes(b"P5 96 64 3\n" + in_regions(0, 1, 2).astype("u1").tobytes())
     options = {"tiffinfo": {339: 2}}  # int8, of which 255 is -1
-    signed = saved(tmp_path, levels(0, 255), "signed.tif", **options)
-    for path in (deep_png, deep_ppm, few, text, signed):
+    paths = [saved(tmp_path, levels(0, 255), "signed.tif", **options)]
+    for number, odd in enumerate((-1, 70000, 0.5, math.nan)):
+        picture = levels(0, odd, dtype=np.int32 if odd % 1 == 0 else np.float32)
+        paths.append(saved(tmp_path, picture, f"{number}.tif"))
+    for path in (deep_png, deep_ppm, few, text, *paths):
         for call in (ui.load_mask, ui.load_classes):
             with pytest.raises(ValueError, match=rf"{path.name}: .*; expected "):
                 call(path)
