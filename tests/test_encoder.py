@@ -168,7 +168,7 @@ def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
         {name: state[name] for name in list(state)[9:]},
         {**state, "more": Path()},  # code
     ]
-    for content in (*contents, whole.read_bytes()[:900_000], b"hello, I am a text"):
+    for content in (*contents, whole.read_bytes()[:900_000], b"hello, a text", b""):
         if isinstance(content, bytes):
             file.write_bytes(content)
         else:

@@ -64,6 +64,8 @@ def test_all_levels_but_the_first_are_normalized() -> None:
 
     assert channels(ui.UNet(max_features=32)) == [4, 8, 16, 32, 8, 32, 16, 8, 4]
     assert channels(ui.UNet(max_features=32, normalize=False)) == []
+    kinds = [type(part) for part in ui.ConvBlock(3, 4, normalize=True)]
+    assert kinds == [torch.nn.Conv2d, ui.InstanceNorm, torch.nn.LeakyReLU]
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -253,7 +255,7 @@ def test_bce_against_torch(weight: Any) -> None:
     torch.testing.assert_close(ui.bce_loss(rough, targets, weight), expected)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES, partial(ui.bce_loss, pos_weight=2)])
 def test_ignored_pixels_do_not_matter(loss: Callable) -> None:
     logits, targets = random_case(2, (1, 1, 9, 9))
     logits.requires_grad_()
