@@ -402,7 +402,7 @@ def _open_mask(path: Path | str) -> _Mask:
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
     tags = getattr(picture, "tag_v2", {})  # of a TIFF
     signed, inverted = 2 in np.atleast_1d(tags.get(339, 1)), tags.get(262) == 0
-    certain = not deep and not (signed and np.max(picture.getextrema()) > 127)
+    certain = not deep  # what Pillow gives are the file's values
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
@@ -414,6 +414,8 @@ def _open_mask(path: Path | str) -> _Mask:
         certain = np.array_equal(ids, values) and "ppm" not in raw
         picture = Image.fromarray(ids)
         picture.info = info
+    elif signed:  # what is below 0 comes as 128 and more
+        certain &= np.max(picture.getextrema()) < 128
     if not certain:
         what = "values below 0, above 65535 or not whole, or 16 bits that Pillow scales"
         expected = (
