@@ -23,9 +23,10 @@ found = {
     for way in ("micro", "macro", "macro-imagewise")
 }
 tp, fp, fn, _ = counts
-occur = (tp + fp + fn) > 0
-mean = float((tp[occur] / (tp + fp + fn)[occur]).mean())
-print("IoU of class 0:", round(float(tp[0, 0] / (tp + fp + fn)[0, 0]), 3), "- of class 15:", float(tp[0, 15]))
+union = tp + fp + fn
+iou = (tp / union)[union > 0].tolist()  # of class 0 and of class 15
+mean = sum(iou) / 2
+print("IoU of class 0 and of class 15:", *(f"{value:.2f}" for value in iou))
 print(f"mean of the two classes: {mean:.3f}")
 print("iou_score:", *(f"{way} {value}" for way, value in found.items()))
 seen = abs(mean - 0.455) < 1e-6 and found["macro"] == found["macro-imagewise"] == 0.948

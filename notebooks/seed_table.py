@@ -45,6 +45,6 @@ def draw(
         print(f"{name:22}", *[f"{value:.3f}" for value in values])
     plt.yticks([*places.values()], [*places])
     plt.ylim(max(places.values()) + 0.6, -0.6)
-    plt.xlim(limits or plt.xlim())
+    plt.xlim(limits)
     plt.xlabel("IoU")
     plt.show()
