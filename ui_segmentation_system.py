@@ -3929,9 +3929,10 @@ def _worker_loop(inherited: list[Connection], pipe: Connection, task: Any) -> No
     torch.set_num_threads(1)
     random.seed(task.seed)
     torch.manual_seed(task.seed)
-    np.random.seed(task.seed % 2**32)
+    torchs = torch.utils.data._utils.worker
+    np.random.seed(torchs._generate_state(task.seed - task.id, task.id))
     # What torch's get_worker_info tells; default_collate then stacks in shared memory.
-    torch.utils.data._utils.worker._worker_info = task
+    torchs._worker_info = task
     for parent_end in inherited:
         parent_end.close()  # now the pipe ends when the parent ends
     batches = iter(task.batches)
