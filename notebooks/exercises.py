@@ -375,6 +375,8 @@ def noise_faults(found: Any, *_: Any) -> Iterator[str]:
 def epoch_faults(answer: Callable[..., Any]) -> Iterator[str]:
     ious = [float(answer(epochs)) for epochs in (3, 9)]
     listed = f"3 epochs gave {ious[0]:.2f}, 9 gave {ious[1]:.2f}"
+    if ious[0] == ious[1]:
+        yield f"{listed}: the same to the last digit; is `epochs` used?"
     if not 0.1 < min(ious) <= max(ious) < 0.6:
         yield f"{listed}: expected the mean IoU of the validation pictures, 0.2 to 0.4"
     if abs(ious[0] - ious[1]) > 0.1:
@@ -527,6 +529,7 @@ SIZES = [TALL, WIDE, TALL, SQUARE, TALL, WIDE, WIDE, TALL, TALL, SQUARE, TALL]
 # Others share a channel or a sum with magenta or black; the last adds up to 0 in uint8.
 MAGENTA, BLACK, RED, BLUE = (255, 0, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
 OTHERS = [BLUE, (0, 255, 0), (255, 255, 255), (255, 255, 0), (128, 128, 0)]
+OTHERS += [(100, 100, 100), (0, 0, 60), (200, 0, 200), (254, 0, 255)]
 ROAD = np.uint8([[MAGENTA, RED, BLACK], [BLACK, MAGENTA, RED]])
 # Tops and lefts of tiles of 4, one every 3 or 4: with remainders, without, smaller.
 CORNERS = {
@@ -571,11 +574,12 @@ CASES = [
     Case("08.1", (SIZES, 2), batch_faults),
     Case("08.1", (SIZES, 3), batch_faults),
     Case("09.2", (ROAD,), tensor([[1.0, 0, 255], [255, 1, 0]])),
-    Case("09.2", (np.uint8([OTHERS]),), torch.zeros(1, 5)),
+    Case("09.2", (np.uint8([OTHERS]),), torch.zeros(1, 9)),
     # Shares that come out whole, that round up, that round down; one frame to train.
     Case("09.3", (20, 0.2, 3), (range(13), range(16, 20))),
     Case("09.3", (20, 0.18, 0), (range(16), range(16, 20))),
     Case("09.3", (20, 0.17, 2), (range(15), range(17, 20))),
+    Case("09.3", (20, 0.02, 3), (range(17), ())),
     Case("09.3", (10, 0.4, 5), (range(1), range(6, 10))),
     Case("09.3", (10, 0.4, 6), ValueError()),
     Case("09.3", (10, 0.4, 8), ValueError()),
@@ -629,11 +633,14 @@ CASES = [
     Case("12.3", (), frozen_faults),
     Case("13.1", (np.float32([[1, -2]]), np.float32([[1.5, 1]])), 3.0),
     Case("13.1", (np.uint8([[1, 2]]), np.uint8([[2, 2]])), 1.0),
+    Case("13.1", (np.float32([[0.1, 0.2]]), np.float32([[0.1, 0.25]])), 0.05),
+    Case("13.1", (np.float32([[1, np.inf]]), np.float32([[9, np.inf]])), ValueError()),
     Case("13.1", (ROW, COLUMN), ValueError()),
     Case("13.1", (ROW, np.float32([[1, 1, np.nan]])), ValueError()),
     # Both sides, one of them, none to be padded.
     Case("13.2", (PIXELS, 2), PIXELS[[0, 1, 2, 2]][:, [0, 1, 2, 3, 4, 4]]),
     Case("13.2", (PIXELS, 3), PIXELS[:, [0, 1, 2, 3, 4, 4]]),
     Case("13.2", (PIXELS[:2, :4], 2), PIXELS[:2, :4]),
+    Case("13.2", (PIXELS[:1, :2], 4), PIXELS[[0, 0, 0, 0]][:, [0, 1, 1, 1]]),
     Case("13.3", (torch.zeros(3, 224, 256),), black_faults),
 ]
