@@ -8,7 +8,6 @@ of scene, map or view comes too often, and what does not qualify is counted.
 
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,4 +228,4 @@ main.add("--reject", str, "raw items to leave", [], nargs="+")
 main.add("--sheet", Path, "PNG for sheets of 24 pairs, to look at each")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -382,4 +381,4 @@ main.add("--seed", int, "what all is drawn from", 5)
 main.add("--maps", str, "just these maps of the campaign", nargs="+")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -13,7 +13,6 @@ and world together give the image again, exactly, is checked for every item.
 
 import contextlib
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -415,4 +414,4 @@ main.add("--seed", int, "seed of the plan", 77)
 main.add("--walks", int, "walks per item, for the best view", 5)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

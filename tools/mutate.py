@@ -131,4 +131,4 @@ leave = "file of faults that change nothing, to leave out: kind, before, after, 
 main.add("--equivalent", Path, leave)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

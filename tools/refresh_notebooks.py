@@ -10,7 +10,6 @@ large is refused and stays as it was. Set OMP_NUM_THREADS to choose the threads.
 import base64
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -221,4 +220,4 @@ main.add("names", str, "beginnings of names, such as 01; all if none", nargs="*"
 main.add("--folder", Path, "folder of the notebooks", FOLDER)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

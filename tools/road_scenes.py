@@ -13,7 +13,6 @@ All is painted larger than it is wanted, and then shrunk.
 
 import itertools
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -462,4 +461,4 @@ main.add("--width", int, "pixels, from 32 up", 414)
 main.add("--height", int, "pixels, from 32 up", 125)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,7 +8,6 @@ square roots are used, which every machine rounds alike.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,4 +190,4 @@ main.add("--width", int, "of the window, pixels", 512)
 main.add("--seed", int, "a whole number: which slide", 1)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,7 +7,6 @@ menus, bars, coins. Both are drawn by Pillow, from whole numbers and its own bit
 font, so that the same seed gives the same pixels on every machine.
 """
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from operator import index
@@ -331,4 +330,4 @@ main.add("--width", int, "pixels, from 128 up", 256)
 main.add("--height", int, "pixels, from 112 up", 224)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

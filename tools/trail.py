@@ -7,7 +7,6 @@ it refers to, directly or through others.
 """
 
 import ast
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,4 +77,4 @@ main.add("file", Path, "Python file, such as the module")
 main.add("names", str, "defined at its top; all if none", nargs="*")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

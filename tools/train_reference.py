@@ -13,7 +13,6 @@ Choose with `--no-test`, which leaves the test pictures shut. Once all is chosen
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -183,4 +182,4 @@ main.add_argument("--no-test", action="store_true", help="judge validation only"
 main.add_argument("--with-validation", action="store_true", help="train on it as well")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

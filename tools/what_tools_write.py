@@ -11,7 +11,6 @@ here, and gets three pictures: `p_both` shows a cat and a dog, `p_one` the dog a
 import os
 import re
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import venv
@@ -397,4 +396,4 @@ main.add("--page", Path, "whose table is written", PAGE)
 main.add("--only", str, "packages to run", [], nargs="*")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
