@@ -21,7 +21,7 @@ class Command(argparse.ArgumentParser):
 
     def add(self, name: str, kind: type, text: str, default=None, **more: Any) -> None:
         """Add an argument of a type, with its help, which tells the default."""
-        text = text if default in (None, []) else f"{text} ({default})"
+        text = text if default in (None, "", []) else f"{text} ({default})"
         self.add_argument(name, type=kind, help=text, default=default, **more)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,6 @@ def read_maps(folder: Path) -> list[str]:
 
 
 def read_class_names(folder: Path) -> list[str]:
-    """Read the names of the classes, background first."""
     path = folder / "index.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))["class_names"]
@@ -72,18 +71,14 @@ def open_parts(folder: Path, num_classes: int = 0) -> list[ui.PairDataset]:
     """
     patterns, read = None, ui.load_mask
     if num_classes:
-        patterns = CLASS_FILES
-        read = partial(ui.load_classes, num_classes=num_classes)
-    pairs = ui.find_pairs(folder, patterns)
-    to_tensor = ui.ImageTargetToTensor()
+        patterns, read = CLASS_FILES, partial(ui.load_classes, num_classes=num_classes)
+    pairs, to_tensor = ui.find_pairs(folder, patterns), ui.ImageTargetToTensor()
+    options = {"read_target": read, "cache": True}
     parts = [
-        ui.PairDataset(
-            [pairs[i] for i in part], to_tensor, read_target=read, cache=True
-        )
+        ui.PairDataset([pairs[i] for i in part], to_tensor, **options)
         for part in split_parts(read_maps(folder))
     ]
-    augmented = [ui.train_augmentation(), to_tensor]
-    parts[0].transform = ui.ImageTargetCompose(augmented)
+    parts[0].transform = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
     return parts
 
 
@@ -109,35 +104,27 @@ def judge(system: ui.UISegmentationSystem, part: ui.PairDataset) -> str:
 
 
 def make_reference(
-    output: Path,
-    pictures: Path,
-    epochs: int,
-    fast: bool,
-    encoder: str,
-    classes: bool,
-    weigh: bool,
-    no_test: bool,
-    with_validation: bool,
+    output: Path, pictures: Path, epochs: int, encoder: str, **flags: bool
 ) -> None:
     """Train, keep the last weights and the log, and print how well each part goes."""
     ui.quiet_lightning()
     ui.keep_freed_memory()
     torch.set_num_threads(1)
     pl.seed_everything(SEED, workers=True, verbose=False)
-    names = read_class_names(pictures) if classes else []
+    names = read_class_names(pictures) if flags["classes"] else []
     parts = open_parts(pictures, len(names))
-    if with_validation:
+    if flags["with_validation"]:
         parts[0].pairs += parts[1].pairs
-    options = {"image_size": SIZE, "fast": fast, "encoder": encoder}
-    if classes:
+    options = {"image_size": SIZE, "fast": flags["fast"], "encoder": encoder}
+    if names:
         options |= {"task": "multiclass", "num_out_channels": len(names)}
         options |= {"class_names": names, "class_values": [*range(len(names))]}
-    if weigh:
+    if flags["weigh"]:
         targets = [target for _, target in parts[0]]
         options["class_weights"] = class_weights(targets, len(names))
     system = ui.UISegmentationSystem(**options)
     name = "reference" if encoder == "unet" else "reference_encoder"
-    name = "reference_classes" if classes else name
+    name = "reference_classes" if names else name
     repeated = ConcatDataset(parts[:1] * REPEATS)
     loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
@@ -165,7 +152,7 @@ def make_reference(
 
     system = ui.load_system(output / f"{name}.ckpt").eval()
     parts[0].transform = ui.ImageTargetToTensor()
-    roles = ("training", "validation", "test")[: 2 if no_test else 3]
+    roles = ("training", "validation", "test")[: 2 if flags["no_test"] else 3]
     for role, part in zip(roles, parts, strict=False):
         print(f"{role}: {len(part)} pictures, {judge(system, part)}")
 
