@@ -35,7 +35,7 @@ class Command(argparse.ArgumentParser):
             self.exit(2, f"{self.prog}: {error}\n")
 
 
-def check_range(name: str, value: int, least: int, most: float = math.inf) -> None:
+def check_range(name: str, value: float, least: float, most=math.inf) -> None:
     """Raise ValueError for a number below the least or above the most."""
     if not least <= value <= most:
         expected = f"{least} or more" if most == math.inf else f"{least} to {most}"

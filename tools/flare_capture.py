@@ -89,7 +89,6 @@ class Scene:
     map: str
 
     def rng(self) -> random.Random:
-        """Start this scene's random numbers from the beginning."""
         return random.Random(f"{self.seed}-{self.number}")
 
 
@@ -358,12 +357,10 @@ def capture_all(out: Path, count: int, seed: int, maps: list[str] | None) -> int
     """Capture what OUT does not hold yet, and say how it went."""
     need_tools()
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
-    unknown = set(maps or []) - set(names)
-    if unknown:
+    if unknown := set(maps or []) - set(names):
         raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
     maps = maps or [name for name in names if name not in NO_PLACES]
     scenes = deal_scenes(count, seed, maps)
-    named = {f"flare_{seed}_{scene.number:03}": scene for scene in scenes}
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
         shim = Path(home, "flare_shim.so")
         command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"]
@@ -371,7 +368,7 @@ def capture_all(out: Path, count: int, seed: int, maps: list[str] | None) -> int
         if compiled.returncode:
             raise ValueError(f"{SHIM} does not compile: {compiled.stderr}")
         player = Player(Path(home), display, shim)
-        return save_missing(out, named, player.capture)
+        return save_missing(out, f"flare_{seed}", scenes, player.capture)
 
 
 main = Command(capture_all)

@@ -55,7 +55,6 @@ GLASS, BARK, WHITE = (42, 50, 58), (78, 66, 54), (222, 221, 214)
 NUM_LEAVES = 40
 
 Numbers = np.ndarray | float
-Point = tuple[float, float, float]
 
 
 class Scene(NamedTuple):
@@ -320,7 +319,7 @@ class Painter:
         for pen, ink in zip(self.pens, (tuple(map(int, hazed)), 1), strict=True):
             (pen.ellipse if len(corners) == 2 else pen.polygon)(corners, ink)
 
-    def box(self, place: Point, size: Point, colour: ArrayLike, pane=(99, 99)) -> None:
+    def box(self, place: tuple, size: tuple, colour: ArrayLike, pane=(99, 99)) -> None:
         """Paint the faces that we see of a box whose foot is at place (x, h, z).
 
         pane: on its walls there is a window on every so many metres to the side and up.
@@ -328,7 +327,7 @@ class Painter:
         (width, height, length), (x, h, z), sun = size, place, self.view.drive.sun
         left, right, top = x - width / 2, x + width / 2, h + height
         near, far = z - length / 2, z + length / 2
-        across, up, ahead = (width, 0, 0), (0, height, 0), (0, 0, length)
+        across, up, ahead = np.diag(size)
         faces = (  # is it seen, a corner, two sides from there, how it faces the sun
             (near > NEAREST, (left, h, near), across, up, -sun[2]),
             (left > 0, (left, h, near), ahead, up, -sun[0]),

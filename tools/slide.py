@@ -64,11 +64,8 @@ def find_nuclei(
     inside = np.full((height, width), -9, np.float32)
     dark = np.zeros_like(inside)
     for down, across, size, dye in zip(*nuclei, strict=True):
-        top, left = math.floor(down), math.floor(across)
-        part = np.s_[
-            max(top - reach, 0) : max(top + reach + 1, 0),
-            max(left - reach, 0) : max(left + reach + 1, 0),
-        ]
+        middle = math.floor(down), math.floor(across)
+        part = tuple(slice(max(i - reach, 0), max(i + reach + 1, 0)) for i in middle)
         off_y = np.arange(height)[part[0], None] - down
         off_x = np.arange(width)[part[1]] - across
         depth = size - np.sqrt(off_y * off_y + off_x * off_x)

@@ -22,10 +22,8 @@ from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
 
 CIFAR_SIZE = (32, 32)
-CIFAR_BATCHES = {
-    **{f"data_batch_{n}": f"training batch {n} of 5" for n in range(1, 6)},
-    "test_batch": "testing batch 1 of 1",
-}
+CIFAR_BATCHES = {f"data_batch_{n}": f"training batch {n} of 5" for n in range(1, 6)}
+CIFAR_BATCHES["test_batch"] = "testing batch 1 of 1"
 # What the real set has; sets of different seeds share no picture.
 MAX_PER_CLASS = 1_000
 MAX_IMAGES = 99_999

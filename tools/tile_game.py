@@ -117,7 +117,6 @@ def draw_world(draws: Draws, seed: int, height: int, width: int) -> Image.Image:
     ground, tall, leaf, gravel = read_colours(draws.choice(LANDS))
 
     def blots(salt: int, share: float) -> np.ndarray:
-        """Draw smooth blots over about that share of the world."""
         noise = value_noise(x / 60, y / 60, seed * 31 + salt)
         return noise > np.sort(noise, axis=None)[int(noise.size * (1 - share)) - 1]
 
@@ -186,11 +185,9 @@ class Interface:
         self.classes[region][shape] = class_id
         return left, top, left + face.width, top + face.height
 
-    def panel(
-        self, class_id: int, left: int, top: int, width: int, height: int
-    ) -> tuple:
+    def panel(self, class_id: int, left: int, top: int, *size: int) -> tuple:
         """Draw an empty framed box, moved to fit the screen; returns its edges."""
-        panel = Image.new("RGBA", (width, height))
+        (width, height), panel = size, Image.new("RGBA", size)
         pen, (fill, edge, rim, *_) = ImageDraw.Draw(panel), self.theme
         for inset, colour in ((0, edge), (1, rim), (3, fill)):
             box = (inset, inset, width - 1 - inset, height - 1 - inset)
@@ -198,12 +195,10 @@ class Interface:
         return self.paste(class_id, left, top, panel)
 
     def write(self, text: str, left: int, top: int) -> None:
-        """Write a line of text with its shadow."""
         self.pen.text((left + 1, top + 1), text, self.theme[4], FONT)
         self.pen.text((left, top), text, self.theme[3], FONT)
 
     def tag(self, class_id: int, left: int, top: int, text: str) -> None:
-        """Draw a box around one line of text."""
         width = LETTER_WIDTH * len(text) + 18
         left, top, *_ = self.panel(class_id, left, top, width, 21)
         self.write(text, left + 9, top + 5)
@@ -248,10 +243,6 @@ class Interface:
             self.pen.rectangle((left + 8, row, right - 9, row + 5), EMPTY_BAR, OUTLINE)
             self.pen.rectangle((left + 8, row, full, row + 5), colour, OUTLINE)
 
-    def purse(self, left: int, top: int) -> None:
-        """Draw the box that counts the coins."""
-        self.tag(MESSAGE, left, top, f"$ {self.draws.whole(5, 99_999)}")
-
 
 def draw_interface(ui: Interface) -> None:
     """Draw one of six moments of a game."""
@@ -270,11 +261,12 @@ def draw_interface(ui: Interface) -> None:
         chosen = PAUSE_WORDS[-draws.whole(3, len(PAUSE_WORDS)) :]
         ui.menu(chosen, left, draws.choice((margin, bottom)))
         if draws.chance(0.3):
-            ui.purse(right - left, margin)
+            ui.tag(MESSAGE, right - left, margin, f"$ {draws.whole(5, 99_999)}")
     elif moment == "trade":  # the purse over the list's corner or beside it
         _, _, edge, _ = ui.menu(draws.sample(WARES, 4), margin + 4, margin)
         ui.dialog("What may I wrap up for you?")
-        ui.purse(edge - draws.choice((-4, 16)), margin + draws.whole(0, 8))
+        corner = edge - draws.choice((-4, 16)), margin + draws.whole(0, 8)
+        ui.tag(MESSAGE, *corner, f"$ {draws.whole(5, 99_999)}")
     elif moment == "travel":  # the name of the place one comes to
         left = draws.choice((margin, right // 3))
         ui.tag(MESSAGE, left, margin, draws.choice(PLACES))
