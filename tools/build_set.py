@@ -23,15 +23,11 @@ from ui_segmentation_system import overlay
 
 WIDTH, HEIGHT = 256, 224
 LEAST_UI, MOST_UI = 0.01, 0.82
-# Mean grey of the world where it can be seen; below, a reader sees a black picture.
-LEAST_GREY = 18
-# Share of a dialogue box from which a stranger would call the picture a dialogue.
-LEAST_DIALOG = 0.05
+LEAST_GREY = 18  # of the world where it is seen; below, a reader sees a black picture
+LEAST_DIALOG = 0.05  # share of its box from which a picture is called a dialogue
 PER_MAP = {"flare": 3, "freedoom": 1}  # pictures of one map at most
-# The quotas of the kinds fill up in this many rounds, so none eats all the best maps.
-ROUNDS = 6
-# Two pictures whose thumbnails differ by less, in mean grey levels, look the same.
-LEAST_DIFFERENCE = 9.0
+ROUNDS = 6  # in which the quotas of the kinds fill up: none eats all the best maps
+LEAST_DIFFERENCE = 9.0  # between thumbnails, mean grey levels: else they look the same
 
 
 @dataclass(frozen=True)
@@ -172,10 +168,7 @@ def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
 def build(
     raw: Path, out: Path, first: str, sheet: Path | None, reject: list[str], **most: int
 ) -> None:
-    """Build the whole set in a new folder, and print a line that sums it up.
-
-    most: how many pictures of what, by the names of the options.
-    """
+    """Build the whole set in a new folder; most: how many of what, as the options."""
     folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")

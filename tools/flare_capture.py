@@ -34,10 +34,8 @@ CAMPAIGN, FANTASY = MODS / "empyrean_campaign", MODS / "fantasycore"
 NEEDED = ("Xvfb", "xdotool", "gcc")
 PACKAGES = "flare-game xvfb xdotool x11-apps gcc libsdl2-dev fonts-liberation"
 
-# Alpha from which a pixel counts as interface: a quarter of the way to opaque.
-LEAST_ALPHA = 64
-# Repeated blending rounds each time, so a recomposed frame may be off by this much.
-MOST_DIFFERENCE = 2
+LEAST_ALPHA = 64  # from which a pixel is interface: a quarter of the way to opaque
+MOST_DIFFERENCE = 2  # of a recomposed frame, grey levels: blending rounds each time
 
 # Portraits of invented characters; the game also has some of real people.
 PORTRAITS = [f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)]
@@ -51,8 +49,7 @@ REMARKS += ["Somebody was here before you.", "The wind turns.", "Game saved."]
 FOES = "goblin skeleton zombie antlion_sprayer mog hobgoblin minotaur wyvern_adult"
 FOES = FOES.split()
 
-# Maps of the campaign that are not places to stand.
-NO_PLACES = ("spawn", "hyperspace")
+NO_PLACES = ("spawn", "hyperspace")  # maps of the campaign with nowhere to stand
 
 # The keys that open what a kind of scene shows: letters, or names in a list.
 KEYS = {
@@ -247,8 +244,7 @@ def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, in
     body = rng.choice(["female,head_long", "male,head_short"])
     hero = {
         "spawn": f"maps/{scene.map}.txt,{spot[0]},{spot[1]}",
-        # High, so that the hero lives until the picture is taken.
-        "xp": rng.choice([120_000, 300_000, 600_000]),
+        "xp": rng.choice([120_000, 300_000, 600_000]),  # for a hero who lives on
         "build": "30,20,20,60",
         "carried": ",".join(map(str, bag)),
         "carried_quantity": ",".join(str(min(item, 1)) for item in bag),

@@ -163,10 +163,9 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
 
 
 def plan_walk(seed: int, laps: int) -> list[Action]:
-    """Draw one action per step: in each lap a run, then a stop to stand still.
+    """Draw one action per step: in each lap a run, then a stop, or the hero slides on.
 
-    Without the stop the hero would slide on, out of the view that was chosen. A longer
-    walk begins with the shorter one.
+    A longer walk begins with the shorter one.
     """
     rng = np.random.default_rng(seed)
     walk: list[Action] = []
@@ -310,8 +309,7 @@ def find_route(scene: Scene, walks: int) -> Route:
 def shot_commands(scene: Scene, shot: Shot, angle: float) -> list[str]:
     """List the console commands of a shot, to be sent one tic before it.
 
-    Into the void: far away along the line of sight (angle, degrees), so that the map
-    lies behind the hero; what nothing draws on is cleared to the void's colour.
+    The void is far away along the line of sight (angle, degrees), the map behind.
     """
     commands = [f"dimamount {shot.dim}", f'dimcolor "{shot.dim_colour}"']
     if shot.void:

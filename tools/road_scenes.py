@@ -31,8 +31,7 @@ FRAMES_PER_DRIVE = 4
 # About a third of the drives have something that the target leaves out.
 LEFT_OUT = ("", "far", "", "", "mouth", "", "mouth", "")
 OVERSAMPLING = 3
-# Steps too small to see, which make the files smaller by a third.
-COLOUR_STEP = 4
+COLOUR_STEP = 4  # too small to see, and makes the files smaller by a third
 
 # KITTI's camera as shares of the picture's width and height, and metres.
 FOCAL_SHARE, CENTRE_X_SHARE, CENTRE_Y_SHARE = 0.5809, 0.4908, 0.4610

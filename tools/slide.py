@@ -158,10 +158,7 @@ class Slide(_Source):
     def window(
         self, y: int, x: int, height: int, width: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw image (height, width, 3) and mask (height, width), both uint8.
-
-        A window that does not lie inside the slide raises ValueError.
-        """
+        """Draw image (height, width, 3), mask (height, width); ValueError outside."""
         bottom, right, _ = self.shape
         if not (0 <= y < y + height <= bottom and 0 <= x < x + width <= right):
             what = f"window of {height} x {width} pixels at y {y}, x {x}"

@@ -24,8 +24,7 @@ from tools.raw_item import CLASS_IDS, save_targets
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
     CLASS_IDS[name] for name in ("bars", "window", "dialog", "message", "cursor")
 )
-# Sets of different seeds share no screen, as long as none is larger.
-MAX_COUNT = 99_999
+MAX_COUNT = 99_999  # so that sets of different seeds share no screen
 FONT, LETTER_WIDTH, LINE = ImageFont.load_default_imagefont(), 6, 12
 TILE = 16
 
@@ -134,25 +133,22 @@ def draw_world(draws: Draws, seed: int, height: int, width: int) -> Image.Image:
     # Things stand where there is no water under their feet, the far before the near.
     wood = blots(3, draws.choice((0.1, 0.25, 0.4)))
     houses, people = draws.whole(0, 3), draws.whole(2, 6)
-    places = [(draws.whole(40, height), draws.whole(-40, width)) for _ in range(houses)]
-    things = [(foot, left, "house") for foot, left in places]
+    things = []
+    for _ in range(houses):
+        things.append((draws.whole(40, height), draws.whole(-40, width), draw_house))
+    for _ in range(people):
+        things.append((draws.whole(16, height), draws.whole(8, width), draw_person))
     things += [
-        (foot, left, "tree")
+        (foot, left, draw_tree)
         for foot in range(TILE, height + 20, 18)
         for left in range(foot // 18 % 2 * TILE, width + TILE, 32)
         if wood[min(foot, height - 1), min(left, width - 1)]
     ]
-    for _ in range(people):
-        things.append((draws.whole(16, height), draws.whole(8, width), "person"))
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
-    for foot, left, kind in sorted(things):
-        if lake[min(foot, height - 1), min(max(left, 0), width - 1)]:
-            continue
-        if kind == "tree":
-            draw_tree(pen, left, foot, leaf)
-        else:
-            (draw_house if kind == "house" else draw_person)(pen, left, foot, draws)
+    for foot, left, draw in sorted(things, key=lambda thing: thing[:2]):
+        if not lake[min(foot, height - 1), min(max(left, 0), width - 1)]:
+            draw(pen, left, foot, leaf if draw is draw_tree else draws)
     if draws.chance(0.2):
         picture = Image.fromarray((np.array(picture) * NIGHT).astype(np.uint8))
     return picture
@@ -172,10 +168,7 @@ class Interface:
         self.margin = draws.choice((0, 2, 4, 8))
 
     def paste(self, class_id: int, left: int, top: int, face: Image.Image) -> tuple:
-        """Paste a RGBA picture, moved to fit the screen, and enter it into the masks.
-
-        Returns its left, top, right and bottom edge.
-        """
+        """Paste an RGBA picture, moved to fit, also into the masks; gives its edges."""
         left = min(max(left, 0), self.width - face.width)
         top = min(max(top, 0), self.height - face.height)
         region = np.s_[top : top + face.height, left : left + face.width]
@@ -287,10 +280,7 @@ def draw_interface(ui: Interface) -> None:
 
 
 def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
-    """Draw one screen of the game, of width x height pixels.
-
-    Raises ValueError for a negative seed or less than 128 x 112 pixels.
-    """
+    """Draw one screen. ValueError: a negative seed, less than 128 x 112 pixels."""
     seed = index(seed)
     check_range("seed", seed, 0)
     check_range("width", width, 128)

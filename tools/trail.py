@@ -18,10 +18,7 @@ DEFINITION = FUNCTION | ast.ClassDef
 
 
 def show(file: Path, wanted: Sequence[str]) -> None:
-    """Print a line for each name wanted, the longest trail first, and totals.
-
-    Raises ValueError for a name that is not defined.
-    """
+    """Print a line for each name wanted, the longest trail first, and totals."""
     text = file.read_text(encoding="utf-8")
     tree = ast.parse(text)
     names, nodes = {}, list(ast.walk(tree))

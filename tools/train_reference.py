@@ -64,10 +64,7 @@ def read_class_names(folder: Path) -> list[str]:
 
 
 def open_parts(folder: Path, num_classes: int = 0) -> list[ui.PairDataset]:
-    """Open the three parts as tensors; only the first is augmented.
-
-    num_classes: of the class maps, which are then the targets.
-    """
+    """Open the three parts, the first augmented; num_classes: of class maps, if any."""
     patterns, read = None, ui.load_mask
     if num_classes:
         patterns, read = CLASS_FILES, partial(ui.load_classes, num_classes=num_classes)

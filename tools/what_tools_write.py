@@ -40,6 +40,10 @@ class Tool:
     more: tuple[str, ...] = ()
     borrowed: bool = False  # torch comes from this environment, and only `more` else
 
+    @property
+    def name(self) -> str:
+        return self.package.replace("==", " ")
+
 
 SCENE = """
 import json, subprocess, sys
@@ -47,7 +51,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HEIGHT, WIDTH = 24, 40
+HEIGHT, WIDTH, PALETTE = 24, 40, [0, 0, 0, 128, 0, 0, 0, 128, 0]
 BOXES = {"cat": (4, 4, 14, 16), "dog": (22, 6, 34, 18)}
 HOLDS = {"p_both": ["cat", "dog"], "p_one": ["dog"], "p_none": []}
 
@@ -153,19 +157,12 @@ for name in HOLDS:
     tifffile.imwrite(out("imwrite of uint8") / f"{name}.tif", ids(name))
 """
 
-IMAGEIO = """
-import imageio.v3 as iio
-
-for name in HOLDS:
-    iio.imwrite(out("imwrite of uint8") / f"{name}.png", ids(name))
-    iio.imwrite(out("imwrite of bool") / f"{name}.png", ids(name) > 0)
-"""
+IMAGEIO = TIFFFILE.replace("tifffile", "imageio.v3").replace(".tif", ".png")
 
 PILLOW = """
-palette = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 for name in HOLDS:
     mapped = Image.fromarray(ids(name))
-    mapped.putpalette(palette)
+    mapped.putpalette(PALETTE)
     mapped.save(out("mode P as PNG") / f"{name}.png")
     mapped.save(out("mode P, optimize=True") / f"{name}.png", optimize=True)
     mapped.save(out("mode P as GIF") / f"{name}.gif")
@@ -178,7 +175,7 @@ import oxipng
 for name in HOLDS:
     mapped = Image.fromarray(ids(name))
     mapped.save(out("optimize of grey") / f"{name}.png")
-    mapped.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    mapped.putpalette(PALETTE)
     mapped.save(out("optimize of mode P") / f"{name}.png")
     for folder in Path("out").iterdir():
         oxipng.optimize(folder / f"{name}.png")
@@ -314,9 +311,9 @@ def look_at(folder: Path) -> Iterator[list[str]]:
             alone = shown(values["p_one"][DOG])
         if "p_none" in seen:
             none = values["p_none"]
-            is_plain = (none == none[CORNER]).all()
-            nothing = f"all {shown(none[CORNER])}" if is_plain else "of several values"
-            nothing = f"a file, {nothing}"
+            nothing = f"a file, all {shown(none[CORNER])}"
+            if (none != none[CORNER]).any():
+                nothing = "a file of several values"
         cells = [", ".join(objects), alone, ground, others, nothing]
         yield [folder.name, place, modes, *cells]
     if not pictures:
@@ -330,16 +327,15 @@ def look_at(folder: Path) -> Iterator[list[str]]:
 
 
 def measure(tool: Tool) -> list[list[str]]:
-    name = tool.package.replace("==", " ")
     with tempfile.TemporaryDirectory() as place:
         try:
             folder = run_tool(tool, Path(place))
         except (ValueError, subprocess.TimeoutExpired) as error:
             late = isinstance(error, subprocess.TimeoutExpired)
             text = f"over {LIMIT} seconds" if late else str(error)
-            return [[name, f"nothing: {text}", *[""] * (len(HEAD) - 2)]]
+            return [[tool.name, f"nothing: {text}", *[""] * (len(HEAD) - 2)]]
         calls = sorted(folder.iterdir())
-        return [[name, *cells] for one in calls for cells in look_at(one)]
+        return [[tool.name, *cells] for one in calls for cells in look_at(one)]
 
 
 def as_row(cells: Sequence[str]) -> str:
@@ -357,29 +353,25 @@ def update_page(page: Path, rows: dict[str, list[str]]) -> None:
     for line in old.splitlines(keepends=True)[2:]:
         kept[line.split("|")[1].strip()].append(line)
     kept |= rows
-    names = [tool.package.replace("==", " ") for tool in TOOLS]
     lines = [as_row(HEAD), as_row(["---"] * len(HEAD))]
-    lines += [line for name in names for line in kept.get(name, [])]
+    lines += [line for tool in TOOLS for line in kept.get(tool.name, [])]
     text = "".join([before, MARKS[0], *lines, MARKS[1], after])
     page.write_text(text, encoding="utf-8")
 
 
 def write_table(page: Path, only: list[str]) -> None:
     """Run the tools and write their rows, each as soon as it is known."""
-    known = {tool.package.partition("==")[0] for tool in TOOLS}
-    if unknown := {*only} - known:
-        raise ValueError(f"--only {sorted(unknown)}: expected of {sorted(known)}")
     for tool in TOOLS:
-        name, _, version = tool.package.partition("==")
-        if not only or name in only:
+        if not only or tool.package.partition("==")[0] in only:
             rows = [as_row(cells) for cells in measure(tool)]
-            update_page(page, {f"{name} {version}": rows})
-            print(f"{name} {version}: {len(rows)} rows")
+            update_page(page, {tool.name: rows})
+            print(f"{tool.name}: {len(rows)} rows")
 
 
 main = Command(write_table)
 main.add("--page", Path, "whose table is written", PAGE)
-main.add("--only", str, "packages to run", [], nargs="*")
+packages = {tool.package.partition("==")[0] for tool in TOOLS}
+main.add("--only", str, "what to run", [], nargs="*", choices=sorted(packages))
 
 if __name__ == "__main__":
     raise SystemExit(main())
