@@ -79,14 +79,13 @@ def enlarge_pictures(folder: Path) -> ui.UIImageMaskDataset:
     return ui.UIImageMaskDataset(folder, ui.ImageTargetToTensor())
 
 
-def wait_a_second(timeout: float | None) -> None:
+def wait_a_second(timeout: float | None) -> str:
     """Wait for a batch that comes after a second; after a time-out, ask again."""
     batches: queue.Queue[str] = queue.Queue()
     threading.Timer(1, batches.put, ["batch"]).start()
-    came = None
-    while came is None:
+    while True:
         with contextlib.suppress(queue.Empty):
-            came = batches.get(timeout=timeout)
+            return batches.get(timeout=timeout)
 
 
 def make_text(options: argparse.Namespace) -> str:

@@ -18,11 +18,8 @@ READ, CACHED = "read each time", "`cache=True`"
 
 def make_text(options: argparse.Namespace) -> str:
     """Time an epoch of each way to load: the table."""
-    pairs, to_tensor, tasks = (
-        ui.find_pairs(measure.PICTURES),
-        ui.ImageTargetToTensor(),
-        {},
-    )
+    pairs, to_tensor = ui.find_pairs(measure.PICTURES), ui.ImageTargetToTensor()
+    tasks = {}
     for name in (READ, CACHED):
         dataset = ui.PairDataset(pairs, to_tensor, cache=name == CACHED)
         epoch = partial(deque, DataLoader(dataset, BATCH_SIZE), 0)  # keeps no batch

@@ -6,6 +6,8 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -42,6 +44,13 @@ def cost_of(task: Callable[[], object], warm_up: int = 0) -> Cost:
     cpu, wall = cpu_seconds(), time.perf_counter()
     task()
     return Cost(cpu_seconds() - cpu, time.perf_counter() - wall)
+
+
+def in_fresh_process(task: Callable[..., Result], *arguments: Any) -> Result:
+    """Run a task in a new process with one thread, and give its result or error."""
+    new, one_thread = get_context("spawn"), torch.set_num_threads
+    with ProcessPoolExecutor(1, new, one_thread, (1,)) as process:
+        return process.submit(task, *arguments).result()
 
 
 def run_in_turn(

@@ -4,8 +4,6 @@ python -m benchmarks.memory           # minutes; needs glibc
 """
 
 import argparse
-import subprocess
-import sys
 from functools import partial
 
 import torch
@@ -37,26 +35,10 @@ def time_task(task: str, keep: bool) -> measure.Cost:
     return measure.cost_of(run, warm_up=1)
 
 
-def in_fresh_process(task: str, keep: bool) -> measure.Cost:
-    """Time a task in a process of its own, since malloc cannot be told to forget."""
-    code = (
-        "import torch; torch.set_num_threads(1); from benchmarks import memory; "
-        f"print(*memory.time_task({task!r}, {keep}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=measure.ROOT,
-    )
-    return measure.Cost(*map(float, done.stdout.split()))
-
-
 def make_text(options: argparse.Namespace) -> str:
     """Time both tasks both ways: the table."""
-    tasks = {
-        (task, keep): partial(in_fresh_process, task, keep)
+    tasks = {  # in processes of their own, since malloc cannot be told to forget
+        (task, keep): partial(measure.in_fresh_process, time_task, task, keep)
         for task in TASKS
         for keep in (False, True)
     }

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import ui_segmentation_system as ui
 from benchmarks import measure
+from tools.train_reference import read_maps
 
 BATCH_SIZE, SIZE = 4, 256  # of the timed step; pixels
 STEPS = 250
@@ -135,10 +136,8 @@ def read_split(split: int) -> tuple[ui.Sample, ui.Sample]:
 
     Each part is one sample: image (N, 3, H, W), target (N, 1, H, W).
     """
-    items = json.loads((measure.PICTURES / "index.json").read_text())["items"]
-    pairs = [measure.pair_files(item["id"]) for item in items]
-    dataset = ui.PairDataset(pairs, ui.ImageTargetToTensor())
-    parts = ui.group_split([item["map"] for item in items], VAL_SHARE, split)
+    dataset = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetToTensor())
+    parts = ui.group_split(read_maps(measure.PICTURES), VAL_SHARE, split)
     train, val = (default_collate([dataset[i] for i in part]) for part in parts)
     return train, val
 
@@ -229,12 +228,9 @@ def make_text(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    measure.run_command(
-        "networks",
-        __doc__,
-        make_text,
-        rounds=15,
-        accuracy=dict(action="store_true", help="train as well (hours)"),
-        seeds=dict(type=int, default=2, help="trainings at each rate"),
-        keep=dict(type=Path, help="keep finished trainings here, repeat none of it"),
-    )
+    flags = {
+        "accuracy": {"action": "store_true", "help": "train as well (hours)"},
+        "seeds": {"type": int, "default": 2, "help": "trainings at each rate"},
+        "keep": {"type": Path, "help": "keep finished trainings here, repeat none"},
+    }
+    measure.run_command("networks", __doc__, make_text, 15, **flags)

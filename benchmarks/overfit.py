@@ -148,10 +148,5 @@ def make_text(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    measure.run_command(
-        "overfit",
-        __doc__,
-        make_text,
-        3,
-        seeds=dict(type=int, default=3, help="runs on each pair"),
-    )
+    seeds = {"type": int, "default": 3, "help": "runs on each pair"}
+    measure.run_command("overfit", __doc__, make_text, 3, seeds=seeds)

@@ -11,8 +11,8 @@ import csv
 import itertools
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -44,8 +44,14 @@ HALF_SIZE, STEPS = (112, 128), 250  # of trainings with a pretrained encoder
 STEP_COSTS = {"fine-tuned": 1.01, "frozen": 0.61, "random": 1.47}
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
 Row = dict[str, str | int | float]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Predict = Callable[[torch.Tensor], torch.Tensor]
+SYSTEM = ui.UISegmentationSystem
+Make = Callable[..., ui.UISegmentationSystem]
+
+
+def resized(size: Sequence[int], *augment: ui.PairTransform) -> ui.ImageTargetCompose:
+    """Resize, change at random, and make tensors."""
+    steps = [ui.ImageTargetResize(size), *augment, ui.ImageTargetToTensor()]
+    return ui.ImageTargetCompose(steps)
 
 
 class Pictures:
@@ -53,8 +59,7 @@ class Pictures:
 
     def __init__(self) -> None:
         self.pairs = ui.find_pairs(measure.PICTURES)
-        text = (measure.PICTURES / "index.json").read_text(encoding="utf-8")
-        index = json.loads(text)
+        index = json.loads((measure.PICTURES / "index.json").read_bytes())
         self.class_names = index["class_names"]
         self.maps = [item["map"] for item in index["items"]]
         self.games = np.array([item["game"] for item in index["items"]])
@@ -67,35 +72,20 @@ class Pictures:
         return [[i for i in self.rest if self.games[i] == name] for name in names]
 
     def open(
-        self,
-        part: Sequence[int],
-        *augment: ui.PairTransform,
-        size: tuple[int, int] = SIZE,
+        self, part: Sequence[int], *augment: ui.PairTransform, size: tuple = SIZE
     ) -> Samples:
         """Read pictures at the small size; those not changed at random are kept."""
-        steps = [ui.ImageTargetResize(size), *augment, ui.ImageTargetToTensor()]
-        samples = ui.PairDataset(
-            [self.pairs[i] for i in part], ui.ImageTargetCompose(steps), cache=True
-        )
+        pairs = [self.pairs[i] for i in part]
+        samples = ui.PairDataset(pairs, resized(size, *augment), cache=True)
         return samples if augment else list(samples)
 
 
 def learn(
-    samples: Samples,
-    seed: int,
-    epochs: int = EPOCHS,
-    frozen: bool = False,
-    make: Callable[..., ui.UISegmentationSystem] = ui.UISegmentationSystem,
-    **options: object,
+    samples: Samples, seed: int, epochs: int = EPOCHS, make: Make = SYSTEM, **more: Any
 ) -> ui.UISegmentationSystem:
-    """Train a small network: batches of four, in an order of the seed.
-
-    frozen: the encoder's weights stay as they come.
-    """
+    """Train a small network: batches of four, in an order of the seed."""
     pl.seed_everything(seed, verbose=False)
-    system = make(**SETTINGS | options)
-    if frozen:
-        system.network.encoder.requires_grad_(False)
+    system = make(**SETTINGS | more)
     loader = DataLoader(samples, 4, shuffle=True, drop_last=True)
     Trainer(max_epochs=epochs).fit(system, loader)
     return system.eval()
@@ -113,20 +103,17 @@ def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Row:
     }
 
 
-def mean_iou(p: torch.Tensor, target: torch.Tensor) -> float:
-    pictures = zip(p.expand_as(target), target, strict=True)
+def mean_iou(found: Iterable, targets: Iterable) -> float:
+    pictures = zip(found, targets, strict=True)
     return mean(float(ui.binary_iou(*one, from_logits=False)) for one in pictures)
 
 
 def guesses(experiment: str, known: Samples, judged: Samples) -> Iterator[Row]:
     """Score what costs nothing: everything, and the average mask of what is known."""
-    average, target = (
-        torch.stack([target for _, target in samples]) for samples in (known, judged)
-    )
+    average, target = (torch.stack([t for _, t in part]) for part in (known, judged))
     average = (average.mean(0) > 0.5).float()  # it looks at no picture
-    guess = {"everything": torch.ones_like(target), "average mask": average}
-    for name, mask in guess.items():
-        iou = mean_iou(mask, target)
+    for name, mask in ("everything", average * 0 + 1), ("average mask", average):
+        iou = mean_iou(mask.expand_as(target), target)
         yield {"experiment": experiment, "variant": name, "seed": 0, "iou": iou}
 
 
@@ -138,11 +125,8 @@ def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     judged = [next(i for i in flare if pictures.maps[i] == name) for name in large]
     others = [i for i in flare if pictures.maps[i] not in large]
     sisters = [i for i in flare if pictures.maps[i] in large and i not in judged]
-    moved = pictures.open(
-        judged,
-        ui.ImageTargetColorJitter(0.1),
-        ui.ImageTargetRandomAffine(translate=(0.03, 0.03)),
-    )
+    shift = ui.ImageTargetRandomAffine(translate=(0.03, 0.03))
+    moved = pictures.open(judged, ui.ImageTargetColorJitter(0.1), shift)
     judged_samples, other_samples = pictures.open(judged), pictures.open(others)
     yield from guesses("leak", other_samples, judged_samples)
     for seed in seeds:
@@ -161,7 +145,7 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
     """Train on eight pictures, on the same augmented, on all; by several losses."""
     train, val = pictures.open(pictures.train), pictures.open(pictures.val)
     few = pictures.train[::10]
-    rounds = len(pictures.train) // len(few)
+    rounds = len(train) // len(few)
     change = (
         ui.ImageTargetRandomHorizontalFlip(),
         ui.ImageTargetRandomAffine(translate=(0.1, 0.1), scale=(0.8, 1.25)),
@@ -181,10 +165,10 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
     for seed in seeds:
         for (experiment, name), (samples, options) in runs.items():
             system = learn(samples, seed, **options)
-            known = train if len(samples) == len(train) and name == "all" else eight
             row = {"experiment": experiment, "variant": name, "seed": seed}
             row |= scores_of(system, val)
             if experiment == "amount":
+                known = train if name == "all" else eight
                 row["iou_known"] = scores_of(system, known)["iou"]
             yield row
 
@@ -193,29 +177,24 @@ def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Train on two thirds of the maps, judge by the third: k-fold with k = 3."""
     names = sorted({pictures.maps[i] for i in pictures.rest})
     names = list(np.random.default_rng(1).permutation(names))
-    fold_of = np.array([names.index(pictures.maps[i]) % 3 for i in pictures.rest])
+    fold_of = {i: names.index(pictures.maps[i]) % 3 for i in pictures.rest}
     for fold in range(3):
-        known, judged = (
-            pictures.open(np.array(pictures.rest)[side])
-            for side in (fold_of != fold, fold_of == fold)
-        )
+        known = pictures.open([i for i in fold_of if fold_of[i] != fold])
+        judged = pictures.open([i for i in fold_of if fold_of[i] == fold])
         for row in guesses("fold", known, judged):
             yield row | {"variant": f"{row['variant']}, {fold + 1}"}
         for seed in seeds:
-            score = scores_of(learn(known, seed), judged)
-            name = f"fold {fold + 1}"
-            yield {"experiment": "fold", "variant": name, "seed": seed, **score}
+            row = {"experiment": "fold", "variant": f"fold {fold + 1}", "seed": seed}
+            yield row | scores_of(learn(known, seed), judged)
 
 
 def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Train on one game, judge by the other, with a little help of two kinds."""
     flare, doom = pictures.by_game()
-    shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
     drawn = []
     for screen in map(render_screen, range(12)):
         mask = Image.fromarray((screen.classes > 0).astype(np.uint8) * 255)
-        image = Image.fromarray(screen.image)
-        drawn.append(ui.ImageTargetCompose(shrink)(image, mask))
+        drawn.append(resized(SIZE)(Image.fromarray(screen.image), mask))
     judged = pictures.open(doom[12:])
     sets = {
         "Flare": pictures.open(flare),
@@ -236,54 +215,35 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     drive_of = {f"{a}_{b}.png": drive for a, b, drive in (x.split(",") for x in drives)}
     groups = [drive_of[image.name] for image, _ in pairs]
     train, test = ui.group_split(groups, 0.2, 0)
-    resize, to_tensor = ui.ImageTargetResize((64, 212)), ui.ImageTargetToTensor()
-    moving = ui.ImageTargetCompose(
-        [
-            resize,
-            ui.ImageTargetRandomCrop((64, 160)),
-            ui.ImageTargetRandomHorizontalFlip(0.5),
-            to_tensor,
-        ]
-    )
-    still = ui.RoadDataset(ROADS, ui.ImageTargetCompose([resize, to_tensor]))
+    flip = ui.ImageTargetRandomHorizontalFlip(0.5)
+    moving = resized((64, 212), ui.ImageTargetRandomCrop((64, 160)), flip)
+    still = ui.RoadDataset(ROADS, resized((64, 212)))
     known = torch.stack([still[i].target == 1 for i in train]).float()
     average = (known.mean(0) > 0.5).float()
 
-    def score(seed: int, part: Sequence[tuple[Path, Path]], judged: list[int]) -> float:
-        samples = ui.PairDataset(part, moving, read_target=ui.read_road, cache=True)
-        system = learn(samples, seed, 25)
-        return score_by(lambda image: system(image[None]).sigmoid()[0], judged)
-
-    def score_by(predict: Predict, judged: list[int]) -> float:
+    def score_by(predict: Callable, judged: Sequence[int]) -> float:
+        images, targets = zip(*(still[i] for i in judged), strict=True)
         with torch.inference_mode():
-            samples = [still[i] for i in judged]
-            found = [(predict(image), target) for image, target in samples]
-        return mean(float(ui.binary_iou(*one, from_logits=False)) for one in found)
+            return mean_iou((predict(image[None])[0] for image in images), targets)
 
     between, beside = test[::2], test[1::2]
-    kept = [int(i) for i in np.random.default_rng(0).permutation(train)[len(beside) :]]
-    masks = pairs[0][1].parent
-    wrong = [
-        (image, masks / f"um_road_{image.stem.split('_')[1]}.png")
-        for image, _ in (pairs[i] for i in train)
-    ]
+    kept = np.random.default_rng(0).permutation(train)[len(beside) :]
+    own, near = ([pairs[i] for i in part] for part in (train, [*kept, *beside]))
+    masks = pairs[0][1].parent  # below: one of the same number
+    wrong = [(image, masks / f"um_road_{image.stem[-6:]}.png") for image, _ in own]
+    runs = {
+        ("road", "network"): (own, test),
+        ("road", "another scene's masks"): (wrong, test),
+        ("road leak", "other drives"): (own, between),
+        ("road leak", "neighbouring frames"): (near, between),
+    }
     row = {"experiment": "road", "variant": "average mask", "seed": 0}
-    yield row | {"iou": score_by(lambda _: average, test)}
-    for seed in seeds:
-        found = {
-            "network": score(seed, [pairs[i] for i in train], test),
-            "another scene's masks": score(seed, wrong, test),
-        }
-        for name, iou in found.items():
-            yield {"experiment": "road", "variant": name, "seed": seed, "iou": iou}
-        found = {
-            "other drives": score(seed, [pairs[i] for i in train], between),
-            "neighbouring frames": score(
-                seed, [pairs[i] for i in kept + beside], between
-            ),
-        }
-        for name, iou in found.items():
-            yield {"experiment": "road leak", "variant": name, "seed": seed, "iou": iou}
+    yield row | {"iou": score_by(lambda _: average[None], test)}
+    for seed, ((experiment, name), run) in itertools.product(seeds, runs.items()):
+        part, judged = run
+        samples = ui.PairDataset(part, moving, read_target=ui.read_road, cache=True)
+        iou = score_by(nn.Sequential(learn(samples, seed, 25), nn.Sigmoid()), judged)
+        yield {"experiment": experiment, "variant": name, "seed": seed, "iou": iou}
 
 
 def class_dice_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -307,7 +267,7 @@ def focal_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 class OtherLoss(ui.UISegmentationSystem):
     """A system with a loss of its own; no pixel is ignored."""
 
-    def __init__(self, function: Loss, **options: Any) -> None:
+    def __init__(self, function: Callable, **options: Any) -> None:
         super().__init__(**options)
         self.loss = function
 
@@ -316,10 +276,8 @@ def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """Lesson 10: nine classes by cross entropy, with weights, and by other losses."""
     names = pictures.class_names
     pairs = ui.find_pairs(measure.PICTURES, CLASS_FILES)
-    shrink = [ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()]
     read = partial(ui.load_classes, num_classes=len(names))
-    data = ui.PairDataset(pairs, ui.ImageTargetCompose(shrink), read_target=read)
-    samples = list(data)
+    samples = list(ui.PairDataset(pairs, resized(SIZE), read_target=read))
     train, val = ui.group_split(pictures.maps, 0.25, 0)
     known = [samples[i] for i in train]
     weights = class_weights([target for _, target in known], len(names))
@@ -349,6 +307,13 @@ def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         yield row(name, seed, torch.cat(found))
 
 
+def freeze_encoder(**options: Any) -> ui.UISegmentationSystem:
+    """Make a system whose encoder's weights stay as they come."""
+    system = ui.UISegmentationSystem(**options)
+    system.network.encoder.requires_grad_(False)
+    return system
+
+
 class RandomEncoder(ui.MobileNetUNet):
     """The same network from random weights, with BatchNorm that learns statistics."""
 
@@ -367,19 +332,14 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     as lesson 12 repeats it, where "full rate" moves the encoder as the rest moves.
     "equal time": in as much CPU time as `UNet()` takes for all its steps.
     """
-    flare, doom = pictures.by_game()
-    parts = dict.fromkeys(
-        ("all", "quick", "equal time"), (pictures.train, pictures.val)
-    )
-    parts |= {
-        "eight": (pictures.train[::10], pictures.val),
-        "other game": (flare, doom),
-    }
+    every, val = pictures.train, pictures.val
+    parts = {"eight": (every[::10], val), "other game": pictures.by_game()}
+    parts |= dict.fromkeys(("all", "quick", "equal time"), (every, val))
     pretrained = {"encoder": "mobilenet_v2"}
     variants = {
         "UNet()": lambda _: {},
         "fine-tuned": lambda _: pretrained,
-        "frozen": lambda _: pretrained | {"frozen": True},
+        "frozen": lambda _: pretrained | {"make": freeze_encoder},
         "random": lambda seed: {"network": measure.seeded(seed, RandomEncoder)},
         "full rate": lambda seed: {"network": measure.seeded(seed, ui.MobileNetUNet)},
     }
@@ -415,22 +375,19 @@ def make_text(options: argparse.Namespace) -> str:
         if options.only in (None, experiment.__name__):
             rows += tqdm(experiment(pictures, seeds), experiment.__name__)
     if options.only:  # of the others the table's rows stay
-        with options.table.open(newline="", encoding="utf-8") as file:
+        with TABLE.open(newline="", encoding="utf-8") as file:
             kept = list(csv.DictReader(file))
         made = {row["experiment"] for row in rows}
         rows = [row for row in kept if row["experiment"] not in made] + rows
-    with options.table.open("w", newline="", encoding="utf-8") as file:
+    with TABLE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            tidy = {
-                k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()
-            }
-            writer.writerow(tidy)
-    found: dict[tuple[str, str], list[float]] = {}
+            floats = {k: f"{v:.4f}" for k, v in row.items() if isinstance(v, float)}
+            writer.writerow(row | floats)
+    found = defaultdict(list)
     for row in rows:
-        key = str(row["experiment"]), str(row["variant"])
-        found.setdefault(key, []).append(float(row["iou"]))
+        found[row["experiment"], row["variant"]].append(float(row["iou"]))
     lines = [
         [*key, f"{median(ious):.2f}", f"{min(ious):.2f} to {max(ious):.2f}"]
         for key, ious in found.items()
@@ -440,13 +397,6 @@ def make_text(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    measure.run_command(
-        "small_trainings",
-        __doc__,
-        make_text,
-        5,
-        table=dict(type=Path, default=TABLE, help="the file to write"),
-        only=dict(
-            choices=[one.__name__ for one in EXPERIMENTS], help="do this one alone"
-        ),
-    )
+    names = [experiment.__name__ for experiment in EXPERIMENTS]
+    only = {"choices": names, "help": "do this one alone"}
+    measure.run_command("small_trainings", __doc__, make_text, 5, only=only)

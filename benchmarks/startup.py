@@ -46,10 +46,5 @@ def make_text(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    measure.run_command(
-        "startup",
-        __doc__,
-        make_text,
-        5,
-        base=dict(type=Path, help="another copy of the module, to compare with"),
-    )
+    base = {"type": Path, "help": "another copy of the module, to compare with"}
+    measure.run_command("startup", __doc__, make_text, 5, base=base)

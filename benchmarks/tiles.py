@@ -5,14 +5,13 @@ python -m benchmarks.tiles             # minutes; needs Linux and 3 GB of disk
 
 import argparse
 import itertools
+import re
 import shutil
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 import ui_segmentation_system as ui
 from benchmarks import measure
+from benchmarks.measure import in_fresh_process
 from tools.slide import Slide
 
 TILE, OVERLAP = 256, 64  # pixels
@@ -47,10 +47,9 @@ MONAI, OURS = "MONAI `sliding_window_inference`", "`predict_tiled`"
 
 def private_memory() -> int:
     """Give the memory of this process that no file stands behind, bytes."""
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
-    for line in lines:
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
+    text = STATUS.read_text() if STATUS.exists() else ""
+    if found := re.search(r"RssAnon:\s+(\d+)", text):
+        return int(found[1]) * 1024
     raise ValueError(f"{STATUS}: no RssAnon; memory is measured on Linux only")
 
 
@@ -71,13 +70,6 @@ def cost_in_memory(task: Callable[[], object], before: int) -> measure.Cost:
         watcher.join()
     memory = max(peak[0], private_memory()) - before
     return measure.cost_of(task)._replace(memory=memory)
-
-
-def in_fresh_process(task: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a task in a new process with one thread, and give its result or error."""
-    new, one_thread = get_context("spawn"), torch.set_num_threads
-    with ProcessPoolExecutor(1, new, one_thread, (1,)) as process:
-        return process.submit(task, *arguments).result()
 
 
 def write_pictures(folder: Path) -> None:
@@ -228,9 +220,7 @@ def make_text(options: argparse.Namespace) -> str:
         costs = measure.run_in_turn(tasks, options.rounds)
         predicting = predicting_table(costs, int((theirs != ours).sum()))
         write_pictures(folder)
-        tasks = {
-            way: partial(in_fresh_process, read_tiles, way, folder) for way in WAYS
-        }
+        tasks = {w: partial(in_fresh_process, read_tiles, w, folder) for w in WAYS}
         costs = measure.run_in_turn(tasks, options.rounds)
     return f"{reading_table(costs)}\n\n{predicting}"
 

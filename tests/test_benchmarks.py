@@ -324,7 +324,7 @@ def test_startup_runs_module_and_base(tmp_path: Path, monkeypatch: Patch) -> Non
         startup.make_text(OPTIONS)
 
 
-def untrained(_, seed, epochs=7, frozen=False, make=ui.UISegmentationSystem, **more):
+def untrained(_, seed, epochs=7, make=ui.UISegmentationSystem, **more):
     """Make the system of `learn`, which does not learn."""
     torch.manual_seed(seed)
     return make(**small_trainings.SETTINGS | more).eval()
@@ -336,7 +336,8 @@ def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
     monkeypatch.setattr(small_trainings, "learn", untrained)
     monkeypatch.setattr(small_trainings, "HALF_SIZE", (32, 32))
     tables = [tmp_path / "new.csv", small_trainings.TABLE]
-    options = argparse.Namespace(rounds=1, table=tables[0], only=None)
+    monkeypatch.setattr(small_trainings, "TABLE", tables[0])
+    options = argparse.Namespace(rounds=1, only=None)
     rows = cells(small_trainings.make_text(options))
     medians = {(experiment, variant): iou for experiment, variant, iou, *_ in rows}
     new, kept = (list(csv.DictReader(table.open(newline=""))) for table in tables)
@@ -351,7 +352,8 @@ def test_table_of_small_trainings_has_the_rows_of_the_committed_one(
 
 
 def test_memory_is_measured_with_and_without(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(memory, "in_fresh_process", lambda _, keep: Cost(2 - keep, 3))
+    fresh = Mock(side_effect=lambda task, _, keep: Cost(2 - keep, 3))
+    monkeypatch.setattr(measure, "in_fresh_process", fresh)
     rows = cells(memory.make_text(argparse.Namespace(rounds=2)))
     assert rows == [[task, "0.50", "2.00", "1.00"] for task in memory.TASKS]
     for task, size in ((memory.STEP, "SIZE"), (memory.PREDICTION, "SCREEN")):

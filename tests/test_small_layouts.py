@@ -180,7 +180,7 @@ def test_boxes_enclose_exactly_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -
             assert np.abs(np.subtract(found, edges)).max() <= 1, (name, seed)
             assert 0 <= edges[0] < edges[2] <= 90 and 0 <= edges[1] < edges[3] <= 60
     # In files they count from one and include the last pixel.
-    made = small_layouts.element(*small_layouts.voc_box((0, 4, 10, 8)))
+    made = ElementTree.fromstring(small_layouts.voc_box((0, 4, 10, 8)))
     assert edges_of(made) == [1, 5, 10, 8]
     # Several things stand side by side.
     _, edges = draw_scene(("cat", "dog", "person"), 1, (120, 50))

@@ -75,11 +75,14 @@ def test_rows_of_other_tools_stay(tmp_path: Path, monkeypatch) -> None:
 def test_what_is_unknown_is_refused(tmp_path: Path, capsys) -> None:
     page = tmp_path / "page.md"
     page.write_text("no marks\n")
-    for words in ["--only", "paint"], ["--only", "tifffile", "--page", str(page)]:
+    for words, message in (
+        (["--only", "paint"], "invalid choice: 'paint' (choose from"),
+        (["--only", "tifffile", "--page", str(page)], "expected the lines"),
+    ):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(what_tools_write, "measure", lambda tool: [])
             main(words)
-        assert "expected" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_page_has_the_rows_of_every_tool() -> None:

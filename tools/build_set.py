@@ -8,7 +8,6 @@ of scene, map or view comes too often, and what does not qualify is counted.
 
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +23,11 @@ from ui_segmentation_system import overlay
 
 WIDTH, HEIGHT = 256, 224
 LEAST_UI, MOST_UI = 0.01, 0.82
-# Mean grey of the world where it can be seen; below, a reader sees a black picture.
-LEAST_GREY = 18
-# Share of a dialogue box from which a stranger would call the picture a dialogue.
-LEAST_DIALOG = 0.05
-# The quotas of the kinds fill up in this many rounds, so none eats all the best maps.
-ROUNDS = 6
-# Two pictures whose thumbnails differ by less, in mean grey levels, look the same.
-LEAST_DIFFERENCE = 9.0
+LEAST_GREY = 18  # of the world where it is seen; below, a reader sees a black picture
+LEAST_DIALOG = 0.05  # share of its box from which a picture is called a dialogue
+PER_MAP = {"flare": 3, "freedoom": 1}  # pictures of one map at most
+ROUNDS = 6  # in which the quotas of the kinds fill up: none eats all the best maps
+LEAST_DIFFERENCE = 9.0  # between thumbnails, mean grey levels: else they look the same
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,6 @@ class Candidate:
         return min(self.world_grey, 90) + 60 * (1 - abs(self.ui_fraction - 1 / 3))
 
     def looks_like(self, other: "Candidate") -> bool:
-        """Tell whether another picture is nearly the same."""
         pictures = (Image.fromarray(image) for image in (self.image, other.image))
         small = [picture.resize((32, 28), Image.Resampling.BOX) for picture in pictures]
         return np.abs(np.subtract(*small, dtype=float)).mean() < LEAST_DIFFERENCE
@@ -171,17 +166,9 @@ def draw_sheet(candidates: Sequence[Candidate]) -> Image.Image:
 
 
 def build(
-    raw: Path,
-    out: Path,
-    first: str | None,
-    reject: Sequence[str],
-    sheet: Path | None,
-    **most: int,
+    raw: Path, out: Path, first: str, sheet: Path | None, reject: list[str], **most: int
 ) -> None:
-    """Build the whole set in a new folder, and print a line that sums it up.
-
-    most: how many pictures of what, by the names of the options.
-    """
+    """Build the whole set in a new folder; most: how many of what, as the options."""
     folders = sorted(path.parent for path in raw.rglob("meta.json"))
     if not folders:
         raise FileNotFoundError(f"{raw}: holds no raw items; capture some first")
@@ -195,7 +182,7 @@ def build(
     ]
     faults = Counter(candidate.fault for candidate in candidates if candidate.fault)
     quotas, chosen = (most["dialogs"], most["per_kind"]), []
-    for game, per_map in (("flare", most["per_map"]), ("freedoom", 1)):
+    for game, per_map in PER_MAP.items():
         usable = [c for c in candidates if c.game == game and not c.fault]
         chosen += choose(usable, most[game], quotas, per_map)
     chosen.sort(key=lambda candidate: candidate.name)
@@ -223,10 +210,9 @@ main.add("--flare", int, "pictures of Flare", 80)
 main.add("--freedoom", int, "and of Freedoom", 40)
 main.add("--dialogs", int, "dialogues at most", 30)
 main.add("--per-kind", int, "of any other scene", 6)
-main.add("--per-map", int, "of one map of Flare", 3)
-main.add("--first", str, "raw item that becomes pair 1")
+main.add("--first", str, "raw item that becomes pair 1", "")
 main.add("--reject", str, "raw items to leave", [], nargs="+")
 main.add("--sheet", Path, "PNG for sheets of 24 pairs, to look at each")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -21,7 +21,7 @@ class Command(argparse.ArgumentParser):
 
     def add(self, name: str, kind: type, text: str, default=None, **more: Any) -> None:
         """Add an argument of a type, with its help, which tells the default."""
-        text = text if default in (None, []) else f"{text} ({default})"
+        text = text if default in (None, "", []) else f"{text} ({default})"
         self.add_argument(name, type=kind, help=text, default=default, **more)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ class Command(argparse.ArgumentParser):
             self.exit(2, f"{self.prog}: {error}\n")
 
 
-def check_range(name: str, value: int, least: int, most: float = math.inf) -> None:
+def check_range(name: str, value: float, least: float, most=math.inf) -> None:
     """Raise ValueError for a number below the least or above the most."""
     if not least <= value <= most:
         expected = f"{least} or more" if most == math.inf else f"{least} to {most}"

@@ -71,7 +71,6 @@ class Draws(random.Random):
         return low + int(self.random() * (max(high, low) - low + 1))
 
     def choice(self, items: Sequence[T]) -> T:
-        """Draw one of the items."""
         return items[self.whole(0, len(items) - 1)]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:

@@ -46,10 +46,7 @@ class Fault(NamedTuple):
     new: str
 
     def plant(self, source: str) -> tuple[str, list[str]]:
-        """Give the faulty source, and line, kind, and the text before and after.
-
-        No line of the source changes its number.
-        """
+        """Give the faulty source, no line moved, and line, kind, text before, after."""
         start, end = source.rindex("\n", 0, self.start), source.index("\n", self.end)
         pad = "\n" * (source.count("\n", self.start, self.end) - self.new.count("\n"))
         before = source[start:end]

@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -35,10 +34,8 @@ CAMPAIGN, FANTASY = MODS / "empyrean_campaign", MODS / "fantasycore"
 NEEDED = ("Xvfb", "xdotool", "gcc")
 PACKAGES = "flare-game xvfb xdotool x11-apps gcc libsdl2-dev fonts-liberation"
 
-# Alpha from which a pixel counts as interface: a quarter of the way to opaque.
-LEAST_ALPHA = 64
-# Repeated blending rounds each time, so a recomposed frame may be off by this much.
-MOST_DIFFERENCE = 2
+LEAST_ALPHA = 64  # from which a pixel is interface: a quarter of the way to opaque
+MOST_DIFFERENCE = 2  # of a recomposed frame, grey levels: blending rounds each time
 
 # Portraits of invented characters; the game also has some of real people.
 PORTRAITS = [f"female{n:02}" for n in (1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15)]
@@ -52,8 +49,7 @@ REMARKS += ["Somebody was here before you.", "The wind turns.", "Game saved."]
 FOES = "goblin skeleton zombie antlion_sprayer mog hobgoblin minotaur wyvern_adult"
 FOES = FOES.split()
 
-# Maps of the campaign that are not places to stand.
-NO_PLACES = ("spawn", "hyperspace")
+NO_PLACES = ("spawn", "hyperspace")  # maps of the campaign with nowhere to stand
 
 # The keys that open what a kind of scene shows: letters, or names in a list.
 KEYS = {
@@ -90,7 +86,6 @@ class Scene:
     map: str
 
     def rng(self) -> random.Random:
-        """Start this scene's random numbers from the beginning."""
         return random.Random(f"{self.seed}-{self.number}")
 
 
@@ -249,8 +244,7 @@ def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, in
     body = rng.choice(["female,head_long", "male,head_short"])
     hero = {
         "spawn": f"maps/{scene.map}.txt,{spot[0]},{spot[1]}",
-        # High, so that the hero lives until the picture is taken.
-        "xp": rng.choice([120_000, 300_000, 600_000]),
+        "xp": rng.choice([120_000, 300_000, 600_000]),  # for a hero who lives on
         "build": "30,20,20,60",
         "carried": ",".join(map(str, bag)),
         "carried_quantity": ",".join(str(min(item, 1)) for item in bag),
@@ -359,12 +353,10 @@ def capture_all(out: Path, count: int, seed: int, maps: list[str] | None) -> int
     """Capture what OUT does not hold yet, and say how it went."""
     need_tools()
     names = sorted(path.stem for path in (CAMPAIGN / "maps").glob("*.txt"))
-    unknown = set(maps or []) - set(names)
-    if unknown:
+    if unknown := set(maps or []) - set(names):
         raise ValueError(f"--maps: the game has no {sorted(unknown)}, only {names}")
     maps = maps or [name for name in names if name not in NO_PLACES]
     scenes = deal_scenes(count, seed, maps)
-    named = {f"flare_{seed}_{scene.number:03}": scene for scene in scenes}
     with tempfile.TemporaryDirectory() as home, virtual_screen() as display:
         shim = Path(home, "flare_shim.so")
         command = ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"]
@@ -372,7 +364,7 @@ def capture_all(out: Path, count: int, seed: int, maps: list[str] | None) -> int
         if compiled.returncode:
             raise ValueError(f"{SHIM} does not compile: {compiled.stderr}")
         player = Player(Path(home), display, shim)
-        return save_missing(out, named, player.capture)
+        return save_missing(out, f"flare_{seed}", scenes, player.capture)
 
 
 main = Command(capture_all)
@@ -382,4 +374,4 @@ main.add("--seed", int, "what all is drawn from", 5)
 main.add("--maps", str, "just these maps of the campaign", nargs="+")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

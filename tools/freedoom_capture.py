@@ -13,7 +13,6 @@ and world together give the image again, exactly, is checked for every item.
 
 import contextlib
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -125,7 +124,6 @@ class Shot(NamedTuple):
 
 
 def pick(rng: np.random.Generator, choices: Sequence[str], count: int) -> list[str]:
-    """Draw count different entries, in random order."""
     return [choices[i] for i in rng.permutation(len(choices))[:count]]
 
 
@@ -141,8 +139,7 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         kind, scene_seed = KINDS[index % len(KINDS)], int(rng.integers(1, 9999))
-        # What the hero owns, so that weapons and the numbers on the bars vary. A new
-        # weapon is taken in hand; without any it is the pistol.
+        # What the hero owns, so that weapons and the numbers on the bars vary.
         gifts = ["god", f"give health {rng.integers(1, 100)}"]
         gifts += [f"give {weapon}" for weapon in pick(rng, WEAPONS, rng.integers(0, 5))]
         gifts += [gift for gift in GIFTS if rng.random() < 0.6]
@@ -166,17 +163,16 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
 
 
 def plan_walk(seed: int, laps: int) -> list[Action]:
-    """Draw one action per step: in each lap a run, then a stop to stand still.
+    """Draw one action per step: in each lap a run, then a stop, or the hero slides on.
 
-    Without the stop the hero would slide on, out of the view that was chosen. A longer
-    walk begins with the shorter one.
+    A longer walk begins with the shorter one.
     """
     rng = np.random.default_rng(seed)
     walk: list[Action] = []
     for _ in range(laps):
         for forward, turn, attack, use in rng.random((RUN_STEPS, 4)).tolist():
-            pressed = (forward < 0.85, turn < 0.2, turn > 0.8, attack < 0.1, use < 0.3)
-            walk.append([*(int(is_down) for is_down in pressed), 1])
+            pressed = forward < 0.85, turn < 0.2, turn > 0.8, attack < 0.1, use < 0.3
+            walk.append([*map(int, pressed), 1])
         walk += [IDLE] * STOP_STEPS
     return walk
 
@@ -313,8 +309,7 @@ def find_route(scene: Scene, walks: int) -> Route:
 def shot_commands(scene: Scene, shot: Shot, angle: float) -> list[str]:
     """List the console commands of a shot, to be sent one tic before it.
 
-    Into the void: far away along the line of sight (angle, degrees), so that the map
-    lies behind the hero; what nothing draws on is cleared to the void's colour.
+    The void is far away along the line of sight (angle, degrees), the map behind.
     """
     commands = [f"dimamount {shot.dim}", f'dimcolor "{shot.dim_colour}"']
     if shot.void:
@@ -336,9 +331,7 @@ def replay(scene: Scene, route: Route, shot: Shot) -> np.ndarray:
     An open menu stops the clock at once, so without it one tic less is waited. Returns
     (height, width, 3) uint8 RGB.
     """
-    wait = SETTLE_TICS
-    if scene.menu and "menu" not in shot.layers:
-        wait -= 1
+    wait = SETTLE_TICS - bool(scene.menu and "menu" not in shot.layers)
     with open_game(scene, shot) as game:
         for action in plan_walk(route.seed, route.laps):
             game.make_action(action, STEP_TICS)
@@ -368,10 +361,8 @@ def make_item(scene: Scene, route: Route) -> RawItem:
         shots = [Shot(scene.layers, "", 1.0, colour) for _, colour, _ in VOIDS.values()]
         layers.append((MENU, empty, take(shots)))
     classes = find_classes(image, layers)
-    share = float(np.mean(classes > 0))
-    if not MIN_SHARE <= share <= MAX_SHARE:
-        expected = f"expected between {MIN_SHARE} and {MAX_SHARE}"
-        raise ValueError(f"UI share {share:.3f}; {expected}")
+    share = round(float(np.mean(classes > 0)), 4)
+    check_range("UI share", share, MIN_SHARE, MAX_SHARE)
     world = replay(scene, route, Shot(()))
     check_aligned(image, world, classes)
     if scene.dim:  # the image once more with the game's own dimming behind the menu
@@ -382,8 +373,8 @@ def make_item(scene: Scene, route: Route) -> RawItem:
         world[changed(*layers[0][1:])] = 0
     steps = route.laps * (RUN_STEPS + STOP_STEPS)
     facts = {"walk_seed": route.seed, "tics": steps * STEP_TICS + SETTLE_TICS + 1}
-    meta = {"game": "freedoom", **asdict(scene), **facts}
-    return RawItem(image, world, classes, meta | {"ui_fraction": round(share, 4)})
+    meta = {"game": "freedoom", **asdict(scene), **facts, "ui_fraction": share}
+    return RawItem(image, world, classes, meta)
 
 
 def capture(out: Path, count: int, seed: int, walks: int) -> int:
@@ -399,13 +390,12 @@ def capture(out: Path, count: int, seed: int, walks: int) -> int:
         raise ValueError("no game engine: run pip install vizdoom==1.3.2") from None
     types = [one for one in vars(vizdoom).values() if isinstance(one, type)]
     crashes = tuple(one for one in types if issubclass(one, Exception))
-    scenes = enumerate(plan_scenes(count, seed))
-    named = {f"freedoom_{seed}_{number:03}": scene for number, scene in scenes}
 
     def make(scene: Scene) -> RawItem:
         return make_item(scene, find_route(scene, walks))
 
-    return save_missing(out, named, make, crashes)
+    scenes = plan_scenes(count, seed)
+    return save_missing(out, f"freedoom_{seed}", scenes, make, crashes)
 
 
 main = Command(capture)
@@ -415,4 +405,4 @@ main.add("--seed", int, "seed of the plan", 77)
 main.add("--walks", int, "walks per item, for the best view", 5)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

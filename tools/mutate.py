@@ -16,9 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
-from itertools import islice
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,12 +62,12 @@ def judge(source: str, files: Sequence[str], seconds: float) -> tuple[str, str]:
         (copy / MODULE).write_text(source, encoding="utf-8")
         env = {"PYTHONPATH": str(copy), "TMPDIR": scratch, "COLUMNS": "300"}
         # In one process: xdist says "interrupted" where a test fails.
-        options = ["-xq", "-oaddopts=", "--tb=no", "-rfE", "-pno:cacheprovider"]
-        command = [sys.executable, "-m", "pytest", *options, *files]
+        command = [sys.executable, "-m", "pytest", *files, "-xq", "-oaddopts="]
+        command += ["--tb=no", "-rfE", "-pno:cacheprovider"]
         with log.open("wb") as out:
             # A group of its own, so that the workers it may leave end with it.
-            start = partial(subprocess.Popen, cwd=copy, process_group=0)
-            process = start(command, env=os.environ | env, stdout=out, stderr=out)
+            options = {"cwd": copy, "env": os.environ | env, "process_group": 0}
+            process = subprocess.Popen(command, stdout=out, stderr=out, **options)
             try:
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -87,32 +84,26 @@ def judge(source: str, files: Sequence[str], seconds: float) -> tuple[str, str]:
 
 
 def try_faults(
-    write: Path | None, equivalent: Path | None, section: int | None, **options: int
+    count: int, seed: int, write: Path | None, equivalent: Path | None
 ) -> None:
-    """Plant faults and print the table, row by row; options: count, seed and jobs."""
+    """Plant faults and print the table, row by row."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C
     source = (ROOT / MODULE).read_text(encoding="utf-8")
     given = equivalent.read_text(encoding="utf-8") if equivalent else ""
     left_out = [row.split("\t")[:3] for row in given.splitlines()]
     table = [["section", "line", "kind", "before", "after", "outcome", "failed first"]]
-    for number, title, share, faults in draw(source, options["count"], options["seed"]):
-        if section not in (None, number):
-            continue
-        begin = time.monotonic()
-        run = partial(judge, files=find_tests(title))
-        outcome, told = run(source, seconds=3600)
+    for _, title, share, faults in draw(source, count, seed):
+        begin, files = time.monotonic(), find_tests(title)
+        outcome, told = judge(source, files, 3600)
         if outcome != "survived":
             raise ValueError(f"{title}: {outcome} without a fault: {told}")
-        run = partial(run, seconds=PATIENCE + time.monotonic() - begin)
-        planted = (fault.plant(source) for fault in faults)
-        kept = (one for one in planted if one[1][1:] not in left_out)
-        while batch := list(islice(kept, share)):
-            texts, rows = zip(*batch, strict=True)
-            with ThreadPool(options["jobs"]) as pool:
-                for row, verdict in zip(rows, pool.imap(run, texts), strict=True):
-                    table.append([title, *row, *verdict])
-                    print(*table[-1], sep="\t", flush=True)
-                    share -= verdict[0] != "broken"  # and another is tried instead
+        limit = PATIENCE + time.monotonic() - begin
+        for text, row in (fault.plant(source) for fault in faults):
+            if share and row[1:] not in left_out:
+                outcome, told = judge(text, files, limit)
+                table.append([title, *row, outcome, told])
+                print(*table[-1], sep="\t", flush=True)
+                share -= outcome != "broken"  # and another is tried instead
     counts = Counter(row[5] for row in table[1:])
     caught = counts["caught"] + counts["time-out"]
     print(f"caught {caught} of {caught + counts['survived']}: {dict(counts)}")
@@ -124,11 +115,9 @@ def try_faults(
 main = Command(try_faults)
 main.add("--count", int, "faults in all sections", 120)
 main.add("--seed", int, "another draws other faults", 0)
-main.add("--section", int, "plant in this one alone, by its number")
-main.add("--jobs", int, "faults tried at a time", 1)
 main.add("--write", Path, "file for the table, tabs between columns")
 leave = "file of faults that change nothing, to leave out: kind, before, after, why"
 main.add("--equivalent", Path, leave)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

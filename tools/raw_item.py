@@ -7,7 +7,7 @@ user interface), `mask.png` (0 and 255), `classes.png` (class ids) and `meta.jso
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,24 +52,22 @@ def save_item(item: RawItem, folder: Path) -> None:
 
 
 def save_missing(
-    out: Path,
-    scenes: Mapping[str, Any],
-    make: Callable[[Any], RawItem],
-    crashes: tuple[type[Exception], ...] = (),
+    out: Path, prefix: str, scenes: Sequence, make: Callable, crashes: tuple = ()
 ) -> int:
-    """Make the items, by name, that OUT does not hold yet; list those that failed.
+    """Make the items, counted from 0, that OUT does not hold yet; list those that fail.
 
     Where `make` raises ValueError, or crashes, that item alone is left out. Returns an
     exit status: 1 if some are missing.
     """
     out.mkdir(parents=True, exist_ok=True)
     failed = []
-    for name, scene in tqdm(scenes.items(), unit="item"):
+    for number, scene in enumerate(tqdm(scenes, unit="item")):
+        folder = out / f"{prefix}_{number:03}"
         try:
-            if not (out / name).exists():
-                save_item(make(scene), out / name)
+            if not folder.exists():
+                save_item(make(scene), folder)
         except (ValueError, *crashes) as error:
-            failed.append(f"{name} ({scene.kind}, {scene.map}): {error}")
+            failed.append(f"{folder.name} ({scene.kind}, {scene.map}): {error}")
     for line in failed:
         print(f"left out: {line}")
     return 1 if failed else 0

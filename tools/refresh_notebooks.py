@@ -10,7 +10,6 @@ large is refused and stays as it was. Set OMP_NUM_THREADS to choose the threads.
 import base64
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +30,6 @@ from tools.command import Command
 FOLDER = Path(__file__).parents[1] / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-CELL_METADATA = {"tags", "jupyter"}
 CELL_SECONDS = 300
 LARGEST_FILE = 400_000
 # A path from the root or a memory address: a stored output with one never compares
@@ -63,13 +61,12 @@ def merge_stdout(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
     """Merge neighbouring stdout streams; of a redrawn line keep what stays visible."""
     merged: list[NotebookNode] = []
     for output in outputs:
-        if merged and merged[-1].get("name") == output.get("name") == "stdout":
-            merged[-1]["text"] += output["text"]
-        else:
-            merged.append(output)
-    for output in merged:
-        if output.get("name") == "stdout":
+        is_stdout = output.get("name") == "stdout"
+        if is_stdout and merged and merged[-1].get("name") == "stdout":
+            output["text"] = merged.pop()["text"] + output["text"]
+        if is_stdout:
             output["text"] = OVERWRITTEN.sub("", output["text"])
+        merged.append(output)
     return merged
 
 
@@ -91,10 +88,10 @@ def normalise(notebook: NotebookNode) -> None:
     """
     notebook["metadata"] = nbformat.from_dict(METADATA)
     for cell in notebook["cells"]:
-        for key in set(cell["metadata"]) - CELL_METADATA:
-            del cell["metadata"][key]
-        hidden = cell["metadata"].pop("jupyter", {})
-        if hidden.get("source_hidden"):
+        old, cell["metadata"] = cell["metadata"], NotebookNode()
+        if "tags" in old:
+            cell["metadata"]["tags"] = old["tags"]
+        if old.get("jupyter", {}).get("source_hidden"):
             cell["metadata"]["jupyter"] = {"source_hidden": True}
     for cell in find_predicted(notebook["cells"]):
         cell["metadata"].setdefault("jupyter", {})["outputs_hidden"] = True
@@ -105,8 +102,7 @@ def normalise(notebook: NotebookNode) -> None:
         for output in cell["outputs"]:
             if "execution_count" in output:
                 output["execution_count"] = count
-            figure = output.get("data", {}).get("image/png")
-            if figure:
+            if figure := output.get("data", {}).get("image/png"):
                 small = base64.b64encode(shrink_png(base64.b64decode(figure)))
                 output["data"]["image/png"] = small.decode("ascii")
 
@@ -160,19 +156,13 @@ def refresh(path: Path) -> str:
     """
     start, before = time.perf_counter(), path.read_bytes()
     notebook = read_notebook(path)
-    manager = AsyncKernelManager(  # of this Python, whatever Jupyter calls python3
-        kernel_name=CURRENT_ENV_KERNEL_NAME,
-        kernel_spec_manager=NbvalKernelspecManager(),
-    )
-    client = NotebookClient(
-        notebook,
-        km=manager,
-        timeout=CELL_SECONDS,
-        resources={"metadata": {"path": str(path.parent)}},
-        force_raise_errors=True,
-        extra_arguments=["--log-level=ERROR"],
-    )
-    cells = notebook["cells"]
+    # A kernel of this Python, whatever Jupyter calls python3.
+    specs = {"kernel_spec_manager": NbvalKernelspecManager()}
+    manager = AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME, **specs)
+    options = {"km": manager, "timeout": CELL_SECONDS, "force_raise_errors": True}
+    options |= {"resources": {"metadata": {"path": str(path.parent)}}}
+    options |= {"extra_arguments": ["--log-level=ERROR"]}
+    client, cells = NotebookClient(notebook, **options), notebook["cells"]
     with client.setup_kernel(cleanup_kc=True):
         for number, cell in enumerate(tqdm(cells, desc=path.stem, unit="cell"), 1):
             place = f"{path.name}, cell {number}"
@@ -211,7 +201,6 @@ def find_notebooks(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def refresh_all(folder: Path, names: Sequence[str]) -> None:
-    """Refresh notebooks one after the other and print a line about each."""
     for path in find_notebooks(folder, names):
         print(refresh(path))
 
@@ -221,4 +210,4 @@ main.add("names", str, "beginnings of names, such as 01; all if none", nargs="*"
 main.add("--folder", Path, "folder of the notebooks", FOLDER)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

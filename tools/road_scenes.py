@@ -13,7 +13,6 @@ All is painted larger than it is wanted, and then shrunk.
 
 import itertools
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +31,7 @@ FRAMES_PER_DRIVE = 4
 # About a third of the drives have something that the target leaves out.
 LEFT_OUT = ("", "far", "", "", "mouth", "", "mouth", "")
 OVERSAMPLING = 3
-# Steps too small to see, which make the files smaller by a third.
-COLOUR_STEP = 4
+COLOUR_STEP = 4  # too small to see, and makes the files smaller by a third
 
 # KITTI's camera as shares of the picture's width and height, and metres.
 FOCAL_SHARE, CENTRE_X_SHARE, CENTRE_Y_SHARE = 0.5809, 0.4908, 0.4610
@@ -56,7 +54,6 @@ GLASS, BARK, WHITE = (42, 50, 58), (78, 66, 54), (222, 221, 214)
 NUM_LEAVES = 40
 
 Numbers = np.ndarray | float
-Point = tuple[float, float, float]
 
 
 class Scene(NamedTuple):
@@ -69,11 +66,7 @@ class Scene(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """What stands beside or moves on the road: a house, a plant or a car.
-
-    size: width, height and length. speed: metres a frame, below zero for what comes
-    towards us.
-    """
+    """A house, plant or car. size: width, height, length; speed: metres a frame."""
 
     kind: str
     along: float
@@ -112,10 +105,9 @@ class Drive:
         self.left_out = LEFT_OUT[(number + 3 * kind) % len(LEFT_OUT)]
         self.left_out_side = int(rng.choice([-1, 1]))
         self.left_out_along = rng.uniform(24, 29)
-        things = (*draw_roadside(rng, self), *draw_traffic(rng, self))
-        self.things = tuple(
-            t for t in things if not self.is_mouth(t.along, t.across, t.size[0])
-        )
+        every = draw_roadside(rng, self) + draw_traffic(rng, self)
+        where = [self.is_mouth(t.along, t.across, t.size[0]) for t in every]
+        self.things = [t for t, hidden in zip(every, where, strict=True) if not hidden]
 
     def is_mouth(self, along: Numbers, across: Numbers, wider: Numbers) -> Numbers:
         """Say which places lie in the mouth of a side road, or this much beside it."""
@@ -326,9 +318,7 @@ class Painter:
         for pen, ink in zip(self.pens, (tuple(map(int, hazed)), 1), strict=True):
             (pen.ellipse if len(corners) == 2 else pen.polygon)(corners, ink)
 
-    def box(
-        self, place: Point, size: Point, colour: ArrayLike, pane: tuple = (99, 99)
-    ) -> None:
+    def box(self, place: tuple, size: tuple, colour: ArrayLike, pane=(99, 99)) -> None:
         """Paint the faces that we see of a box whose foot is at place (x, h, z).
 
         pane: on its walls there is a window on every so many metres to the side and up.
@@ -336,7 +326,7 @@ class Painter:
         (width, height, length), (x, h, z), sun = size, place, self.view.drive.sun
         left, right, top = x - width / 2, x + width / 2, h + height
         near, far = z - length / 2, z + length / 2
-        across, up, ahead = (width, 0, 0), (0, height, 0), (0, 0, length)
+        across, up, ahead = np.diag(size)
         faces = (  # is it seen, a corner, two sides from there, how it faces the sun
             (near > NEAREST, (left, h, near), across, up, -sun[2]),
             (left > 0, (left, h, near), ahead, up, -sun[0]),
@@ -358,7 +348,6 @@ class Painter:
                 self.paint(quad, paint, facing)
 
     def thing(self, thing: Thing) -> None:
-        """Paint a thing."""
         (x, z), (width, height, length) = self.view.place(thing), thing.size
         if thing.kind == "house":
             self.box((x, 0, z), thing.size, thing.colour, (2.4, 2.8))
@@ -381,7 +370,6 @@ class Painter:
 
 
 def draw_view(view: View) -> Scene:
-    """Draw what a view shows."""
     width, height = view.width * OVERSAMPLING, view.height * OVERSAMPLING
     view = View(view.drive, view.start, width, height)
     below, places = paint_ground(view)
@@ -396,11 +384,9 @@ def draw_view(view: View) -> Scene:
     return Scene(image, *(mask > 127 for mask in small))
 
 
-def render_scene(
-    seed: int, category: str, frame: int, width: int, height: int
-) -> Scene:
-    """Draw one frame of a category; the same arguments give the same pixels."""
-    return draw_view(make_view(seed, category, frame, (width, height)))
+def render_scene(seed: int, category: str, frame: int, *size: int) -> Scene:
+    """Draw one frame of a category, of width and height; the same pixels each time."""
+    return draw_view(make_view(seed, category, frame, size))
 
 
 def paint_target(marked: np.ndarray, ignored: np.ndarray) -> np.ndarray:
@@ -411,18 +397,17 @@ def paint_target(marked: np.ndarray, ignored: np.ndarray) -> np.ndarray:
 def calibration(view: View) -> str:
     """Write the camera as KITTI does."""
     cos, sin = math.cos(view.drive.pitch), math.sin(view.drive.pitch)
-    focal, (x, y), own = view.focal, view.centre, CAMERAS_X[2]
-    rows = {
-        f"P{number}": (focal, 0, x, focal * offset, 0, focal, y, 0, 0, 0, 1, 0)
-        for number, offset in enumerate(CAMERAS_X)
-    }
+    focal, (x, y) = view.focal, view.centre
+    rows = {}
+    for number, offset in enumerate(CAMERAS_X):
+        rows[f"P{number}"] = (focal, 0, x, focal * offset, 0, focal, y, 0, 0, 0, 1, 0)
     rows["R0_rect"] = (1, 0, 0, 0, 1, 0, 0, 0, 1)
     rows["Tr_velo_to_cam"] = (0, -1, 0, 0, 0, 0, -1, -0.08, 1, 0, 0, -0.27)
     rows["Tr_imu_to_velo"] = (1, 0, 0, -0.81, 0, 1, 0, 0.32, 0, 0, 1, -0.8)
     tilt = (0, cos, -sin, -CAMERA_HEIGHT, 0, sin, cos, 0)
-    rows["Tr_cam_to_road"] = (1, 0, 0, own, *tilt)
-    texts = {name: " ".join(f"{v:.12e}" for v in row) for name, row in rows.items()}
-    return "".join(f"{name}: {text}\n" for name, text in texts.items())
+    rows["Tr_cam_to_road"] = (1, 0, 0, CAMERAS_X[2], *tilt)
+    lines = (" ".join([f"{n}:", *(f"{v:.12e}" for v in rows[n])]) + "\n" for n in rows)
+    return "".join(lines)
 
 
 def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> None:
@@ -437,20 +422,18 @@ def write_scenes(out: Path, count: int, seed: int, width: int, height: int) -> N
             category, number = list(LANES)[kind], f"{frame:06d}"
             view = make_view(seed, category, frame, (width, height))
             scene = draw_view(view)
-            pictures = {
-                f"image_2/{category}_": scene.image,
-                f"gt_image_2/{category}_road_": paint_target(scene.road, scene.ignored),
-            }
+            road, lane = (paint_target(mask, scene.ignored) for mask in scene[1:3])
+            pictures = {f"image_2/{category}_": scene.image}
+            pictures[f"gt_image_2/{category}_road_"] = road
             if category == "um":  # as in KITTI, it alone has a lane
-                lane = paint_target(scene.lane, scene.ignored)
-                pictures[f"gt_image_2/{category}_lane_"] = lane
+                pictures["gt_image_2/um_lane_"] = lane
             for name, pixels in pictures.items():
                 path = part / f"training/{name}{number}.png"
                 Image.fromarray(pixels).save(path, optimize=True)
-            text = calibration(view)
-            (part / f"training/calib/{category}_{number}.txt").write_text(text)
-            drive = f"{category}_{frame // FRAMES_PER_DRIVE:02d}"
-            drives.append(f"{category},{number},{drive}")
+            path = part / f"training/calib/{category}_{number}.txt"
+            path.write_text(calibration(view))
+            drive = frame // FRAMES_PER_DRIVE
+            drives.append(f"{category},{number},{category}_{drive:02d}")
         (part / "drives.csv").write_text("\n".join(drives) + "\n")
 
 
@@ -462,4 +445,4 @@ main.add("--width", int, "pixels, from 32 up", 414)
 main.add("--height", int, "pixels, from 32 up", 125)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

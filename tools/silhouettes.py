@@ -20,8 +20,7 @@ Pair = tuple[int, int]
 
 OVERSAMPLING = 4
 GRAIN, HAZE = 10, 0.35
-# A picture is at least so many pixels wide and high.
-MIN_SIDE = 8
+MIN_SIDE = 8  # of a picture, pixels
 
 # Each part in the table has a colour, a form and numbers. oval: centre and half axes;
 # area: corners; stroke: a width and the points of a line. Two forms have colours of

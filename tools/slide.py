@@ -8,7 +8,6 @@ square roots are used, which every machine rounds alike.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,11 +64,8 @@ def find_nuclei(
     inside = np.full((height, width), -9, np.float32)
     dark = np.zeros_like(inside)
     for down, across, size, dye in zip(*nuclei, strict=True):
-        top, left = math.floor(down), math.floor(across)
-        part = np.s_[
-            max(top - reach, 0) : max(top + reach + 1, 0),
-            max(left - reach, 0) : max(left + reach + 1, 0),
-        ]
+        middle = math.floor(down), math.floor(across)
+        part = tuple(slice(max(i - reach, 0), max(i + reach + 1, 0)) for i in middle)
         off_y = np.arange(height)[part[0], None] - down
         off_x = np.arange(width)[part[1]] - across
         depth = size - np.sqrt(off_y * off_y + off_x * off_x)
@@ -162,10 +158,7 @@ class Slide(_Source):
     def window(
         self, y: int, x: int, height: int, width: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw image (height, width, 3) and mask (height, width), both uint8.
-
-        A window that does not lie inside the slide raises ValueError.
-        """
+        """Draw image (height, width, 3), mask (height, width); ValueError outside."""
         bottom, right, _ = self.shape
         if not (0 <= y < y + height <= bottom and 0 <= x < x + width <= right):
             what = f"window of {height} x {width} pixels at y {y}, x {x}"
@@ -191,4 +184,4 @@ main.add("--width", int, "of the window, pixels", 512)
 main.add("--seed", int, "a whole number: which slide", 1)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

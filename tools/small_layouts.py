@@ -22,10 +22,8 @@ from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
 from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
 
 CIFAR_SIZE = (32, 32)
-CIFAR_BATCHES = {
-    **{f"data_batch_{n}": f"training batch {n} of 5" for n in range(1, 6)},
-    "test_batch": "testing batch 1 of 1",
-}
+CIFAR_BATCHES = {f"data_batch_{n}": f"training batch {n} of 5" for n in range(1, 6)}
+CIFAR_BATCHES["test_batch"] = "testing batch 1 of 1"
 # What the real set has; sets of different seeds share no picture.
 MAX_PER_CLASS = 1_000
 MAX_IMAGES = 99_999
@@ -112,32 +110,26 @@ def voc_contents(number: int) -> tuple[str, ...]:
     return (*kinds, (other, OTHERS[0]))[number % NUM_KINDS]
 
 
-def element(tag: str, content: str | Sequence[tuple[str, Any]]) -> ElementTree.Element:
-    """Build XML from a tag and its text, or the tags and contents inside it."""
-    made = ElementTree.Element(tag)
-    if isinstance(content, str):
-        made.text = content
-    else:
-        made.extend(itertools.starmap(element, content))
-    return made
+def tags(**content: str | int) -> str:
+    """Write XML: each value between the two tags of its name."""
+    return "".join(f"<{name}>{value}</{name}>" for name, value in content.items())
 
 
-def voc_box(edges: Sequence[float]) -> tuple[str, Any]:
+def voc_box(edges: Sequence[float]) -> str:
     """Write edges as VOC does: counted from 1, the last pixel included."""
     left, top, right, bottom = map(round, edges)
-    values = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
-    return "bndbox", [(name, str(value)) for name, value in values.items()]
+    return tags(bndbox=tags(xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom))
 
 
-def voc_object(name: str, edges: Edges) -> tuple[str, Any]:
+def voc_object(name: str, edges: Edges) -> str:
     """Describe an object; a person also has parts, with names of their own."""
-    facts = [("name", name), ("pose", "Unspecified"), ("truncated", "0")]
-    inside: list[tuple[str, Any]] = [*facts, ("difficult", "0"), voc_box(edges)]
+    inside = tags(name=name, pose="Unspecified", truncated=0, difficult=0)
+    inside += voc_box(edges)
     corner, size = np.array(edges[:2]), np.subtract(edges[2:], edges[:2])
     for part, shares in PARTS if name == "person" else ():
         box = corner[[0, 1, 0, 1]] + size[[0, 1, 0, 1]] * shares
-        inside.append(("part", [("name", part), voc_box(box.tolist())]))
-    return "object", inside
+        inside += tags(part=tags(name=part) + voc_box(box.tolist()))
+    return tags(object=inside)
 
 
 def save_voc_image(folder: Path, key: str, names: Sequence[str], seed: int) -> None:
@@ -146,17 +138,12 @@ def save_voc_image(folder: Path, key: str, names: Sequence[str], seed: int) -> N
     shapes = [SHAPE_NAMES.get(name, name) for name in names]
     picture, edges = draw_scene(shapes, seed, size)
     picture.save(folder / "JPEGImages" / f"{key}.jpg", quality=85)
-    source = [("database", "Drawn by tools.small_layouts")]
-    source += [("annotation", f"PASCAL {folder.name}"), ("image", "drawn")]
-    facts: list[tuple[str, Any]] = [
-        ("folder", folder.name),
-        ("filename", f"{key}.jpg"),
-        ("source", source),
-        ("size", [("width", str(size[0])), ("height", str(size[1])), ("depth", "3")]),
-        ("segmented", "0"),
-        *map(voc_object, names, edges),
-    ]
-    root = element("annotation", facts)
+    source = tags(database="Drawn by tools.small_layouts")
+    source += tags(annotation=f"PASCAL {folder.name}", image="drawn")
+    shape = tags(width=size[0], height=size[1], depth=3)
+    facts = tags(folder=folder.name, filename=f"{key}.jpg", source=source, size=shape)
+    objects = "".join(map(voc_object, names, edges))
+    root = ElementTree.fromstring(tags(annotation=facts + tags(segmented=0) + objects))
     ElementTree.indent(root, "\t")
     text = ElementTree.tostring(root, encoding="unicode") + "\n"
     (folder / "Annotations" / f"{key}.xml").write_text(text, encoding="utf-8")

@@ -7,7 +7,6 @@ menus, bars, coins. Both are drawn by Pillow, from whole numbers and its own bit
 font, so that the same seed gives the same pixels on every machine.
 """
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from operator import index
@@ -25,8 +24,7 @@ from tools.raw_item import CLASS_IDS, save_targets
 BARS, WINDOW, DIALOG, MESSAGE, CURSOR = (
     CLASS_IDS[name] for name in ("bars", "window", "dialog", "message", "cursor")
 )
-# Sets of different seeds share no screen, as long as none is larger.
-MAX_COUNT = 99_999
+MAX_COUNT = 99_999  # so that sets of different seeds share no screen
 FONT, LETTER_WIDTH, LINE = ImageFont.load_default_imagefont(), 6, 12
 TILE = 16
 
@@ -118,7 +116,6 @@ def draw_world(draws: Draws, seed: int, height: int, width: int) -> Image.Image:
     ground, tall, leaf, gravel = read_colours(draws.choice(LANDS))
 
     def blots(salt: int, share: float) -> np.ndarray:
-        """Draw smooth blots over about that share of the world."""
         noise = value_noise(x / 60, y / 60, seed * 31 + salt)
         return noise > np.sort(noise, axis=None)[int(noise.size * (1 - share)) - 1]
 
@@ -136,25 +133,22 @@ def draw_world(draws: Draws, seed: int, height: int, width: int) -> Image.Image:
     # Things stand where there is no water under their feet, the far before the near.
     wood = blots(3, draws.choice((0.1, 0.25, 0.4)))
     houses, people = draws.whole(0, 3), draws.whole(2, 6)
-    places = [(draws.whole(40, height), draws.whole(-40, width)) for _ in range(houses)]
-    things = [(foot, left, "house") for foot, left in places]
+    things = []
+    for _ in range(houses):
+        things.append((draws.whole(40, height), draws.whole(-40, width), draw_house))
+    for _ in range(people):
+        things.append((draws.whole(16, height), draws.whole(8, width), draw_person))
     things += [
-        (foot, left, "tree")
+        (foot, left, draw_tree)
         for foot in range(TILE, height + 20, 18)
         for left in range(foot // 18 % 2 * TILE, width + TILE, 32)
         if wood[min(foot, height - 1), min(left, width - 1)]
     ]
-    for _ in range(people):
-        things.append((draws.whole(16, height), draws.whole(8, width), "person"))
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
-    for foot, left, kind in sorted(things):
-        if lake[min(foot, height - 1), min(max(left, 0), width - 1)]:
-            continue
-        if kind == "tree":
-            draw_tree(pen, left, foot, leaf)
-        else:
-            (draw_house if kind == "house" else draw_person)(pen, left, foot, draws)
+    for foot, left, draw in sorted(things, key=lambda thing: thing[:2]):
+        if not lake[min(foot, height - 1), min(max(left, 0), width - 1)]:
+            draw(pen, left, foot, leaf if draw is draw_tree else draws)
     if draws.chance(0.2):
         picture = Image.fromarray((np.array(picture) * NIGHT).astype(np.uint8))
     return picture
@@ -174,10 +168,7 @@ class Interface:
         self.margin = draws.choice((0, 2, 4, 8))
 
     def paste(self, class_id: int, left: int, top: int, face: Image.Image) -> tuple:
-        """Paste a RGBA picture, moved to fit the screen, and enter it into the masks.
-
-        Returns its left, top, right and bottom edge.
-        """
+        """Paste an RGBA picture, moved to fit, also into the masks; gives its edges."""
         left = min(max(left, 0), self.width - face.width)
         top = min(max(top, 0), self.height - face.height)
         region = np.s_[top : top + face.height, left : left + face.width]
@@ -187,11 +178,9 @@ class Interface:
         self.classes[region][shape] = class_id
         return left, top, left + face.width, top + face.height
 
-    def panel(
-        self, class_id: int, left: int, top: int, width: int, height: int
-    ) -> tuple:
+    def panel(self, class_id: int, left: int, top: int, *size: int) -> tuple:
         """Draw an empty framed box, moved to fit the screen; returns its edges."""
-        panel = Image.new("RGBA", (width, height))
+        (width, height), panel = size, Image.new("RGBA", size)
         pen, (fill, edge, rim, *_) = ImageDraw.Draw(panel), self.theme
         for inset, colour in ((0, edge), (1, rim), (3, fill)):
             box = (inset, inset, width - 1 - inset, height - 1 - inset)
@@ -199,12 +188,10 @@ class Interface:
         return self.paste(class_id, left, top, panel)
 
     def write(self, text: str, left: int, top: int) -> None:
-        """Write a line of text with its shadow."""
         self.pen.text((left + 1, top + 1), text, self.theme[4], FONT)
         self.pen.text((left, top), text, self.theme[3], FONT)
 
     def tag(self, class_id: int, left: int, top: int, text: str) -> None:
-        """Draw a box around one line of text."""
         width = LETTER_WIDTH * len(text) + 18
         left, top, *_ = self.panel(class_id, left, top, width, 21)
         self.write(text, left + 9, top + 5)
@@ -249,10 +236,6 @@ class Interface:
             self.pen.rectangle((left + 8, row, right - 9, row + 5), EMPTY_BAR, OUTLINE)
             self.pen.rectangle((left + 8, row, full, row + 5), colour, OUTLINE)
 
-    def purse(self, left: int, top: int) -> None:
-        """Draw the box that counts the coins."""
-        self.tag(MESSAGE, left, top, f"$ {self.draws.whole(5, 99_999)}")
-
 
 def draw_interface(ui: Interface) -> None:
     """Draw one of six moments of a game."""
@@ -271,11 +254,12 @@ def draw_interface(ui: Interface) -> None:
         chosen = PAUSE_WORDS[-draws.whole(3, len(PAUSE_WORDS)) :]
         ui.menu(chosen, left, draws.choice((margin, bottom)))
         if draws.chance(0.3):
-            ui.purse(right - left, margin)
+            ui.tag(MESSAGE, right - left, margin, f"$ {draws.whole(5, 99_999)}")
     elif moment == "trade":  # the purse over the list's corner or beside it
         _, _, edge, _ = ui.menu(draws.sample(WARES, 4), margin + 4, margin)
         ui.dialog("What may I wrap up for you?")
-        ui.purse(edge - draws.choice((-4, 16)), margin + draws.whole(0, 8))
+        corner = edge - draws.choice((-4, 16)), margin + draws.whole(0, 8)
+        ui.tag(MESSAGE, *corner, f"$ {draws.whole(5, 99_999)}")
     elif moment == "travel":  # the name of the place one comes to
         left = draws.choice((margin, right // 3))
         ui.tag(MESSAGE, left, margin, draws.choice(PLACES))
@@ -296,10 +280,7 @@ def draw_interface(ui: Interface) -> None:
 
 
 def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
-    """Draw one screen of the game, of width x height pixels.
-
-    Raises ValueError for a negative seed or less than 128 x 112 pixels.
-    """
+    """Draw one screen. ValueError: a negative seed, less than 128 x 112 pixels."""
     seed = index(seed)
     check_range("seed", seed, 0)
     check_range("width", width, 128)
@@ -331,4 +312,4 @@ main.add("--width", int, "pixels, from 128 up", 256)
 main.add("--height", int, "pixels, from 112 up", 224)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

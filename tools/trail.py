@@ -7,7 +7,6 @@ it refers to, directly or through others.
 """
 
 import ast
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +17,9 @@ FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 DEFINITION = FUNCTION | ast.ClassDef
 
 
-def describe(text: str, wanted: Sequence[str] = ()) -> str:
-    """Write a line for each name, the longest trail first, and totals.
-
-    wanted: names, all public ones if empty. Raises ValueError for a name that is not
-    defined.
-    """
+def show(file: Path, wanted: Sequence[str]) -> None:
+    """Print a line for each name wanted, the longest trail first, and totals."""
+    text = file.read_text(encoding="utf-8")
     tree = ast.parse(text)
     names, nodes = {}, list(ast.walk(tree))
     for node in tree.body:  # functions, classes and constants
@@ -51,7 +47,8 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
             further = set().union(*(references[step] for step in further)) - trail
         size, count = sum(map(lines.get, trail)), len(trail.intersection(defined))
         rows.append((size, f"{name:34} {count:4} definitions {size:5} lines"))
-    table = [row for _, row in sorted(rows, reverse=True)]
+    for _, row in sorted(rows, reverse=True):
+        print(row)
 
     # Used once: a private name by one other definition, a private method behind a dot.
     uses = Counter(name for used in references.values() for name in used)
@@ -60,22 +57,16 @@ def describe(text: str, wanted: Sequence[str] = ()) -> str:
     methods = [part.name for part in parts if isinstance(part, FUNCTION)]
     methods = [n for n in methods if n.startswith("_") and not n.endswith("__")]
     public = len(defined) - len(private)
-    table.append(f"{len(text.splitlines())} lines, {public} public names")
+    print(f"{len(text.splitlines())} lines, {public} public names")
     for kind, found, count in (("names", private, uses), ("methods", methods, dots)):
         once = [name for name in found if count[name] <= 1]
         told = f"{len(once)} of {len(found)} private {kind} used once"
-        table.append(": ".join([told, ", ".join(once) or "none"]))
-    return "\n".join(table)
-
-
-def show(file: Path, names: Sequence[str]) -> None:
-    """Print the trails of names."""
-    print(describe(file.read_text(encoding="utf-8"), names))
+        print(f"{told}: {', '.join(once) or 'none'}")
 
 
 main = Command(show)
 main.add("file", Path, "Python file, such as the module")
-main.add("names", str, "defined at its top; all if none", nargs="*")
+main.add("wanted", str, "defined at its top; all if none", nargs="*")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

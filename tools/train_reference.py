@@ -1,7 +1,6 @@
 r"""Train the reference checkpoint, the network that `predict` uses by itself.
 
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
-python -m tools.train_reference --output OUT --epochs 2         # three minutes
 python -m tools.train_reference --output OUT --epochs 2 --encoder mobilenet_v2
 python -m tools.train_reference --output OUT --epochs 5 --classes --weigh \
     --encoder mobilenet_v2
@@ -13,7 +12,6 @@ Choose with `--no-test`, which leaves the test pictures shut. Once all is chosen
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -58,7 +56,6 @@ def read_maps(folder: Path) -> list[str]:
 
 
 def read_class_names(folder: Path) -> list[str]:
-    """Read the names of the classes, background first."""
     path = folder / "index.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))["class_names"]
@@ -67,24 +64,17 @@ def read_class_names(folder: Path) -> list[str]:
 
 
 def open_parts(folder: Path, num_classes: int = 0) -> list[ui.PairDataset]:
-    """Open the three parts as tensors; only the first is augmented.
-
-    num_classes: of the class maps, which are then the targets.
-    """
+    """Open the three parts, the first augmented; num_classes: of class maps, if any."""
     patterns, read = None, ui.load_mask
     if num_classes:
-        patterns = CLASS_FILES
-        read = partial(ui.load_classes, num_classes=num_classes)
-    pairs = ui.find_pairs(folder, patterns)
-    to_tensor = ui.ImageTargetToTensor()
+        patterns, read = CLASS_FILES, partial(ui.load_classes, num_classes=num_classes)
+    pairs, to_tensor = ui.find_pairs(folder, patterns), ui.ImageTargetToTensor()
+    options = {"read_target": read, "cache": True}
     parts = [
-        ui.PairDataset(
-            [pairs[i] for i in part], to_tensor, read_target=read, cache=True
-        )
+        ui.PairDataset([pairs[i] for i in part], to_tensor, **options)
         for part in split_parts(read_maps(folder))
     ]
-    augmented = [ui.train_augmentation(), to_tensor]
-    parts[0].transform = ui.ImageTargetCompose(augmented)
+    parts[0].transform = ui.ImageTargetCompose([ui.train_augmentation(), to_tensor])
     return parts
 
 
@@ -110,35 +100,27 @@ def judge(system: ui.UISegmentationSystem, part: ui.PairDataset) -> str:
 
 
 def make_reference(
-    output: Path,
-    pictures: Path,
-    epochs: int,
-    fast: bool,
-    encoder: str,
-    classes: bool,
-    weigh: bool,
-    no_test: bool,
-    with_validation: bool,
+    output: Path, pictures: Path, epochs: int, encoder: str, **flags: bool
 ) -> None:
     """Train, keep the last weights and the log, and print how well each part goes."""
     ui.quiet_lightning()
     ui.keep_freed_memory()
     torch.set_num_threads(1)
     pl.seed_everything(SEED, workers=True, verbose=False)
-    names = read_class_names(pictures) if classes else []
+    names = read_class_names(pictures) if flags["classes"] else []
     parts = open_parts(pictures, len(names))
-    if with_validation:
+    if flags["with_validation"]:
         parts[0].pairs += parts[1].pairs
-    options = {"image_size": SIZE, "fast": fast, "encoder": encoder}
-    if classes:
+    options = {"image_size": SIZE, "fast": flags["fast"], "encoder": encoder}
+    if names:
         options |= {"task": "multiclass", "num_out_channels": len(names)}
         options |= {"class_names": names, "class_values": [*range(len(names))]}
-    if weigh:
+    if flags["weigh"]:
         targets = [target for _, target in parts[0]]
         options["class_weights"] = class_weights(targets, len(names))
     system = ui.UISegmentationSystem(**options)
     name = "reference" if encoder == "unet" else "reference_encoder"
-    name = "reference_classes" if classes else name
+    name = "reference_classes" if names else name
     repeated = ConcatDataset(parts[:1] * REPEATS)
     loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
@@ -166,7 +148,7 @@ def make_reference(
 
     system = ui.load_system(output / f"{name}.ckpt").eval()
     parts[0].transform = ui.ImageTargetToTensor()
-    roles = ("training", "validation", "test")[: 2 if no_test else 3]
+    roles = ("training", "validation", "test")[: 2 if flags["no_test"] else 3]
     for role, part in zip(roles, parts, strict=False):
         print(f"{role}: {len(part)} pictures, {judge(system, part)}")
 
@@ -183,4 +165,4 @@ main.add_argument("--no-test", action="store_true", help="judge validation only"
 main.add_argument("--with-validation", action="store_true", help="train on it as well")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,10 +8,8 @@ here, and gets three pictures: `p_both` shows a cat and a dog, `p_one` the dog a
 `p_none` nothing. Then Pillow opens what it wrote. It is no part of CI.
 """
 
-import os
 import re
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import venv
@@ -42,6 +40,10 @@ class Tool:
     more: tuple[str, ...] = ()
     borrowed: bool = False  # torch comes from this environment, and only `more` else
 
+    @property
+    def name(self) -> str:
+        return self.package.replace("==", " ")
+
 
 SCENE = """
 import json, subprocess, sys
@@ -49,7 +51,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HEIGHT, WIDTH = 24, 40
+HEIGHT, WIDTH, PALETTE = 24, 40, [0, 0, 0, 128, 0, 0, 0, 128, 0]
 BOXES = {"cat": (4, 4, 14, 16), "dog": (22, 6, 34, 18)}
 HOLDS = {"p_both": ["cat", "dog"], "p_one": ["dog"], "p_none": []}
 
@@ -155,19 +157,12 @@ for name in HOLDS:
     tifffile.imwrite(out("imwrite of uint8") / f"{name}.tif", ids(name))
 """
 
-IMAGEIO = """
-import imageio.v3 as iio
-
-for name in HOLDS:
-    iio.imwrite(out("imwrite of uint8") / f"{name}.png", ids(name))
-    iio.imwrite(out("imwrite of bool") / f"{name}.png", ids(name) > 0)
-"""
+IMAGEIO = TIFFFILE.replace("tifffile", "imageio.v3").replace(".tif", ".png")
 
 PILLOW = """
-palette = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 for name in HOLDS:
     mapped = Image.fromarray(ids(name))
-    mapped.putpalette(palette)
+    mapped.putpalette(PALETTE)
     mapped.save(out("mode P as PNG") / f"{name}.png")
     mapped.save(out("mode P, optimize=True") / f"{name}.png", optimize=True)
     mapped.save(out("mode P as GIF") / f"{name}.gif")
@@ -180,7 +175,7 @@ import oxipng
 for name in HOLDS:
     mapped = Image.fromarray(ids(name))
     mapped.save(out("optimize of grey") / f"{name}.png")
-    mapped.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    mapped.putpalette(PALETTE)
     mapped.save(out("optimize of mode P") / f"{name}.png")
     for folder in Path("out").iterdir():
         oxipng.optimize(folder / f"{name}.png")
@@ -256,23 +251,16 @@ def run_tool(tool: Tool, place: Path) -> Path:
     Raises ValueError with the last line that it said where it does not.
     """
     venv.create(place / "env", with_pip=True)
-    programs = "Scripts" if os.name == "nt" else "bin"
-    python = place / "env" / programs / "python"
-    scratch = place / "scratch"
+    python, scratch = place / "env/bin/python", place / "scratch"
     (scratch / "out").mkdir(parents=True)
     if tool.borrowed:  # behind what is installed
         library = next((place / "env").rglob("site-packages"))
         (library / "zz_borrowed.pth").write_text(sysconfig.get_path("purelib"))
     bare = ["--no-deps"] * tool.borrowed
     install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", *bare]
+    options = {"cwd": scratch, "capture_output": True, "text": True}
     for words in [*install, tool.package, *tool.more], ["-c", SCENE + tool.program]:
-        done = subprocess.run(
-            [python, *words],
-            cwd=scratch,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
+        done = subprocess.run([python, *words], timeout=LIMIT, **options)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["it failed"]
             raise ValueError(lines[-1][:200])
@@ -296,65 +284,58 @@ def read_picture(path: Path) -> tuple[str, np.ndarray]:
 
 def look_at(folder: Path) -> Iterator[list[str]]:
     """Give the cells of each row about what one call wrote, but the tool's name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     groups = defaultdict(dict)
-    for path in files:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        key = re.search("p_both|p_one|p_none", name)
-        place = re.sub("p_both|p_one|p_none", "{key}", name)
-        if key is None:  # one file per object
+        if key := re.search("p_both|p_one|p_none", name):
+            groups[name.replace(key[0], "{key}")][key[0]] = path
+        else:  # one file per object
             place = re.sub(r"\d+", "N", re.sub("cat|dog", "{class}", name))
-        key = key[0] if key else str(len(groups[place]))
-        groups[place][key] = path
+            groups[place][len(groups[place])] = path
     kinds = {".png", ".tif", ".gif"}
     pictures = {place: g for place, g in groups.items() if Path(place).suffix in kinds}
     for place, group in pictures.items():
         seen = {key: read_picture(path) for key, path in group.items()}
         modes = "; ".join(dict.fromkeys(mode for mode, _ in seen.values()))
+        values = {key: pixels for key, (_, pixels) in seen.items()}
         if "p_both" not in seen:
-            values = sorted({shown(v) for _, a in seen.values() for v in a.ravel()})
-            cells = [f"{', '.join(values)} in {len(seen)} files", "", "", ""]
+            every = sorted({shown(v) for a in values.values() for v in a.ravel()})
+            cells = [f"{', '.join(every)} in {len(seen)} files", "", "", ""]
             yield [folder.name, place, modes, *cells, "no file"]
             continue
-        both = seen["p_both"][1]
-        points = [shown(both[where]) for where in (CAT, DOG, CORNER)]
+        both, alone, nothing = values["p_both"], "no file", "no file"
+        *objects, ground = points = [shown(both[at]) for at in (CAT, DOG, CORNER)]
         every = {shown(v) for v in both.reshape(-1, *both.shape[2:])}
-        alone, nothing = seen.get("p_one"), "no file"
+        others = ", ".join(sorted(every - {*points})) or "none"
+        if "p_one" in seen:
+            alone = shown(values["p_one"][DOG])
         if "p_none" in seen:
-            none = seen["p_none"][1]
+            none = values["p_none"]
             nothing = f"a file, all {shown(none[CORNER])}"
             if (none != none[CORNER]).any():
                 nothing = "a file of several values"
-        yield [
-            *(folder.name, place, modes, ", ".join(points[:2])),
-            *(shown(alone[1][DOG]) if alone else "no file", points[2]),
-            *(", ".join(sorted(every - {*points})) or "none", nothing),
-        ]
+        cells = [", ".join(objects), alone, ground, others, nothing]
+        yield [folder.name, place, modes, *cells]
     if not pictures:
         places = [place for place, group in groups.items() if "p_both" in group]
         places = places or [p for p in groups if Path(p).suffix in {".json", ".xml"}]
         nothing = "no picture, as for all"
-        for group in groups.values():
-            if "p_none" in group:
-                size = group["p_none"].stat().st_size
-                nothing = f"a text file of {size} bytes"
+        for path in (g["p_none"] for g in groups.values() if "p_none" in g):
+            nothing = f"a text file of {path.stat().st_size} bytes"
         places = ", ".join(sorted(places)) or "lists of names alone"
         yield [folder.name, places, "no picture", "", "", "", "", nothing]
 
 
 def measure(tool: Tool) -> list[list[str]]:
-    """Run a tool; gives the cells of its rows."""
-    name = tool.package.replace("==", " ")
     with tempfile.TemporaryDirectory() as place:
         try:
             folder = run_tool(tool, Path(place))
         except (ValueError, subprocess.TimeoutExpired) as error:
             late = isinstance(error, subprocess.TimeoutExpired)
             text = f"over {LIMIT} seconds" if late else str(error)
-            rest = [""] * (len(HEAD) - 3)
-            return [[name, f"nothing: {text}", *rest, ""]]
+            return [[tool.name, f"nothing: {text}", *[""] * (len(HEAD) - 2)]]
         calls = sorted(folder.iterdir())
-        return [[name, *cells] for one in calls for cells in look_at(one)]
+        return [[tool.name, *cells] for one in calls for cells in look_at(one)]
 
 
 def as_row(cells: Sequence[str]) -> str:
@@ -372,29 +353,25 @@ def update_page(page: Path, rows: dict[str, list[str]]) -> None:
     for line in old.splitlines(keepends=True)[2:]:
         kept[line.split("|")[1].strip()].append(line)
     kept |= rows
-    names = [tool.package.replace("==", " ") for tool in TOOLS]
     lines = [as_row(HEAD), as_row(["---"] * len(HEAD))]
-    lines += [line for name in names for line in kept.get(name, [])]
+    lines += [line for tool in TOOLS for line in kept.get(tool.name, [])]
     text = "".join([before, MARKS[0], *lines, MARKS[1], after])
     page.write_text(text, encoding="utf-8")
 
 
 def write_table(page: Path, only: list[str]) -> None:
     """Run the tools and write their rows, each as soon as it is known."""
-    known = {tool.package.partition("==")[0] for tool in TOOLS}
-    if unknown := {*only} - known:
-        raise ValueError(f"--only {sorted(unknown)}: expected of {sorted(known)}")
     for tool in TOOLS:
-        name, _, version = tool.package.partition("==")
-        if not only or name in only:
+        if not only or tool.package.partition("==")[0] in only:
             rows = [as_row(cells) for cells in measure(tool)]
-            update_page(page, {f"{name} {version}": rows})
-            print(f"{name} {version}: {len(rows)} rows")
+            update_page(page, {tool.name: rows})
+            print(f"{tool.name}: {len(rows)} rows")
 
 
 main = Command(write_table)
 main.add("--page", Path, "whose table is written", PAGE)
-main.add("--only", str, "packages to run", [], nargs="*")
+packages = {tool.package.partition("==")[0] for tool in TOOLS}
+main.add("--only", str, "what to run", [], nargs="*", choices=sorted(packages))
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
