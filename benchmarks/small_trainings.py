@@ -142,20 +142,20 @@ def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 
 
 def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
-    """Train on eight pictures, on the same augmented, on all; by several losses."""
+    """Train on twice eight pictures and on all, augmented or not; by several losses."""
     train, val = pictures.open(pictures.train), pictures.open(pictures.val)
-    few = pictures.train[::10]
-    rounds = len(train) // len(few)
     change = (
         ui.ImageTargetRandomHorizontalFlip(),
         ui.ImageTargetRandomAffine(translate=(0.1, 0.1), scale=(0.8, 1.25)),
         ui.ImageTargetColorJitter(0.3, 0.3, 0.3),
     )
-    eight = pictures.open(few)
-    runs = {
-        ("amount", "eight"): (eight * rounds, {}),
-        ("amount", "eight, changed"): (pictures.open(few * rounds, *change), {}),
-        ("amount", "all"): (train, {}),
+    parts = {"eight": pictures.train[::10], "other eight": pictures.train[5::10]}
+    parts["all"], runs = pictures.train, {}
+    for part, places in parts.items():
+        places = places * (len(train) // len(places))
+        runs["amount", part] = pictures.open(places), {}
+        runs["amount", f"{part}, changed"] = pictures.open(places, *change), {}
+    runs |= {
         ("loss", "BCE"): (train, {"loss": "bce"}),
         ("loss", "BCE + Dice"): (train, {}),
         ("loss", "BCE, pos_weight 5"): (train, {"loss": "bce", "pos_weight": 5.0}),
@@ -168,7 +168,7 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
             row = {"experiment": experiment, "variant": name, "seed": seed}
             row |= scores_of(system, val)
             if experiment == "amount":
-                known = train if name == "all" else eight
+                known = pictures.open(parts[name.removesuffix(", changed")])
                 row["iou_known"] = scores_of(system, known)["iou"]
             yield row
 

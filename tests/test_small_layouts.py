@@ -5,6 +5,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,7 +39,8 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Cifar:
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("voc")
-    write_voc(folder, num_images=84, seed=3)
+    with patch.object(silhouettes, "OVERSAMPLING", 1):  # quick
+        write_voc(folder, num_images=84, seed=3)
     return folder
 
 
@@ -92,6 +94,7 @@ def test_pickles_hold_what_the_real_ones_hold(
         assert len(set(names)) == len(labels) == 20
 
 
+@patch.object(silhouettes, "OVERSAMPLING", 1)
 def test_same_seed_same_files_and_nothing_is_overwritten(tmp_path: Path) -> None:
     seeds = {"first": 1, "again": 1, "other": 2}
     for name, seed in seeds.items():
