@@ -203,7 +203,8 @@ HINTS: dict[str, dict[float, str]] = {
     },
     "05.1": {
         1 / 4: "that is IoU; Dice counts the common pixels twice",
-        2 / 4: "that is the share of right pixels, background and all",
+        4 / 7: "that is the share of right pixels, background and all",
+        2 / 4: "of two bool tensors + is 'or'; add their sums",
     },
     "06.1": {
         10: "whole scenes, up to a fifth of 60",
@@ -520,6 +521,7 @@ WHOLE = [ui.Sample(ids, ids + 100) for ids in torch.arange(8).view(2, 1, 1, 4)]
 FOUND = [tensor([[1, 1, 1, 0, 0]]) > 0, tensor([[0, 0, 0, 0, 1]]) > 0]
 WANTED = [tensor([[1, 1, 1, 1, 0]]) > 0, tensor([[0, 0, 0, 0, 0]]) > 0]
 NOTHING = torch.zeros(3, 3) > 0
+SHORT = tensor([3, 2, 2, 1, 0, 0, 0])
 FRAMED = Image.new("L", (9, 9))
 FRAMED.paste(255, (1, 1, 8, 8))
 # Groups of 3, 7, 1, 5 and 4 samples, and of 2, 5, 3, 6 and 4.
@@ -562,7 +564,9 @@ CASES = [
     Case("04.4", (), rate_faults),
     Case("05.2", (0,), noise_faults),
     Case("06.2", (), epoch_faults),
-    Case("05.1", (tensor([1, 1, 1, 0, 0, 0]) > 0, tensor([1, 0, 0, 1, 0, 0]) > 0), 0.4),
+    Case("05.1", (SHORT > 1, SHORT % 2 > 0), 0.4),
+    Case("05.1", (SHORT > 0, SHORT < 0), 0.0),
+    Case("05.1", (SHORT < 0, SHORT > 0), 0.0),
     Case("05.1", (NOTHING, NOTHING), 1.0),
     Case("07.1", (FOUND, WANTED), 0.6),
     Case("07.1", ([NOTHING, *FOUND], [NOTHING, *WANTED]), 0.6),
