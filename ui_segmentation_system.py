@@ -61,6 +61,7 @@ import os
 import pickle
 import random
 import re
+import reprlib
 import shlex
 import signal
 import sys
@@ -492,7 +493,8 @@ def load_mask(
     smoothing left other greys along the outlines. Anything else is refused with the
     values found. foreground: the values that count instead, all else is background:
     class ids (palette index, else grey value), or RGB colours. ignore: the values that
-    become 128. What is transparent is background. (notebook 01)
+    become 128. What is transparent is background, except where palette ids are named.
+    (notebook 01)
     """
     _check_number("threshold", threshold, 1, 255)
     mask = _open_mask(path)
@@ -584,8 +586,8 @@ def _as_codes(name: str, values: Sequence[MaskValue]) -> np.ndarray:
     fits = array.dtype.kind in "iu" and array.ndim == 1 + colours
     if not fits or array.min() < 0 or array.max() > (255 if colours else 65535):
         raise ValueError(
-            f"{name} {values!r}: expected a list of ids up to 65535, or of colours "
-            "(red, green, blue) up to 255"
+            f"{name} {reprlib.repr(values)}: expected a list of ids up to 65535, or of "
+            "colours (red, green, blue) up to 255"
         )
     return array @ [1, 1 << 8, 1 << 16] - (1 << 24) if colours else array
 
@@ -609,20 +611,22 @@ def _codes(
         what = "but ids were named" if len(named) else "and no palette was given"
         _refuse_values(mask, f"it has colours, {what}")
     elif (
-        (mask.scaled or mask.inverted)
-        and not by_colour
-        and 255 not in named
-        and {*named} != {0}
+        not by_colour
         and picture.getextrema()[1]
+        and (
+            (mask.inverted and 255 not in named and {*named} != {0})
+            or (mask.scaled and (not len(named) or any(0 < n < 16 for n in named)))
+        )
     ):
         what = "values of 1, 2 or 4 bits, which Pillow scales, or whose 0 is white"
-        advice = "name 0 or 255, which are black and white here, or save it as 8 bits"
+        advice = "name them as scaled to 0..255, 255 for white, or save it as 8 bits"
         _refuse(mask.path, what, "8 bits in which 0 is black", advice)
     elif not by_colour and picture.mode == "P":
         used = np.flatnonzero(picture.histogram())
         palette = picture.getpalette("RGB") + 3 * 256 * [0]  # in BMP it may be short
         colours = np.reshape(palette, (-1, 3))[used]
-        other = (colours[:, 0] != used) & (colours[:, 0] % 255 != 0)
+        white = (colours[:, 0] == 255) & (used > 0)
+        other = (colours[:, 0] != used) & ~white
         if not np.ptp(colours, axis=1).any() and other.any():
             what = f"a palette of greys, {colours[:8, 0].tolist()}, at other indices"
             advice = "name colours, as (5, 5, 5), or save it as a grey PNG"
@@ -644,7 +648,8 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         return found
     by_colour = named.max() < 0
     if len(np.unique(named)) < len(named) or by_colour != (named.min() < 0):
-        raise ValueError(f"{groups}: expected ids or colours, not both, each once")
+        shown = reprlib.repr(groups)
+        raise ValueError(f"{shown}: expected ids or colours, not both, each once")
 
     def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
         channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
@@ -769,7 +774,8 @@ def _check_class_ids(
 def pack_masks(masks: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Pack overlapping masks, 0 or 1 of shape (K, H, W), into the bits of (H, W).
 
-    Mask k becomes bit k. uint8 up to 8 masks, else int64; at most 63. (notebook 01)
+    Mask k becomes bit k. uint8 up to 8 masks, else int64; at most 63. Unpack before
+    you transform: scaling takes large ids for numbers. (notebook 01)
     """
     masks = torch.as_tensor(masks)
     fits = masks.ndim == 3 and masks.numel() and len(masks) <= 63
@@ -2540,11 +2546,12 @@ class UISegmentationSystem(pl.LightningModule):
             raise ValueError(f"{what}; {advice}") from error
         if isinstance(logits, dict):
             logits = logits.get("out", logits)
-        expected = (len(image), self.num_out_channels, height, width)
+        expected = (image.shape[0], self.num_out_channels, height, width)
         if getattr(logits, "shape", None) != expected:
             what = getattr(logits, "shape", type(logits).__name__)
             form = f'logits {expected}, or a dictionary with them as "out"'
-            raise ValueError(f"the network gave {what}: expected {form}")
+            advice = "wrap the network in a module that returns them"
+            raise ValueError(f"the network gave {what}: expected {form}; {advice}")
         return _window(logits, *image.shape[-2:])
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -2593,7 +2600,7 @@ class UISegmentationSystem(pl.LightningModule):
         """Check what there is to learn, and start at its shares of the classes."""
         steps = int(self.trainer.estimated_stepping_batches)
         planned = getattr(self.lr_schedulers(), "total_steps", steps)
-        if planned != steps:
+        if self.trainer.ckpt_path is not None and planned != steps:
             raise ValueError(
                 f"the checkpoint was to train for {planned} steps, the Trainer for "
                 f"{steps}; expected the same max_epochs, data, batch size and devices; "
@@ -2636,7 +2643,11 @@ class UISegmentationSystem(pl.LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
-        loss = self.loss(self(image), target)
+        logits = self(image)
+        if self.global_step == 0 and 0 <= logits.min() <= logits.max() <= 1:
+            text = "the network gives 0 to 1 alone, as probabilities; expected logits: "
+            warnings.warn(f"{text}leave out its sigmoid or softmax", stacklevel=2)
+        loss = self.loss(logits, target)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
@@ -2671,6 +2682,15 @@ class UISegmentationSystem(pl.LightningModule):
         """Probabilities (B, K, H, W) of a batch of images or samples."""
         image = batch if isinstance(batch, torch.Tensor) else batch[0]
         return self.probabilities(self(image))
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak of the schedule, where Lightning's Tuner reads and changes it."""
+        return self.settings["learning_rate"]
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.settings["learning_rate"] = rate
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """The optimizer that was asked for under OneCycle, stepped each batch."""
@@ -2906,6 +2926,10 @@ class RunFolder(pl.Callback):
         if not trainer.enable_validation:
             what = "RunFolder: there is no validation data, by which it keeps the best"
             raise ValueError(f"{what}; give fit a second loader")
+        kinds = [type(one) for one in trainer.callbacks]
+        if any(issubclass(kind, pl.callbacks.WeightAveraging) for kind in kinds):
+            what = "RunFolder beside averaged weights: its best.ckpt would hold others"
+            raise ValueError(f"{what}; use ModelCheckpoint, with save_weights_only off")
         last = self.folder / "last.ckpt"
         if trainer.ckpt_path is None and last.exists():
             advice = f"name a new folder, or fit(..., ckpt_path={str(last)!r})"
@@ -3030,11 +3054,11 @@ def load_classes(
     the ids come as in `colors_to_classes`. classes: for each class the ids or colours
     that it has in the file; other colours are ignored, and 255 unless it is named;
     other ids are refused. ignore: values that become 255. What is transparent is
-    ignored too, unless it hides a value that is named for the first class, which may be
-    the background. The picture gets the colours of our figures. Raises ValueError also
-    for ids from num_classes on, colours without a palette, a palette that explains no
-    pixel, ids in a lossy file, transparent pixels that hide a value of another class.
-    (notebook 10)
+    ignored too, except in a file of palette ids, and where it hides a value that is
+    named for the first class, which may be the background. The picture gets the colours
+    of our figures. Raises ValueError also for ids from num_classes on, colours without
+    a palette, a palette that explains no pixel, ids in a lossy file, transparent pixels
+    that hide a value of another class. (notebook 10)
     """
     most = IGNORE_INDEX if num_classes is None else num_classes
     if classes is not None:
@@ -3088,6 +3112,10 @@ def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
     bits in the file and for what `load_classes` refuses. (notebook 10)
     """
     _check_number("num_classes", num_classes, 1, 8)
+    mask = _open_mask(path)
+    if mask.picture.mode != "P" and not mask.opaque.all():
+        advice = "save the mask without transparency"
+        _refuse(path, "transparent pixels", "the bits of masks everywhere", advice)
     packed = np.asarray(load_classes(path))
     if packed.max() >= 2**num_classes:
         expected = f"at most {2**num_classes - 1}, the bits of {num_classes} masks"
@@ -4347,17 +4375,15 @@ def predict_tiled(
     like the picture's: the reference network is off by 0.01 on average in tiles of 256
     that overlap by 64, but by up to 0.07 in 128 by 32 (128 by 64, "centre": 0.04).
     Layers that normalise each image do so over the whole picture, which is measured
-    first in twice the time of the rest. Warns of layers that look at a whole tile.
-    (notebook 11)
+    first in twice the time of the rest. Warns of torch's layers that look at a whole
+    tile otherwise; what a `forward` does by itself, and a callable that is no Module,
+    it cannot see. (notebook 11)
     """
     source, sides = _Source("image", image), _check_size("tile_size", tile_size)
     _check_number("overlap", overlap, 0, min(sides) - 1)
     _check_number("batch_size", batch_size, 1)
     _check_choice("weights", weights, ("smooth", "constant", "centre"))
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    if any(isinstance(p, nn.AdaptiveAvgPool2d | nn.MultiheadAttention) for p in parts):
-        text = "the model pools or attends over a whole tile, not over the picture"
-        warnings.warn(text, stacklevel=3)
     cell = next((part.multiple for part in parts if hasattr(part, "multiple")), 0)
     # Where windows begin along each side, and their weights, float32 (n, tile). These
     # sum to 1 at every pixel, and so do the products of those of both sides.
@@ -4380,10 +4406,18 @@ def predict_tiled(
             shares[kind] = torch.from_numpy(share / total[places]).float()
         axes.append((starts[:, 0].tolist(), shares))
     (rows, down), (columns, across) = axes
-    tiles, norms = len(rows) * len(columns), nn.GroupNorm | nn.InstanceNorm2d
-    layers = [part for part in parts if isinstance(part, norms | nn.BatchNorm2d)]
+    tiles, norms = len(rows) * len(columns), (nn.GroupNorm, nn.InstanceNorm2d)
+    layers = [part for part in parts if isinstance(part, (*norms, nn.BatchNorm2d))]
     layers = [one for one in layers if getattr(one, "running_mean", None) is None]
     layers = layers if tiles > 1 else []
+    # What a subclass adds, such as an activation, would be lost.
+    known = {kind.forward for kind in (*norms, nn.BatchNorm2d, InstanceNorm)}
+    foreign = [one for one in layers if type(one).forward not in known]
+    layers = [one for one in layers if one not in foreign]
+    wide = nn.AdaptiveAvgPool2d | nn.MultiheadAttention
+    if foreign or any(isinstance(part, wide) for part in parts):
+        text = "the model pools, attends or normalises over a tile, not the picture"
+        warnings.warn(text, stacklevel=3)
     bar = tqdm(total=tiles * (1 + len(layers)), unit="tile", disable=not progress)
     like = next(model.parameters() if parts else iter(()), torch.empty(0))
 
@@ -4410,7 +4444,8 @@ def predict_tiled(
             arrived = f"gave a {type(logits).__name__} {shape} for {tuple(batch.shape)}"
             _refuse("the model", arrived, "logits (B, K, H, W)", "of its B, H and W")
         usual = partial(torch.softmax, dim=1) if shape[1] > 1 else torch.sigmoid
-        return getattr(model, "probabilities", usual)(logits.float()).cpu()
+        system = getattr(model, "module", model)  # in a wrapper, as AveragedModel
+        return getattr(system, "probabilities", usual)(logits.float()).cpu()
 
     with bar, _evaluating(model), _picture_norms(read, predict, layers):
         for y, xs, pixels, shares in read(weights):

@@ -11,8 +11,10 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import torch
+from pytorch_lightning.tuner import Tuner
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import get_model
@@ -184,7 +186,7 @@ def test_tiles_of_a_network_whose_sides_are_multiples() -> None:
             (network, torch.rand(1, 3, 8, 8), f"the network gave {message}")
             for network, message in (
                 (Pooled(2), r"torch.Size\(\[1, 2, 8, 8\]\): .*\(1, 1, 8, 8\)"),
-                (Gives(lambda x: (x, x)), "tuple: expected logits"),
+                (Gives(lambda x: (x, x)), "tuple: expected logits .* wrap the net"),
                 (Gives(lambda x: {"logits": x}), "dict: .*dictionary with them as"),
                 (Gives(lambda x: x[0]), r"torch.Size\(\[1, 8, 8\]\)"),
             )
@@ -222,6 +224,27 @@ def test_training_stops_before_anything_is_written(
     with pytest.raises(ValueError, match=r"the network gave .* expected logits"):
         train(system, data, callbacks=[run])
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_probabilities_are_told_apart_from_logits(
+    make_pairs: MakePairs, train: Train
+) -> None:
+    data = ui.UISegmentationData(make_pairs(4), 2, SIZE)
+    with pytest.warns(UserWarning, match="0 to 1 alone, .* leave out its sigmoid"):
+        train(system_of(nn.Sequential(Pooled(), nn.Sigmoid())), data, max_epochs=1)
+
+
+def test_lightnings_tuner_sets_rate_and_batch_size(
+    make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    data = ui.UISegmentationData(make_pairs(8), 1, SIZE)
+    system = ui.UISegmentationSystem(max_features=16, image_size=SIZE)
+    off = dict.fromkeys(("logger", "enable_progress_bar"), False)
+    tuner = Tuner(pl.Trainer(accelerator="cpu", default_root_dir=tmp_path, **off))
+    found = tuner.lr_find(system, data, num_training=30, early_stop_threshold=None)
+    assert system.settings["learning_rate"] == found.suggestion() != 4e-3
+    tuner.scale_batch_size(system, datamodule=data, max_trials=1, steps_per_trial=1)
+    assert data.batch_size == 2
 
 
 def test_batch_norm_learns_from_training_alone_and_resumes(

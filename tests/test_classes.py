@@ -208,6 +208,10 @@ def test_packed_masks_are_unpacked(tmp_path: Path, count: int) -> None:
     sample = ui.PairDataset([(path, path)], read_target=lambda _: found, cache=True)
     sample[0].target.zero_()
     assert torch.equal(sample[0].target, found), "the cache was written to"
+    packed = Image.fromarray(ui.pack_masks(masks).numpy())
+    packed.save(clear := tmp_path / "clear.png", transparency=2**count - 1)
+    with pytest.raises(ValueError, match=r"clear.png: transparent pixels; expected"):
+        ui.load_masks(clear, count)
     if count > 1:
         words = f"1_classes.png: .*{2**count - 1}.*expected.* {2 ** (count - 1) - 1}"
         with pytest.raises(ValueError, match=words):

@@ -427,9 +427,12 @@ def test_ids_of_few_bits_are_not_taken_for_shades(
 ) -> None:
     path = write_png(tmp_path / "mask.png", in_regions(*ids), bits)
     calls = [
-        *(partial(ui.load_mask, foreground=[number]) for number in (ids[-1], 85)),
+        partial(ui.load_mask, foreground=[ids[-1]]),
         *(ui.load_classes, partial(ui.load_classes, classes=[[n] for n in ids])),
     ]
+    scaled = 255 // (2**bits - 1) * ids[-1]  # as a refusal lists it
+    found = np.array(ui.load_mask(path, foreground=[scaled])) == 255
+    assert np.array_equal(found, in_regions(*ids) == ids[-1])
     if ids[1] == 2**bits - 1:  # two levels
         assert np.array_equal(ui.load_mask(path), 255 * (in_regions(*ids) > 0))
     else:
@@ -565,3 +568,27 @@ def test_a_word_that_is_no_choice_is_answered_with_all() -> None:
     expected = "task 'multclass': expected one of .*; did you mean multiclass"
     with pytest.raises(ValueError, match=expected):
         ui.UISegmentationSystem(task="multclass")
+
+
+@pytest.mark.parametrize("white_first", [False, True])
+def test_a_palette_of_black_and_white_has_ids_if_black_is_0(
+    white_first: bool, tmp_path: Path
+) -> None:
+    ids = in_regions(0, 1)
+    mask = Image.fromarray((ids ^ white_first).astype(np.uint8))
+    black_and_white = [0] * 3 + [255] * 3
+    mask.putpalette(black_and_white[:: -1 if white_first else 1])
+    path = saved(tmp_path, mask, "png")
+    for foreground in ((), (1,), ((255, 255, 255),)):
+        if white_first and foreground == (1,):
+            with pytest.raises(ValueError, match=r"palette of greys.* name colours"):
+                ui.load_mask(path, foreground=foreground)
+        else:
+            found = np.array(ui.load_mask(path, foreground=foreground))
+            assert np.array_equal(found, 255 * ids)
+
+
+def test_a_refusal_of_many_values_is_short(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a list of ids") as refused:
+        ui.load_mask(saved(tmp_path, levels(0, 5), "png"), foreground=range(1, 70_000))
+    assert len(str(refused.value)) < 200

@@ -623,11 +623,31 @@ def test_foreign_networks_that_normalise(norm: nn.Module) -> None:
 
 def test_a_notice_of_layers_that_look_at_a_whole_tile() -> None:
     pools = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample((16, 16)))
-    with pytest.warns(UserWarning, match="pools or attends"):
+    with pytest.warns(UserWarning, match="pools, attends or normalises"):
         predict_tiled(pools, noise(20, 20), 16, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         predict_tiled(UNet(max_features=16), noise(20, 20), 16, 4)
+
+
+def test_a_layer_that_does_more_than_normalise_does_it_still() -> None:
+    class NormAndSquare(nn.GroupNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) ** 2
+
+    net, image = nn.Sequential(nn.Conv2d(3, 1, 1), NormAndSquare(1, 1)), noise(20, 16)
+    with pytest.warns(UserWarning, match="normalises over a tile"):
+        tiled = predict_tiled(net, image, 16, 0)
+    np.testing.assert_allclose(tiled[:, :4], untiled(net, image[:16])[:, :4], atol=1e-5)
+
+
+def test_a_wrapped_system_makes_its_own_probabilities() -> None:
+    system = small_system(task="multilabel", num_out_channels=2).eval()
+    ours, wrapped = (
+        predict_tiled(one, noise(20, 20), 16, 4)
+        for one in (system, torch.optim.swa_utils.AveragedModel(system))
+    )
+    np.testing.assert_array_equal(ours, wrapped)
 
 
 # Refusals

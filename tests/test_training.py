@@ -226,6 +226,9 @@ def test_runs_without_an_end_or_validation_are_refused(
     make_pairs: MakePairs, train: Train, tmp_path: Path
 ) -> None:
     folder, keeper = make_pairs(1), ui.RunFolder(tmp_path / "run")
+    averages = [keeper, pl.callbacks.EMAWeightAveraging()]
+    with pytest.raises(ValueError, match=r"beside averaged weights.* ModelC"):
+        train(small_system(), overfit_data(folder), callbacks=averages)
     with pytest.raises(ValueError, match="RunFolder: there is no validation data"):
         train(small_system(), DataLoader(tensors(folder)), callbacks=[keeper])
     assert not keeper.folder.exists()
