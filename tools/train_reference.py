@@ -1,7 +1,6 @@
 r"""Train the reference checkpoint, the network that `predict` uses by itself.
 
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
-python -m tools.train_reference --output OUT --epochs 2 --encoder mobilenet_v2
 python -m tools.train_reference --output OUT --epochs 5 --classes --weigh \
     --encoder mobilenet_v2
 
