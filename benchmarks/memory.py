@@ -4,6 +4,7 @@ python -m benchmarks.memory           # minutes; needs glibc
 """
 
 import argparse
+import itertools
 from functools import partial
 
 import torch
@@ -37,11 +38,10 @@ def time_task(task: str, keep: bool) -> measure.Cost:
 
 def make_text(options: argparse.Namespace) -> str:
     """Time both tasks both ways: the table."""
-    tasks = {  # in processes of their own, since malloc cannot be told to forget
-        (task, keep): partial(measure.in_fresh_process, time_task, task, keep)
-        for task in TASKS
-        for keep in (False, True)
-    }
+    tasks = {}
+    for pair in itertools.product(TASKS, (False, True)):
+        # In a process of its own, since malloc cannot be told to forget.
+        tasks[pair] = partial(measure.in_fresh_process, time_task, *pair)
     costs, rows = measure.run_in_turn(tasks, options.rounds), []
     for task in TASKS:
         ratio = measure.ratios(costs, (task, False))[task, True]

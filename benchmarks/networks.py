@@ -98,8 +98,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Run(NamedTuple):
-    """One training of a network."""
-
     network: str
     rate: float  # the peak
     seed: int  # of the weights and the batches

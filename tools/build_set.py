@@ -175,11 +175,8 @@ def build(
     unknown = set(reject) - {folder.name for folder in folders}
     if unknown:
         raise ValueError(f"--reject: no raw items of these names: {sorted(unknown)}")
-    candidates = [
-        shrink(load_item(folder), folder.name)
-        for folder in tqdm(folders, unit="item")
-        if folder.name not in reject
-    ]
+    folders = [folder for folder in folders if folder.name not in reject]
+    candidates = [shrink(load_item(f), f.name) for f in tqdm(folders, unit="item")]
     faults = Counter(candidate.fault for candidate in candidates if candidate.fault)
     quotas, chosen = (most["dialogs"], most["per_kind"]), []
     for game, per_map in PER_MAP.items():

@@ -58,8 +58,7 @@ def layered_noise(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
 class Draws(random.Random):
     """Random choices that every version of Python makes alike.
 
-    All come from `random()`: its numbers alone are promised to stay the same from one
-    version to the next.
+    All come from `random()`, whose numbers alone are promised to stay the same.
     """
 
     def chance(self, share: float) -> bool:
@@ -74,7 +73,6 @@ class Draws(random.Random):
         return items[self.whole(0, len(items) - 1)]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
-        """Draw that many different items, in random order."""
         left = list(items)
         return [left.pop(self.whole(0, len(left) - 1)) for _ in range(count)]
 

@@ -56,7 +56,6 @@ KEYS = {
     **{"inventory": "i", "character": "c", "powers": "p", "log": "l", "tooltip": "i"},
     **{"inventory_character": "ic", "log_inventory": "li", "exit": ["Escape"]},
 }
-# The kinds are dealt out in turn, dialogues often.
 KINDS = [
     *("dialog", "inventory", "dialog_reply", "powers", "hud", "dialog", "vendor"),
     *("log", "dialog_reply", "character", "stash", "dialog", "hud_message"),
@@ -232,8 +231,7 @@ def write_mod(home: Path, scene: Scene, spot: tuple[int, int]) -> bool:
 def write_home(home: Path, scene: Scene, spot: tuple[int, int]) -> tuple[int, int]:
     """Write settings and a saved game that starts on the scene's spot with a full bag.
 
-    Returns the window's width and height. The settings that all scenes share leave out
-    what is drawn on the world that nobody could call interface or not.
+    Returns the window's width and height.
     """
     rng = scene.rng()
     width, height = (800, 600) if rng.random() < 0.3 else (640, 480)

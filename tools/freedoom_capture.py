@@ -43,7 +43,6 @@ NEAR = 3  # in the depth buffer's units: a wall that fills the view
 
 Action = list[int]  # 1 for what is pressed: forward, left, right, attack, use, speed
 IDLE: Action = [0] * 6
-# The maps of both games.
 MAPS = [f"e{episode}m{level}" for episode in range(1, 5) for level in range(1, 10)]
 MAPS += [f"map{level:02d}" for level in range(1, 33)]
 KINDS = (
@@ -133,9 +132,8 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
     A longer plan begins with the shorter one of the same seed.
     """
     rng = np.random.default_rng(seed)
-    maps, menus = pick(rng, MAPS, len(MAPS)), pick(rng, MENUS, len(MENUS))
+    maps, menus = (itertools.cycle(pick(rng, x, len(x))) for x in (MAPS, MENUS))
     scenes: list[Scene] = []
-    shown = 0
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         kind, scene_seed = KINDS[index % len(KINDS)], int(rng.integers(1, 9999))
@@ -153,12 +151,10 @@ def plan_scenes(count: int, seed: int) -> list[Scene]:
         crosshair = int(rng.integers(1, 8)) if "cross" in kind else 0
         menu, dim, colour = "", 0.0, BLACK
         if "menu" in kind:  # how the game tints the world behind; in 4 of 10 not at all
-            menu = menus[shown % len(menus)]
-            dim, colour = DIMMINGS[rng.integers(len(DIMMINGS))]
+            menu, (dim, colour) = next(menus), DIMMINGS[rng.integers(len(DIMMINGS))]
             dim = dim if rng.random() < 0.6 else 0.0
-            shown += 1
         facts = scene_seed, tuple(gifts), tuple(notices), menu, dim, colour, crosshair
-        scenes.append(Scene(kind, maps[index % len(maps)], *facts))
+        scenes.append(Scene(kind, next(maps), *facts))
     return scenes
 
 
@@ -178,21 +174,17 @@ def plan_walk(seed: int, laps: int) -> list[Action]:
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Mark the pixels that differ before either void: (height, width) bool.
-
-    Both: frames before the black and the white void, (2, height, width, 3) uint8.
-    """
+    """Mark, (H, W) bool, what differs between frames before both voids (2, H, W, 3)."""
     return (before != after).any(axis=(0, 3))
 
 
 def find_classes(
     image: np.ndarray, layers: Sequence[tuple[int, np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-    """Give each pixel the class of the last layer that changed it; 0: not UI.
+    """Give each pixel the class of the last layer that changed it, (H, W) uint8.
 
-    image: undimmed. layers: class ids, and frames before and after. Returns (height,
-    width) uint8. Raises ValueError where the image does not show the opaque pixels of
-    its layers, those that look the same before both voids.
+    image: undimmed. layers: class ids, and frames before and after. Raises ValueError
+    where the image does not show what looks the same before both voids.
     """
     ids, wrong = np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], bool)
     for class_id, before, after in layers:
@@ -215,11 +207,7 @@ def check_aligned(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> Non
 
 
 def check_dimming(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> None:
-    """Raise ValueError where the dimming is no plain table of colours.
-
-    The game dims colour by colour, so outside the mask all pixels of one world colour
-    must have become one image colour.
-    """
+    """Raise ValueError if one colour of the world outside the mask became several."""
     outside = mask == 0
     codes = world[outside].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     order = np.argsort(codes, kind="stable")
@@ -231,10 +219,7 @@ def check_dimming(image: np.ndarray, world: np.ndarray, mask: np.ndarray) -> Non
 
 
 def view_score(screen: np.ndarray, depth: np.ndarray, objects: int) -> float:
-    """Rate a view: light, depth, objects and many colours are good, a wall is not.
-
-    screen: RGB; depth: (height, width) uint8, 0 at the eye; objects: large ones.
-    """
+    """Rate a view by RGB screen, depth (H, W) uint8 from the eye on, large objects."""
     height, width = depth.shape
     ahead = depth[height // 4 : height // 2, width // 4 : -width // 4]
     colours = len(np.unique(screen[::6, ::6].reshape(-1, 3), axis=0))
@@ -326,10 +311,9 @@ def shot_commands(scene: Scene, shot: Shot, angle: float) -> list[str]:
 
 
 def replay(scene: Scene, route: Route, shot: Shot) -> np.ndarray:
-    """Walk the route again, freeze the world, wait, and take one frame.
+    """Walk the route again, freeze the world, wait; gives a frame (H, W, 3) uint8 RGB.
 
-    An open menu stops the clock at once, so without it one tic less is waited. Returns
-    (height, width, 3) uint8 RGB.
+    An open menu stops the clock at once, so without it one tic less is waited.
     """
     wait = SETTLE_TICS - bool(scene.menu and "menu" not in shot.layers)
     with open_game(scene, shot) as game:
@@ -378,10 +362,7 @@ def make_item(scene: Scene, route: Route) -> RawItem:
 
 
 def capture(out: Path, count: int, seed: int, walks: int) -> int:
-    """Capture what is not there yet, and say how it went.
-
-    The engine is a process of its own: where it crashes, only its item is lost.
-    """
+    """Capture what is not there yet; where the engine crashes, one item is lost."""
     check_range("count", count, 1)
     check_range("walks", walks, 1)
     try:

@@ -42,7 +42,6 @@ class RawItem(NamedTuple):
 
 
 def save_item(item: RawItem, folder: Path) -> None:
-    """Write an item whole or not at all."""
     with new_folder(folder) as part:
         Image.fromarray(item.image).save(part / "image.png")
         Image.fromarray(item.world).save(part / "world.png")
@@ -56,8 +55,7 @@ def save_missing(
 ) -> int:
     """Make the items, counted from 0, that OUT does not hold yet; list those that fail.
 
-    Where `make` raises ValueError, or crashes, that item alone is left out. Returns an
-    exit status: 1 if some are missing.
+    That is, where `make` raises ValueError or crashes. Returns 1 if some are missing.
     """
     out.mkdir(parents=True, exist_ok=True)
     failed = []

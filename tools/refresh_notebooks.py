@@ -32,8 +32,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 CELL_SECONDS = 300
 LARGEST_FILE = 400_000
-# A path from the root or a memory address: a stored output with one never compares
-# equal on another machine.
+# A path from the root or a memory address: no other machine shows the same.
 LEAK = re.compile(
     r"(?<![\w.<:/])/[\w.+-]+/[\w.+-]|file://|site-packages|\b[A-Z]:\\"
     r"|\b0x[0-9a-fA-F]{6,}"
@@ -82,10 +81,7 @@ def find_predicted(cells: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
 
 
 def normalise(notebook: NotebookNode) -> None:
-    """Bring everything but the sources to its one form, in place.
-
-    What readers should predict first is folded away in JupyterLab.
-    """
+    """Bring all but the sources to one form, in place; fold what is to be predicted."""
     notebook["metadata"] = nbformat.from_dict(METADATA)
     for cell in notebook["cells"]:
         old, cell["metadata"] = cell["metadata"], NotebookNode()

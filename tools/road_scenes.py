@@ -36,8 +36,7 @@ COLOUR_STEP = 4  # too small to see, and makes the files smaller by a third
 # KITTI's camera as shares of the picture's width and height, and metres.
 FOCAL_SHARE, CENTRE_X_SHARE, CENTRE_Y_SHARE = 0.5809, 0.4908, 0.4610
 CAMERA_HEIGHT = 1.65
-# What each of KITTI's four cameras adds to a point's x; our pictures are camera 2's.
-CAMERAS_X = (0.0, -0.5372, 0.0621, -0.4731)
+CAMERAS_X = (0.0, -0.5372, 0.0621, -0.4731)  # of KITTI's four; we draw camera 2's
 NEAREST, ROAD_END, FARTHEST = 0.5, 160.0, 400.0
 KERB_WIDTH, PAVEMENT_WIDTH, VERGE_WIDTH = 0.18, 2.1, 0.7
 LINE_WIDTH, EDGE_LINE_INSET, DASH, DASH_PERIOD = 0.14, 0.3, 3.5, 9.0

@@ -30,8 +30,7 @@ SHAPES = {
     name: [part.split() for part in parts.split(",")]
     for name, parts in re.findall(r"(?m)^(\w+): (.*(?:\n .*)*)", SHAPES_TEXT)
 }
-# What CIFAR-10 calls its classes, in the order of their indices.
-CIFAR_CLASSES = tuple(SHAPES)[:10]
+CIFAR_CLASSES = tuple(SHAPES)[:10]  # as they are called, in the order of indices
 
 NAMES = ("black", "white", "grey", "glass", "lamp", "orange", "pink", "skin", "wood")
 FIXED = read_colours("181818 f4f4f0 909098 a8d4ec f4e070 f09828 e88c98 e4b48c 604028")

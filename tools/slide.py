@@ -145,8 +145,7 @@ class _Source:
 class Slide(_Source):
     """A stained slide that is drawn where it is looked at, shape (H, W, 3), uint8.
 
-    `mask` is its nuclei, shape (H, W), uint8 0 or 255. Neither holds a pixel, so that
-    they travel to other processes at no cost.
+    `mask` is its nuclei, shape (H, W), uint8 0 or 255. Neither holds a pixel.
     """
 
     def __init__(self, height: int = SIZE, width: int = SIZE, seed: int = 1) -> None:

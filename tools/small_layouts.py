@@ -28,12 +28,10 @@ CIFAR_BATCHES["test_batch"] = "testing batch 1 of 1"
 MAX_PER_CLASS = 1_000
 MAX_IMAGES = 99_999
 
-# Half as wide and high as most of VOC's pictures.
-VOC_SIZES = ((250, 188), (250, 167), (188, 250), (250, 166))
+VOC_SIZES = ((250, 188), (250, 167), (188, 250), (250, 166))  # half of most of VOC's
 SHAPE_NAMES = {VOC_NAMES.get(name, name): name for name in CIFAR_CLASSES}
-# Things that both sets have, and things that CIFAR-10 has not, as VOC calls them.
-SHARED = tuple(name for name in SHAPE_NAMES if name in VOC_CLASSES)
-OTHERS = ("person", "bottle", "pottedplant")
+SHARED = tuple(name for name in SHAPE_NAMES if name in VOC_CLASSES)  # as VOC has it
+OTHERS = ("person", "bottle", "pottedplant")  # that CIFAR-10 has not
 NUM_KINDS = 6  # of contents: see `voc_contents`
 # Where the parts of a person are, as shares of its width and height.
 FEET = ("foot", (0.25, 0.88, 0.50, 1.00)), ("foot", (0.50, 0.88, 0.75, 1.00))
@@ -161,8 +159,7 @@ def save_voc_sets(folder: Path, contents: dict[str, tuple[str, ...]]) -> None:
             lines = [f"{k} {flag:2d}" for k, flag in zip(chosen, flags, strict=True)]
             texts[f"{voc_class}_{name}"] = lines
         for file, lines in texts.items():
-            text = "".join(f"{line}\n" for line in lines)
-            (folder / f"{file}.txt").write_text(text, encoding="utf-8")
+            (folder / f"{file}.txt").write_text("\n".join([*lines, ""]))
 
 
 def write_voc(

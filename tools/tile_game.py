@@ -292,10 +292,7 @@ def render_screen(seed: int, width: int = 256, height: int = 224) -> Screen:
 
 
 def write_set(out: Path, count: int, seed: int, width: int, height: int) -> None:
-    """Write screens as pairs numbered from 1 into a new folder, whole or not at all.
-
-    N_input.png goes with N_target.jpg and classes/N_classes.png.
-    """
+    """Write pairs and classes, numbered from 1, into a new folder."""
     check_range("count", count, 1, MAX_COUNT)
     with new_folder(out) as part:
         for number in tqdm(range(1, count + 1), unit="screen", disable=None):

@@ -7,14 +7,14 @@ it refers to, directly or through others.
 """
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from tools.command import Command
 
-FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-DEFINITION = FUNCTION | ast.ClassDef
+DEFINITION = ast.FunctionDef | ast.ClassDef
 
 
 def show(file: Path, wanted: Sequence[str]) -> None:
@@ -53,9 +53,7 @@ def show(file: Path, wanted: Sequence[str]) -> None:
     # Used once: a private name by one other definition, a private method behind a dot.
     uses = Counter(name for used in references.values() for name in used)
     dots = Counter(node.attr for node in nodes if isinstance(node, ast.Attribute))
-    parts = [p for node in nodes if isinstance(node, ast.ClassDef) for p in node.body]
-    methods = [part.name for part in parts if isinstance(part, FUNCTION)]
-    methods = [n for n in methods if n.startswith("_") and not n.endswith("__")]
+    methods = re.findall(r"(?m)^    def (_(?!_)\w+)", text)
     public = len(defined) - len(private)
     print(f"{len(text.splitlines())} lines, {public} public names")
     for kind, found, count in (("names", private, uses), ("methods", methods, dots)):

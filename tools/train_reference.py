@@ -1,7 +1,6 @@
 r"""Train the reference checkpoint, the network that `predict` uses by itself.
 
 python -m tools.train_reference --output checkpoints            # a quarter of an hour
-python -m tools.train_reference --output OUT --epochs 2 --encoder mobilenet_v2
 python -m tools.train_reference --output OUT --epochs 5 --classes --weigh \
     --encoder mobilenet_v2
 
@@ -125,14 +124,10 @@ def make_reference(
     loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
         off = ("logger", "enable_checkpointing", "enable_progress_bar")
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[ui.StepProgress(timed=True), ui.RunFolder(scratch)],
-            plugins=[ui.SafeCheckpointIO()],
-            num_sanity_val_steps=0,
-            **dict.fromkeys((*off, "enable_model_summary"), False),
-        )
+        setup = dict.fromkeys((*off, "enable_model_summary"), False)
+        setup |= {"max_epochs": epochs, "accelerator": "cpu", "num_sanity_val_steps": 0}
+        setup |= {"callbacks": [ui.StepProgress(timed=True), ui.RunFolder(scratch)]}
+        trainer = pl.Trainer(plugins=[ui.SafeCheckpointIO()], **setup)
         trainer.fit(system, loader, DataLoader(parts[1], BATCH_SIZE))
         print(f"trained for {time.process_time():.0f} seconds of CPU time")
         checkpoint = ui.read_checkpoint(Path(scratch, "last.ckpt"))

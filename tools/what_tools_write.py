@@ -246,10 +246,7 @@ TOOLS = (
 
 
 def run_tool(tool: Tool, place: Path) -> Path:
-    """Install a tool below a folder and let it write; gives the folder it filled.
-
-    Raises ValueError with the last line that it said where it does not.
-    """
+    """Install a tool, let it write, give the folder; ValueError with its last line."""
     venv.create(place / "env", with_pip=True)
     python, scratch = place / "env/bin/python", place / "scratch"
     (scratch / "out").mkdir(parents=True)
