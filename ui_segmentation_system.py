@@ -69,7 +69,6 @@ import time
 import traceback
 import unicodedata
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
@@ -3353,8 +3352,7 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    sums: list[int]  # check sums of all pixels, of image and target
-    thumbnails: list[np.ndarray]  # what is seen of them from afar, 0..1
+    thumbnails: list[np.ndarray]  # what is seen of both from afar, 0..1
     brightest: int  # of the image, 0..255
     pixels: np.ndarray  # of the target with each class id, int (256,); 255 is ignored
     is_map: bool  # of class ids; else a mask, of the ids 0, 1 and 255
@@ -3389,7 +3387,7 @@ def check_pairs(
     strangers, annotations), at files (unreadable, turned by EXIF, of another size, JPEG
     masks, palettes that differ) and at what they show: values that were named and are
     nowhere, or are there and were not named; masks empty, full, inverted; pictures that
-    are there twice or nearly so; the balance. read_target: as the masks will be read.
+    look nearly alike; the balance. read_target: as the masks will be read.
     scenes: of each image's name, as `read_scenes` gives them; then only likeness
     across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
     for the folder itself and for the patterns, never for content. (notebook 01)
@@ -3410,14 +3408,9 @@ def check_pairs(
     looked_up = groups if len(named) > MANY_VALUES else [[value] for value in named]
     by_colour = any(isinstance(value, tuple) for value in named)
 
-    def look(picture: Image.Image) -> tuple[int, int, np.ndarray]:
-        check_sum, brightest = zlib.crc32(str(picture.size).encode()), 0
-        for _, strip in _strips(picture):  # bytes and extrema are of copies
-            check_sum = zlib.crc32(strip.tobytes(), check_sum)
-            brightest = max(brightest, int(np.max(strip.getextrema())))
+    def look(picture: Image.Image) -> np.ndarray:
         small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        thumbnail = np.ravel(small.convert("L")).astype(np.float32) / 255
-        return check_sum, brightest, thumbnail
+        return np.ravel(small.convert("L")).astype(np.float32) / 255
 
     facts: list[_Facts] = []
     held: dict[str, _Values] = {}
@@ -3436,7 +3429,9 @@ def check_pairs(
                 bar.set_postfix_str(name)
             picture = _open_picture(path)
             turns, image = [picture.info["turn"]], _to_rgb(picture, path, of_file=True)
-            size, seen = image.size, [look(image)]
+            size, seen = image.size, look(image)
+            # Of strips, since extrema are of copies.
+            brightest = max(np.max(one.getextrema()) for _, one in _strips(image))
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
                 mask = _open_mask(one)
@@ -3489,9 +3484,8 @@ def check_pairs(
                     what = "all white: everything is foreground"
                 mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
-            sums, (brightest, _), thumbnails = zip(*seen, look(mask), strict=True)
-            ends = names[0], names[-1]
-            facts.append(_Facts(*ends, sums, thumbnails, brightest, pixels, is_map))
+            ends, seen = (names[0], names[-1]), [seen, look(mask)]
+            facts.append(_Facts(*ends, seen, brightest, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
@@ -3613,7 +3607,6 @@ def _folder_problems(
         what = "hold annotations that check does not read: "
         what += ", ".join(held[:NAMED_FILES]) + ", ..." * (len(held) > NAMED_FILES)
         yield Problem(f"{len(held)} files", what, DRAW_THEM, "warning")
-    first: dict[int, _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
             mend = "add a line to the table of scenes: the file's name,its scene"
@@ -3622,16 +3615,8 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-        twin = first.setdefault(fact.sums[0], fact)
-        if twin.sums[1] != fact.sums[1]:
-            what = f"the same picture as {twin.image}, with another mask"
-            yield Problem(fact.image, what, "keep the pair that is right")
-        elif twin is not fact:
-            what = f"the same picture and mask as {twin.image}"
-            yield Problem(fact.image, what, "keep one of them", "warning")
-    if first:
-        alike = _near_duplicates([*first.values()], scenes or {})
-        yield from itertools.islice(alike, 99)
+    if facts:
+        yield from itertools.islice(_near_duplicates(facts, scenes or {}), 99)
     if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
         kind = {"empty": "nothing is there", "skip": "they are left out"}
         what = f"have no mask, and {kind[files.missing]}, as missing says"
@@ -3686,7 +3671,7 @@ def _folder_problems(
 def _near_duplicates(
     facts: Sequence[_Facts], scenes: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """Find pictures that show nearly the same: a split may not part them.
+    """Find pictures that show the same, or nearly: a split may not part them.
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
@@ -3707,7 +3692,7 @@ def _near_duplicates(
         alike &= groups[top : top + 512, None] != groups
         for one, other in np.argwhere(alike):
             what = f"looks nearly like {facts[top + one].image}"
-            mend = "keep them in one scene, on one side of the split"
+            mend = "keep the one whose mask is right, or both in one scene of a split"
             yield Problem(facts[other].image, what, mend, "warning")
 
 
