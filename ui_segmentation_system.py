@@ -1833,14 +1833,13 @@ def bce_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     pos_weight: float | Sequence[float] | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Mean binary cross entropy of logits, in float32, ignored pixels left out.
 
-    logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`; where all is ignored
+    logits, targets: (B, K, H, W), targets 0, 1 or 255 for ignored; where all is ignored
     the loss is 0. pos_weight: how often a foreground pixel counts, or K such numbers.
     """
-    valid = _valid_pixels(logits, targets, ignore_index)
+    valid = _valid_pixels(logits, targets)
     weight = None
     if pos_weight is not None:
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
@@ -1855,15 +1854,13 @@ def bce_loss(
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
 
-def dice_loss(
-    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX
-) -> torch.Tensor:
+def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """1 - Dice of the probabilities, each image and class for itself, then averaged.
 
     Milletari et al. 2016, https://arxiv.org/abs/1606.04797; one pixel is added above
     and below, so that nothing found where nothing is costs nothing.
     """
-    valid = _valid_pixels(logits, targets, ignore_index)
+    valid = _valid_pixels(logits, targets)
     probabilities = torch.where(valid, logits.float(), 0).sigmoid() * valid
     wanted = targets.float() * valid
     both = (probabilities * wanted).sum(dim=(-2, -1))
@@ -1875,16 +1872,12 @@ def bce_dice_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     pos_weight: float | Sequence[float] | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Add `bce_loss` and `dice_loss`: every pixel counts, and so does every region."""
-    bce = bce_loss(logits, targets, pos_weight, ignore_index)
-    return bce + dice_loss(logits, targets, ignore_index)
+    return bce_loss(logits, targets, pos_weight) + dice_loss(logits, targets)
 
 
-def _valid_pixels(
-    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int
-) -> torch.Tensor:
+def _valid_pixels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Check logits and targets against each other; bool like targets: not ignored."""
     if logits.shape != targets.shape:
         raise ValueError(
@@ -1892,11 +1885,11 @@ def _valid_pixels(
             "expected equal shapes (B, K, H, W), the logits first; class ids are for "
             'cross_entropy_loss, task="multiclass"'
         )
-    valid = targets != ignore_index
+    valid = targets != IGNORE_INDEX
     if not ((targets == 0) | (targets == 1) | ~valid).all():
         raise ValueError(
             f"targets of {targets.min():g} to {targets.max():g}: expected 0, 1 and "
-            f"{ignore_index} for ignored; divide masks of 0/255 by 255"
+            f"{IGNORE_INDEX} for ignored; divide masks of 0/255 by 255"
         )
     return valid
 
@@ -1905,12 +1898,11 @@ def cross_entropy_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     class_weights: Sequence[float] | torch.Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Mean cross entropy of classes that exclude each other, ignored pixels left out.
 
     logits: (B, K, H, W), K at least 2. targets: int64 (B, H, W), 0 to K - 1 or
-    `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
+    255 for ignored. class_weights: how much a pixel of each class counts; the mean is
     weighted too. With nothing but ignored pixels the loss is 0. (notebook 10)
     """
     batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
@@ -1921,7 +1913,7 @@ def cross_entropy_loss(
             f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
             "and class ids, int64 (B, H, W); argmax(dim=1) turns one-hot into ids"
         )
-    _check_class_ids("targets", targets, num_classes, ignore_index)
+    _check_class_ids("targets", targets, num_classes, IGNORE_INDEX)
     if class_weights is None:
         class_weights = [1.0] * num_classes
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
@@ -1929,24 +1921,22 @@ def cross_entropy_loss(
     if not right or weights.min() < 0 or weights.max() == 0:
         expected = f"{num_classes} finite numbers from 0 up, one per class, not all 0"
         raise ValueError(f"class_weights {weights.tolist()}: expected {expected}")
-    known = targets != ignore_index
+    known = targets != IGNORE_INDEX
     judged = torch.where(known[:, None], logits.float(), 0)
     total = F.cross_entropy(
-        judged, targets, weights, ignore_index=ignore_index, reduction="sum"
+        judged, targets, weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
     counts = torch.bincount(targets[known], minlength=num_classes)
     mass = (counts * weights).sum()
     return total / torch.where(mass > 0, mass, 1)
 
 
-def iou_counts(
-    prediction: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX
-) -> torch.Tensor:
+def iou_counts(prediction: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Count intersection and union in pixels, int64 (2,), so that batches can be added.
 
     prediction: bool, of the targets' shape; ignored pixels count in neither.
     """
-    wanted, found = targets == 1, prediction & (targets != ignore_index)
+    wanted, found = targets == 1, prediction & (targets != IGNORE_INDEX)
     return torch.stack([(found & wanted).sum(), (found | wanted).sum()])
 
 
@@ -1961,7 +1951,6 @@ def binary_iou(
     targets: torch.Tensor,
     *,
     from_logits: bool | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Intersection over union of all pixels together, 0..1; 1 where both are empty.
 
@@ -1969,18 +1958,17 @@ def binary_iou(
     from_logits says which came; without it, a value outside 0..1 means logits, so say
     it when logits could all be small. (Jaccard 1912; notebook 04)
     """
-    _valid_pixels(logits_or_probs, targets, ignore_index)
+    _valid_pixels(logits_or_probs, targets)
     if from_logits is None:
         from_logits = bool(logits_or_probs.min() < 0 or logits_or_probs.max() > 1)
     prediction = logits_or_probs > (0 if from_logits else 0.5)
-    return iou_of(iou_counts(prediction, targets, ignore_index))
+    return iou_of(iou_counts(prediction, targets))
 
 
 def confusion_matrix(
     prediction: torch.Tensor | np.ndarray | Image.Image,
     targets: torch.Tensor | np.ndarray | Image.Image,
     num_classes: int,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
@@ -1995,8 +1983,8 @@ def confusion_matrix(
             "logits need argmax(dim=1)"
         )
     _check_class_ids("prediction", prediction, num_classes)
-    _check_class_ids("targets", targets, num_classes, ignore_index)
-    known = targets != ignore_index
+    _check_class_ids("targets", targets, num_classes, IGNORE_INDEX)
+    known = targets != IGNORE_INDEX
     pairs = targets[known].long() * num_classes + prediction[known].long()
     counts = torch.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
