@@ -3492,9 +3492,7 @@ def check_pairs(
     order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
     two_levels = getattr(read_target, "func", read_target) is load_mask
     problems += _value_problems(held, in_files, named, meant, present, two_levels)
-    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
-    num_classes = 0 if meant else num_classes  # which were looked up
-    problems += _folder_problems(files, facts, scenes, num_classes)
+    problems += _folder_problems(files, facts, scenes)
     shares = [fact.share for fact in facts if fact.share is not None]
     pixels = sum((fact.pixels for fact in facts), np.zeros(256, int))
     ids = np.trim_zeros(pixels[:IGNORE_INDEX], "b")
@@ -3571,9 +3569,8 @@ def _folder_problems(
     files: PairFiles,
     facts: Sequence[_Facts],
     scenes: Mapping[str, str] | None,
-    num_classes: int,
 ) -> Iterator[Problem]:
-    """Find what only the whole folder shows; num_classes: 0 if they were looked up."""
+    """Find what only the whole folder shows."""
     used = files.used
     places = {Path(name).parent for name in used}
     for name in files.names if files.patterns in LAYOUTS else ():
@@ -3642,18 +3639,11 @@ def _folder_problems(
         what = f"{share:.2%} of their pixels are foreground"
         mend = "check whether they were read rightly; weigh the rare class (pos_weight)"
         yield Problem(targets, what, mend, "warning")
-    maps = [fact for fact in facts if fact.is_map]
-    total = sum((fact.pixels for fact in maps), np.zeros(256, int))
-    highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
-    absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
-    targets = f"{len(maps)} targets"
+    maps = [fact.pixels for fact in facts if fact.is_map]
+    total = sum(maps, np.zeros(256, int))
     if total[IGNORE_INDEX] and total[0] + total[IGNORE_INDEX] == total.sum():
         what = "hold nothing but 0 and 255, and 255 is ignored"
-        yield Problem(targets, what, "load_mask reads two levels")
-    elif maps and num_classes and absent:
-        what = f"have no pixel of class {', '.join(map(str, absent))}"
-        mend = "check whether the ids are right; what is not there is not learnt"
-        yield Problem(targets, what, mend, "warning")
+        yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
 
 
 def _near_duplicates(

@@ -317,8 +317,7 @@ HELD: list[tuple[list, Callable, list[str], list[str], dict]] = [
     (REDS, maps(classes=[[BLACK], [RED, GREEN]]), [], [], {}),
     # Class maps.
     ([levels(0, 1, 2)], maps(num_classes=3), [], [], {0: 1, 1: 1, 2: 1}),
-    ([levels(0, 1, 2)], maps(num_classes=5), [], ["targets.*3, 4"], {}),
-    ([levels(0, 2)], maps(), [], ["targets.*1"], {}),
+    ([levels(0, 2)], maps(num_classes=5), [], [], {0: 1, 2: 1}),
     ([levels(0, 1, 11)], maps(num_classes=2), ["1_tar.*11"], [], {}),
     ([levels(0, 1, 11)], maps(num_classes=2, ignore=[11]), [], [], {}),
     ([levels(0, 1, 2)], maps(classes=[[0], [1, 2]]), [], [], {}),
