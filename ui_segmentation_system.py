@@ -2690,19 +2690,13 @@ class UISegmentationSystem(pl.LightningModule):
         _check_number("threshold", threshold, 0, 1, whole=False)
         return (self._logits(image, "predict_mask")[0].sigmoid() >= threshold).numpy()
 
-    def predict_masks(
-        self, image: Image.Image, threshold: float | Sequence[float] = 0.5
-    ) -> np.ndarray:
+    def predict_masks(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find overlapping classes in a PIL picture of any size: bool (K, H, W).
 
-        threshold: as in `predict_mask`, or one for each class. (notebook 10)
+        threshold: as in `predict_mask`, for all classes. (notebook 10)
         """
-        thresholds = torch.as_tensor(threshold).view(-1, 1, 1)
-        inside, classes = (thresholds - 0.5).abs().max() <= 0.5, self.num_out_channels
-        if not inside or len(thresholds) not in (1, classes):
-            expected = f"expected a probability, or {classes}, 0 to 1"
-            raise ValueError(f"threshold {threshold}: {expected}")
-        return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
+        _check_number("threshold", threshold, 0, 1, whole=False)
+        return (self._logits(image, "predict_masks").sigmoid() >= threshold).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
         """Find the class of each pixel of a PIL picture of any size: uint8 (H, W)."""
