@@ -3082,12 +3082,6 @@ VOC_CLASSES = (
     *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
     *("sheep", "sofa", "train", "tvmonitor"),
 )
-# What other sets of pictures call the same things.
-VOC_NAMES = {
-    **{"airplane": "aeroplane", "plane": "aeroplane", "automobile": "car"},
-    **{"ship": "boat", "motorcycle": "motorbike", "bike": "bicycle", "couch": "sofa"},
-    **{"tv": "tvmonitor", "table": "diningtable", "plant": "pottedplant"},
-}
 
 
 class VOCFilteredDataset(Dataset[tuple[Any, int]]):
@@ -3126,9 +3120,7 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
             )
         for name in map(str, mapping):
             if name not in VOC_CLASSES:
-                other = VOC_NAMES.get(name.lower())
-                advice = f"VOC calls it {other}" if other else "leave it out"
-                advice += _nearest(name.lower(), VOC_CLASSES)
+                advice = f"leave it out{_nearest(name.lower(), VOC_CLASSES)}"
                 expected = f"some of {', '.join(VOC_CLASSES)}"
                 _refuse(f"class_mapping {name!r}", "no such class", expected, advice)
         self.classes = sorted(set(mapping.values())) if kinds == {str} else []

@@ -163,15 +163,12 @@ def test_the_root_is_torchvisions_or_the_devkit(
 def test_voc_has_twenty_classes() -> None:
     assert len(set(ui.VOC_CLASSES)) == 20
     assert [*ui.VOC_CLASSES] == sorted(ui.VOC_CLASSES)
-    assert set(ui.VOC_NAMES.values()) <= set(ui.VOC_CLASSES)
-    assert not set(ui.VOC_NAMES) & set(ui.VOC_CLASSES)
 
 
 KIT = ".", 2012, "train"
 REFUSED = [
     ((*KIT, {"cat": 0, "frog": 1}), ["class_mapping 'frog'", "no such class"]),
     ((*KIT, {"cat": 0, "airplane": 1}), ["class_mapping 'airplane'", "aeroplane"]),
-    ((*KIT, {"cat": 0, "Ship": 1}), ["class_mapping 'Ship'", "boat"]),
     ((*KIT, {"cat": 0, "DOG": 1}), ["class_mapping 'DOG'", "did you mean dog?"]),
     ((*KIT, {"cat": 0, 7: 1}), ["class_mapping '7'", "no such class"]),
     ((*KIT, {}), ["class_mapping {}"]),

@@ -19,7 +19,7 @@ import numpy as np
 from tools.command import check_range, new_folder
 from tools.drawing import Draws
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
-from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
+from ui_segmentation_system import VOC_CLASSES
 
 CIFAR_SIZE = (32, 32)
 CIFAR_BATCHES = {
@@ -32,6 +32,8 @@ MAX_IMAGES = 99_999
 
 # Half as wide and high as most of VOC's pictures.
 VOC_SIZES = ((250, 188), (250, 167), (188, 250), (250, 166))
+# What VOC calls otherwise.
+VOC_NAMES = {"airplane": "aeroplane", "automobile": "car", "ship": "boat"}
 SHAPE_NAMES = {VOC_NAMES.get(name, name): name for name in CIFAR_CLASSES}
 # Things that both sets have, and things that CIFAR-10 has not, as VOC calls them.
 SHARED = tuple(name for name in SHAPE_NAMES if name in VOC_CLASSES)
