@@ -3132,14 +3132,9 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         folder, name = devkit / f"VOC{year}", f"ImageSets/Main/{image_set}.txt"
         listed = folder / name
         if not listed.is_file():
-            # Beside them stand lists for each class, as cat_train.
-            sets = sorted(devkit.glob("VOC[12]*/ImageSets/Main/[!.]*.txt"))
-            known = [
-                f"{one.parts[-4]} {one.stem}" for one in sets if "_" not in one.name
-            ]
             raise FileNotFoundError(
                 f"{root}: no VOC{year}/{name} in it; expected the folder of VOCdevkit "
-                f"or VOC{year}, whole, and an image_set that it has: {known}"
+                f"or VOC{year}, whole, and an image_set that it has, as trainval"
             )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]

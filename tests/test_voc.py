@@ -180,9 +180,9 @@ REFUSED = [
     ((*KIT, {"bus": 0, "train": 1}), ["train.txt", "none of 2", "bus, train"]),
     (("nowhere", 2012, "train", PETS), ["nowhere", "VOC2012"]),
     (("voc.tar", 2012, "train", PETS), ["voc.tar", "VOC2012"]),
-    ((".", 2007, "train", PETS), ["VOC2007", "VOC2012"]),
+    ((".", 2007, "train", PETS), ["VOC2007"]),
     (("VOCdevkit/VOC2012", 2012, "train", PETS), ["VOCdevkit/VOC2012: "]),
-    ((".", 2012, "test", PETS), ["test.txt", "2012 own", "2012 train", "2012 val"]),
+    ((".", 2012, "test", PETS), ["VOC2012/ImageSets/Main/test.txt"]),
 ]
 
 
@@ -190,10 +190,8 @@ REFUSED = [
 def test_what_is_wrong_or_missing_is_named(
     arguments: tuple, words: list[str], make_tree: MakeTree, tmp_path: Path
 ) -> None:
-    tree = make_tree(a=["cat"], b=["dog"])
+    make_tree(a=["cat"], b=["dog"])
     (tmp_path / "voc.tar").write_text("an archive")
-    for name in ("val", "own", "cat_train", "._train"):
-        (tree / f"ImageSets/Main/{name}.txt").write_text("a\n")
     kind = FileNotFoundError if arguments[-1] is PETS else ValueError
     with pytest.raises(kind, match="expected ") as told:
         ui.VOCFilteredDataset(tmp_path / arguments[0], *arguments[1:])
