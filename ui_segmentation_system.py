@@ -3093,9 +3093,8 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
 
     root: the folder with VOCdevkit/VOC2012, as torchvision lays it out, or VOCdevkit
     itself. image_set: a list in ImageSets/Main, as "train", "val" or "trainval".
-    class_mapping: VOC class to class index, an int from 0 up; or to another name, and
-    then the index is the name's place in `classes`, sorted (empty with ints).
-    transform: takes the RGB picture. `samples` lists (path, index).
+    class_mapping: VOC class to class index, an int from 0 up. transform: takes the RGB
+    picture. `samples` lists (path, index).
 
     The annotations are read once, here; a picture is opened when it is asked for.
     Raises ValueError for a mapping that is none or names a class that VOC lacks, for
@@ -3108,24 +3107,21 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         root: Path | str,
         year: str | int,
         image_set: str,
-        class_mapping: Mapping[str, int | str],
+        class_mapping: Mapping[str, int],
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
         mapping = dict(class_mapping) if isinstance(class_mapping, Mapping) else {}
         kinds = {type(value) for value in mapping.values()}  # True is no index
-        if kinds != {str} and (kinds != {int} or min(mapping.values()) < 0):
+        if kinds != {int} or min(mapping.values()) < 0:
             raise ValueError(
                 f"class_mapping {class_mapping}: expected VOC classes to indices "
-                'from 0 up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
+                'from 0 up, as {"cat": 0, "dog": 1}'
             )
         for name in map(str, mapping):
             if name not in VOC_CLASSES:
                 advice = f"leave it out{_nearest(name.lower(), VOC_CLASSES)}"
                 expected = f"some of {', '.join(VOC_CLASSES)}"
                 _refuse(f"class_mapping {name!r}", "no such class", expected, advice)
-        self.classes = sorted(set(mapping.values())) if kinds == {str} else []
-        if self.classes:
-            mapping = {name: self.classes.index(new) for name, new in mapping.items()}
         self.transform = transform
         root = Path(root)
         devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
