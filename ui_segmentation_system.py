@@ -678,12 +678,6 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         for number, values in enumerate(wanted):
             found[rows][np.isin(codes, values)] = number
     if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
-        hidden = np.unique(found[~mask.opaque])
-        hidden = hidden[(hidden > 0) & (hidden < len(groups) - 1)]  # the last: ignored
-        if mask.of_classes and len(hidden):
-            what = f"transparent pixels that hide a value of class {hidden[0]}"
-            advice = "name it under ignore, or save the mask without transparency"
-            _refuse(mask.path, what, "transparent ones ignored, or of class 0", advice)
         # What a transparent background hides may be named as class 0 of a map.
         found[~mask.opaque & ((found != 0) | (not mask.of_classes))] = -1
     return found
@@ -3014,8 +3008,7 @@ def load_classes(
     ignored too, unless it hides a value that is named for the first class, which may be
     the background. The picture gets the colours of our figures. Raises ValueError also
     for ids from num_classes on, colours without a palette, a palette that explains no
-    pixel, ids in a lossy file, transparent pixels that hide a value of another class.
-    (notebook 10)
+    pixel, ids in a lossy file. (notebook 10)
     """
     most = IGNORE_INDEX if num_classes is None else num_classes
     if classes is not None:
