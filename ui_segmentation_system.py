@@ -3803,13 +3803,7 @@ class PrefetchDataLoader(NaiveDataLoader):
                     worker = context.Process(
                         target=_worker_loop, args=args, daemon=True
                     )
-                    try:
-                        worker.start()
-                    except (AttributeError, TypeError, pickle.PicklingError) as error:
-                        raise TypeError(
-                            f"dataset or collate_fn cannot be sent to a worker: {error}"
-                            "; expected classes and functions of a module, not local"
-                        ) from error
+                    worker.start()
                     workers.append((worker, pipe))
                     worker_end.close()  # now the pipe ends when the worker ends
             yield None
