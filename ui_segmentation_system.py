@@ -4098,8 +4098,8 @@ class RandomTileDataset(TileDataset):
 
     Which tile it is depends on seed, the index and how often that index was drawn,
     which all worker processes count together: the same seed gives the same epochs,
-    whatever the loader. `set_epoch` sets the count, to resume a run, after an epoch
-    that was broken off, or where several processes train together. (notebook 11)
+    whatever the loader. A run that is resumed counts from 0 again, and each of several
+    processes that train together counts for itself. (notebook 11)
     """
 
     def __init__(
@@ -4130,11 +4130,6 @@ class RandomTileDataset(TileDataset):
 
     def __len__(self) -> int:
         return len(self._draws)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go on with the tiles of an epoch; the first is 0."""
-        _check_number("epoch", epoch, 0)
-        self._draws.fill_(epoch)
 
     def locate(self, index: int) -> Tile:
         """Tell which tile an index is when it is next drawn."""
