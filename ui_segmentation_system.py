@@ -719,21 +719,18 @@ def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
 def classes_to_colors(
     classes: torch.Tensor | np.ndarray | Image.Image,
     palette: Sequence[tuple[int, int, int]],
-    ignore_index: int = IGNORE_INDEX,
-    *,
-    ignore_color: tuple[int, int, int] = (224, 224, 192),
 ) -> Image.Image:
     """Turn class ids, integers (H, W), into an RGB picture, the way back.
 
-    Raises ValueError for an id that the palette has no colour for. (notebook 01)
+    Ignored pixels get VOC's pale colour. Raises ValueError for another id that the
+    palette has no colour for. (notebook 01)
     """
     ids = _as_ids(classes).long()
     if ids.ndim != 2:
         raise ValueError(f"classes of shape {tuple(ids.shape)}: expected (H, W)")
-    _check_class_ids("classes", ids, len(palette), ignore_index)
-    table = torch.cat([_palette_table(palette), torch.tensor([ignore_color])])
-    ids = torch.where(ids != ignore_index, ids, len(palette))
-    return Image.fromarray(table[ids].to(torch.uint8).numpy())
+    _check_class_ids("classes", ids, len(palette))
+    colours = torch.cat([_palette_table(palette), _palette_table(VOC_PALETTE[-1:])])
+    return Image.fromarray(colours[ids.clamp(max=len(palette))].numpy())
 
 
 def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
@@ -744,17 +741,14 @@ def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
 
 
 def _check_class_ids(
-    name: Path | str,
-    ids: torch.Tensor,
-    num_classes: int,
-    ignore_index: int | None = None,
+    name: Path | str, ids: torch.Tensor, num_classes: int, ignored: bool = True
 ) -> None:
-    """Refuse ids that are none of the classes."""
-    wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
+    """Refuse ids that are none of the classes; `ignored`: 255 may stand there, too."""
+    wrong = ((ids < 0) | (ids >= num_classes)) & ~(ignored & (ids == IGNORE_INDEX))
     if wrong.any():
         found = ", ".join(map(str, torch.unique(ids[wrong])[:8].tolist()))
         what = f"class ids {found} in {int(wrong.sum())} of {wrong.numel()} pixels"
-        or_ignored = "" if ignore_index is None else f", or {ignore_index} for ignored"
+        or_ignored = f", or {IGNORE_INDEX} for ignored" * ignored
         advice = "count all classes, background too, or name what is ignored"
         _refuse(name, what, f"0 to {num_classes - 1}{or_ignored}", advice)
 
@@ -1907,7 +1901,7 @@ def cross_entropy_loss(
             f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
             "and class ids, int64 (B, H, W); argmax(dim=1) turns one-hot into ids"
         )
-    _check_class_ids("targets", targets, num_classes, IGNORE_INDEX)
+    _check_class_ids("targets", targets, num_classes)
     if class_weights is None:
         class_weights = [1.0] * num_classes
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
@@ -1976,8 +1970,8 @@ def confusion_matrix(
             f"{targets.dtype} {tuple(targets.shape)}: expected class ids of one shape; "
             "logits need argmax(dim=1)"
         )
-    _check_class_ids("prediction", prediction, num_classes)
-    _check_class_ids("targets", targets, num_classes, IGNORE_INDEX)
+    _check_class_ids("prediction", prediction, num_classes, ignored=False)
+    _check_class_ids("targets", targets, num_classes)
     known = targets != IGNORE_INDEX
     pairs = targets[known].long() * num_classes + prediction[known].long()
     counts = torch.bincount(pairs, minlength=num_classes**2)
@@ -2002,7 +1996,7 @@ def shares_of_classes(
     """Count the share of each class, float32 (K,), among the pixels not ignored."""
     counts = torch.zeros(num_classes, dtype=torch.long)
     for ids in map(_as_ids, targets):
-        _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
+        _check_class_ids("target", ids, num_classes)
         known = ids[ids != IGNORE_INDEX].long()
         counts += torch.bincount(known, minlength=num_classes)
     return counts / counts.sum().clamp(min=1)
@@ -3045,7 +3039,7 @@ def load_classes(
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
         lost = ids < 0
         ids[lost | (not by_index) & ~mask.opaque] = IGNORE_INDEX
-        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
+        _check_class_ids(path, torch.from_numpy(ids), most)
     if by_colour and lost.all():  # perhaps it is a mask of two levels
         _refuse_values(
             mask._replace(of_classes=False), "none of the colours named; it has"
@@ -4071,7 +4065,7 @@ class TileDataset(Dataset[Sample]):
             target = Image.fromarray(greys.astype(np.uint8))
         else:
             ids = torch.from_numpy(mask)
-            _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
+            _check_class_ids(name, ids, self.num_classes)
             target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
