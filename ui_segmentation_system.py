@@ -1037,12 +1037,11 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
 def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
     """Make patterns of the names and try them: what image and mask share are fields."""
     hint = "mask|label|target|truth|manual|annot|\\dst|\\dnd|(?<![a-z])(?:gt|ann|seg)"
-    word, part = r"[^\W_]+|.", r"\d+|[^\W\d_]+|."  # the second parts off numbers
-    words, hints, kind_of = {}, {}, {}
+    parts, hints, kind_of = {}, {}, {}
     for name in names:
         stem, _, kind = name.rpartition(".")
         if f".{kind}".lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}:
-            words[name] = re.findall(word, stem), re.findall(part, stem)
+            parts[name] = re.findall(r"\d+|[^\W\d_]+|.", stem)
             hints[name] = len(re.findall(hint, stem, re.IGNORECASE))
             kind_of[Path(stem).name] = kind
     fewest = min(hints.values(), default=0)
@@ -1052,30 +1051,17 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
         if any(kind_of.get(start, kind) != kind for start in starts):
             masks.append(name)
-    places = {mask: mask.rpartition("/")[0] for mask in masks}
-    kinds = Counter(places.values()).most_common(8)
-    for place, _ in kinds:  # one of photographs, with over 256 colours, has no masks
-        first = next(mask for mask in masks if places[mask] == place)
-        with contextlib.suppress(OSError, ValueError):
-            if not _count_values(_open_mask(folder / first).picture):
-                others = [name for name in names if places.get(name) != place]
-                return _propose_patterns(folder, others)
     images = sorted(hints.keys() - {*masks})
-
-    def likeness(mask: str, image: str) -> float:
-        mine, others = ({*words[one][0], *words[one][1]} for one in (mask, image))
-        return sum(map(len, mine & others)) - len(words[image][1]) / 99
 
     def as_field(part: re.Match[str]) -> str:
         number = len(fields) + 1 if fields else ""
         return fields.setdefault(part[0], f"{{key{number}}}")
 
-    some = masks[:: len(masks) // 4 + 1]
-    few = {mask: max(images, key=partial(likeness, mask)) for mask in some}
     best: tuple[int, Patterns | None] = (0, None)
-    for (mask, image), level in itertools.product(few.items(), (0, 1)):
-        both = words[image][level], words[mask][level]
-        texts, ends, fields = ["", ""], [0, 0], {}
+    for mask in masks[:: len(masks) // 4 + 1]:
+        mine = {*parts[mask]}
+        image = max(images, key=lambda one: sum(map(len, mine & {*parts[one]})))
+        both, texts, ends, fields = (parts[image], parts[mask]), ["", ""], [0, 0], {}
         blocks = difflib.SequenceMatcher(None, *both, autojunk=False)
         for *starts, size in blocks.get_matching_blocks():
             shared = "".join(both[0][starts[0] : starts[0] + size])
@@ -1101,6 +1087,8 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
                 whole &= not tried.extra or len(tried.inputs) == len(images)
                 if whole and found > best[0]:
                     best = found, patterns
+    places = {mask: mask.rpartition("/")[0] for mask in masks}
+    kinds = Counter(places.values()).most_common(8)
     for place, _ in kinds if best[1] is None and len(kinds) > 1 else ():
         # Of several kinds of masks one, as in VOC.
         some = [name for name in names if places.get(name, place) == place]
