@@ -462,18 +462,12 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
-    expected = "0 and 1, or black and white, or options that say what values mean"
+    expected = "0 and 1, black and white, in a class map lossless ids, or named values"
     advice = (
-        "name what is foreground, as foreground=[1, 2], foreground=[(255, 0, 0)] or "
-        "foreground=range(128, 256), and what nobody judged, as ignore=[255] "
-        "(--foreground 1-2 --ignore 255); for several classes load_classes (--classes)"
+        "name what is foreground, as foreground=[1, 2], [(255, 0, 0)] or range(128, "
+        "256), or what each class has, as classes=[[0], [1, 2]] of load_classes, and "
+        "what nobody judged, as ignore=[255] (--foreground 1-2, --classes, --ignore)"
     )
-    if mask.of_classes:
-        expected = "class ids in a lossless file, or options that say what values mean"
-        advice = (
-            "name the ids or colours of each class, as classes=[[0], [1, 2]], and what "
-            "nobody judged, as ignore=[11] (--classes, --ignore)"
-        )
     _refuse(mask.path, what, expected, advice)
 
 
@@ -3026,9 +3020,7 @@ def load_classes(
         ids[lost | (not by_index) & ~mask.opaque] = IGNORE_INDEX
         _check_class_ids(path, torch.from_numpy(ids), most)
     if by_colour and lost.all():  # perhaps it is a mask of two levels
-        _refuse_values(
-            mask._replace(of_classes=False), "none of the colours named; it has"
-        )
+        _refuse_values(mask, "none of the colours named; it has")
     found = Image.fromarray(ids.astype(np.uint8))
     found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
     return found
