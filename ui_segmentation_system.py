@@ -898,10 +898,7 @@ class PairFiles:
 
 
 def find_pairs(
-    data_dir: Path | str,
-    patterns: Patterns | None = None,
-    *,
-    missing: str = "error",
+    data_dir: Path | str, patterns: Patterns | None = None, *, missing: str = "error"
 ) -> list[Pair]:
     """List the pairs (image path, target path) of a folder in natural order.
 
@@ -3507,9 +3504,7 @@ def _value_problems(
 
 
 def _folder_problems(
-    files: PairFiles,
-    facts: Sequence[_Facts],
-    scenes: Mapping[str, str] | None,
+    files: PairFiles, facts: Sequence[_Facts], scenes: Mapping[str, str] | None
 ) -> Iterator[Problem]:
     """Find what only the whole folder shows."""
     used = files.used
@@ -4126,10 +4121,7 @@ class RandomTileDataset(TileDataset):
 
 
 def split_regions(
-    height: int,
-    width: int,
-    val_share: float = 0.2,
-    gap: int = 0,
+    height: int, width: int, val_share: float = 0.2, gap: int = 0
 ) -> tuple[Region, Region]:
     """Split a picture across its longer side: regions to train and to validate in.
 
