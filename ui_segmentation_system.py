@@ -70,7 +70,6 @@ import time
 import traceback
 import unicodedata
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
@@ -464,18 +463,12 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
-    expected = "0 and 1, or black and white, or options that say what values mean"
+    expected = "0 and 1, black and white, in a class map lossless ids, or named values"
     advice = (
-        "name what is foreground, as foreground=[1, 2], foreground=[(255, 0, 0)] or "
-        "foreground=range(128, 256), and what nobody judged, as ignore=[255] "
-        "(--foreground 1-2 --ignore 255); for several classes load_classes (--classes)"
+        "name what is foreground, as foreground=[1, 2], [(255, 0, 0)] or range(128, "
+        "256), or what each class has, as classes=[[0], [1, 2]] of load_classes, and "
+        "what nobody judged, as ignore=[255] (--foreground 1-2, --classes, --ignore)"
     )
-    if mask.of_classes:
-        expected = "class ids in a lossless file, or options that say what values mean"
-        advice = (
-            "name the ids or colours of each class, as classes=[[0], [1, 2]], and what "
-            "nobody judged, as ignore=[11] (--classes, --ignore)"
-        )
     _refuse(mask.path, what, expected, advice)
 
 
@@ -684,12 +677,6 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
         for number, values in enumerate(wanted):
             found[rows][np.isin(codes, values)] = number
     if (by_colour or mask.picture.mode != "P") and not mask.opaque.all():
-        hidden = np.unique(found[~mask.opaque])
-        hidden = hidden[(hidden > 0) & (hidden < len(groups) - 1)]  # the last: ignored
-        if mask.of_classes and len(hidden):
-            what = f"transparent pixels that hide a value of class {hidden[0]}"
-            advice = "name it under ignore, or save the mask without transparency"
-            _refuse(mask.path, what, "transparent ones ignored, or of class 0", advice)
         # What a transparent background hides may be named as class 0 of a map.
         found[~mask.opaque & ((found != 0) | (not mask.of_classes))] = -1
     return found
@@ -731,21 +718,18 @@ def _palette_table(palette: Sequence[tuple[int, int, int]]) -> torch.Tensor:
 def classes_to_colors(
     classes: torch.Tensor | np.ndarray | Image.Image,
     palette: Sequence[tuple[int, int, int]],
-    ignore_index: int = IGNORE_INDEX,
-    *,
-    ignore_color: tuple[int, int, int] = (224, 224, 192),
 ) -> Image.Image:
     """Turn class ids, integers (H, W), into an RGB picture, the way back.
 
-    Raises ValueError for an id that the palette has no colour for. (notebook 01)
+    Ignored pixels get VOC's pale colour. Raises ValueError for another id that the
+    palette has no colour for. (notebook 01)
     """
     ids = _as_ids(classes).long()
     if ids.ndim != 2:
         raise ValueError(f"classes of shape {tuple(ids.shape)}: expected (H, W)")
-    _check_class_ids("classes", ids, len(palette), ignore_index)
-    table = torch.cat([_palette_table(palette), torch.tensor([ignore_color])])
-    ids = torch.where(ids != ignore_index, ids, len(palette))
-    return Image.fromarray(table[ids].to(torch.uint8).numpy())
+    _check_class_ids("classes", ids, len(palette))
+    colours = torch.cat([_palette_table(palette), _palette_table(VOC_PALETTE[-1:])])
+    return Image.fromarray(colours[ids.clamp(max=len(palette))].numpy())
 
 
 def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
@@ -756,17 +740,14 @@ def _as_ids(classes: torch.Tensor | np.ndarray | Image.Image) -> torch.Tensor:
 
 
 def _check_class_ids(
-    name: Path | str,
-    ids: torch.Tensor,
-    num_classes: int,
-    ignore_index: int | None = None,
+    name: Path | str, ids: torch.Tensor, num_classes: int, ignored: bool = True
 ) -> None:
-    """Refuse ids that are none of the classes."""
-    wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
+    """Refuse ids that are none of the classes; `ignored`: 255 may stand there, too."""
+    wrong = ((ids < 0) | (ids >= num_classes)) & ~(ignored & (ids == IGNORE_INDEX))
     if wrong.any():
         found = ", ".join(map(str, torch.unique(ids[wrong])[:8].tolist()))
         what = f"class ids {found} in {int(wrong.sum())} of {wrong.numel()} pixels"
-        or_ignored = "" if ignore_index is None else f", or {ignore_index} for ignored"
+        or_ignored = f", or {IGNORE_INDEX} for ignored" * ignored
         advice = "count all classes, background too, or name what is ignored"
         _refuse(name, what, f"0 to {num_classes - 1}{or_ignored}", advice)
 
@@ -923,10 +904,7 @@ class PairFiles:
 
 
 def find_pairs(
-    data_dir: Path | str,
-    patterns: Patterns | None = None,
-    *,
-    missing: str = "error",
+    data_dir: Path | str, patterns: Patterns | None = None, *, missing: str = "error"
 ) -> list[Pair]:
     """List the pairs (image path, target path) of a folder in natural order.
 
@@ -1056,12 +1034,11 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
 def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
     """Make patterns of the names and try them: what image and mask share are fields."""
     hint = "mask|label|target|truth|manual|annot|\\dst|\\dnd|(?<![a-z])(?:gt|ann|seg)"
-    word, part = r"[^\W_]+|.", r"\d+|[^\W\d_]+|."  # the second parts off numbers
-    words, hints, kind_of = {}, {}, {}
+    parts, hints, kind_of = {}, {}, {}
     for name in names:
         stem, _, kind = name.rpartition(".")
         if f".{kind}".lower() in PICTURE_SUFFIXES and not {*name} & {*"{}*"}:
-            words[name] = re.findall(word, stem), re.findall(part, stem)
+            parts[name] = re.findall(r"\d+|[^\W\d_]+|.", stem)
             hints[name] = len(re.findall(hint, stem, re.IGNORECASE))
             kind_of[Path(stem).name] = kind
     fewest = min(hints.values(), default=0)
@@ -1071,30 +1048,17 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
         starts = [stem[: end.start()] for end in re.finditer(r"[\W_]", stem)]
         if any(kind_of.get(start, kind) != kind for start in starts):
             masks.append(name)
-    places = {mask: mask.rpartition("/")[0] for mask in masks}
-    kinds = Counter(places.values()).most_common(8)
-    for place, _ in kinds:  # one of photographs, with over 256 colours, has no masks
-        first = next(mask for mask in masks if places[mask] == place)
-        with contextlib.suppress(OSError, ValueError):
-            if not _count_values(_open_mask(folder / first).picture):
-                others = [name for name in names if places.get(name) != place]
-                return _propose_patterns(folder, others)
     images = sorted(hints.keys() - {*masks})
-
-    def likeness(mask: str, image: str) -> float:
-        mine, others = ({*words[one][0], *words[one][1]} for one in (mask, image))
-        return sum(map(len, mine & others)) - len(words[image][1]) / 99
 
     def as_field(part: re.Match[str]) -> str:
         number = len(fields) + 1 if fields else ""
         return fields.setdefault(part[0], f"{{key{number}}}")
 
-    some = masks[:: len(masks) // 4 + 1]
-    few = {mask: max(images, key=partial(likeness, mask)) for mask in some}
     best: tuple[int, Patterns | None] = (0, None)
-    for (mask, image), level in itertools.product(few.items(), (0, 1)):
-        both = words[image][level], words[mask][level]
-        texts, ends, fields = ["", ""], [0, 0], {}
+    for mask in masks[:: len(masks) // 4 + 1]:
+        mine = {*parts[mask]}
+        image = max(images, key=lambda one: sum(map(len, mine & {*parts[one]})))
+        both, texts, ends, fields = (parts[image], parts[mask]), ["", ""], [0, 0], {}
         blocks = difflib.SequenceMatcher(None, *both, autojunk=False)
         for *starts, size in blocks.get_matching_blocks():
             shared = "".join(both[0][starts[0] : starts[0] + size])
@@ -1120,6 +1084,8 @@ def _propose_patterns(folder: Path, names: Sequence[str]) -> Patterns | None:
                 whole &= not tried.extra or len(tried.inputs) == len(images)
                 if whole and found > best[0]:
                     best = found, patterns
+    places = {mask: mask.rpartition("/")[0] for mask in masks}
+    kinds = Counter(places.values()).most_common(8)
     for place, _ in kinds if best[1] is None and len(kinds) > 1 else ():
         # Of several kinds of masks one, as in VOC.
         some = [name for name in names if places.get(name, place) == place]
@@ -1364,9 +1330,6 @@ class PairedTransform:
                 ids.putpalette(palette + default[len(palette) :])
         return _as_given(image, target, moved, ids)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.transform})"
-
 
 @functools.cache
 def _exact_mask() -> type[tv_tensors.Mask]:
@@ -1380,6 +1343,11 @@ def _exact_mask() -> type[tv_tensors.Mask]:
         pass
 
     def move(do: Any, ours: Any, mask: Any, *given: Any, **options: Any) -> Mask:
+        if (
+            mask.max() > 2**24
+        ):  # v2 goes through float32, which has no more whole numbers
+            what, advice = f"ids up to {mask.max()}", "unpack packed masks first"
+            _refuse("target", what, f"at most {2**24} where v2 scales", advice)
         options |= {name: ours[name] for name in ours if name in options}
         return Mask(do(mask.as_subclass(torch.Tensor), *given, **options))
 
@@ -1840,14 +1808,13 @@ def bce_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     pos_weight: float | Sequence[float] | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Mean binary cross entropy of logits, in float32, ignored pixels left out.
 
-    logits, targets: (B, K, H, W), targets 0, 1 or `ignore_index`; where all is ignored
+    logits, targets: (B, K, H, W), targets 0, 1 or 255 for ignored; where all is ignored
     the loss is 0. pos_weight: how often a foreground pixel counts, or K such numbers.
     """
-    valid = _valid_pixels(logits, targets, ignore_index)
+    valid = _valid_pixels(logits, targets)
     weight = None
     if pos_weight is not None:
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
@@ -1862,15 +1829,13 @@ def bce_loss(
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
 
-def dice_loss(
-    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX
-) -> torch.Tensor:
+def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """1 - Dice of the probabilities, each image and class for itself, then averaged.
 
     Milletari et al. 2016, https://arxiv.org/abs/1606.04797; one pixel is added above
     and below, so that nothing found where nothing is costs nothing.
     """
-    valid = _valid_pixels(logits, targets, ignore_index)
+    valid = _valid_pixels(logits, targets)
     probabilities = torch.where(valid, logits.float(), 0).sigmoid() * valid
     wanted = targets.float() * valid
     both = (probabilities * wanted).sum(dim=(-2, -1))
@@ -1882,16 +1847,12 @@ def bce_dice_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     pos_weight: float | Sequence[float] | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Add `bce_loss` and `dice_loss`: every pixel counts, and so does every region."""
-    bce = bce_loss(logits, targets, pos_weight, ignore_index)
-    return bce + dice_loss(logits, targets, ignore_index)
+    return bce_loss(logits, targets, pos_weight) + dice_loss(logits, targets)
 
 
-def _valid_pixels(
-    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int
-) -> torch.Tensor:
+def _valid_pixels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Check logits and targets against each other; bool like targets: not ignored."""
     if logits.shape != targets.shape:
         raise ValueError(
@@ -1899,11 +1860,11 @@ def _valid_pixels(
             "expected equal shapes (B, K, H, W), the logits first; class ids are for "
             'cross_entropy_loss, task="multiclass"'
         )
-    valid = targets != ignore_index
+    valid = targets != IGNORE_INDEX
     if not ((targets == 0) | (targets == 1) | ~valid).all():
         raise ValueError(
             f"targets of {targets.min():g} to {targets.max():g}: expected 0, 1 and "
-            f"{ignore_index} for ignored; divide masks of 0/255 by 255"
+            f"{IGNORE_INDEX} for ignored; divide masks of 0/255 by 255"
         )
     return valid
 
@@ -1912,12 +1873,11 @@ def cross_entropy_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     class_weights: Sequence[float] | torch.Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Mean cross entropy of classes that exclude each other, ignored pixels left out.
 
     logits: (B, K, H, W), K at least 2. targets: int64 (B, H, W), 0 to K - 1 or
-    `ignore_index`. class_weights: how much a pixel of each class counts; the mean is
+    255 for ignored. class_weights: how much a pixel of each class counts; the mean is
     weighted too. With nothing but ignored pixels the loss is 0. (notebook 10)
     """
     batch, num_classes, *size = logits.shape if logits.ndim == 4 else (0, 0)
@@ -1928,7 +1888,7 @@ def cross_entropy_loss(
             f"{tuple(targets.shape)}: expected logits (B, K, H, W), K of 2 or more, "
             "and class ids, int64 (B, H, W); argmax(dim=1) turns one-hot into ids"
         )
-    _check_class_ids("targets", targets, num_classes, ignore_index)
+    _check_class_ids("targets", targets, num_classes)
     if class_weights is None:
         class_weights = [1.0] * num_classes
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
@@ -1936,24 +1896,22 @@ def cross_entropy_loss(
     if not right or weights.min() < 0 or weights.max() == 0:
         expected = f"{num_classes} finite numbers from 0 up, one per class, not all 0"
         raise ValueError(f"class_weights {weights.tolist()}: expected {expected}")
-    known = targets != ignore_index
+    known = targets != IGNORE_INDEX
     judged = torch.where(known[:, None], logits.float(), 0)
     total = F.cross_entropy(
-        judged, targets, weights, ignore_index=ignore_index, reduction="sum"
+        judged, targets, weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
     counts = torch.bincount(targets[known], minlength=num_classes)
     mass = (counts * weights).sum()
     return total / torch.where(mass > 0, mass, 1)
 
 
-def iou_counts(
-    prediction: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX
-) -> torch.Tensor:
+def iou_counts(prediction: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Count intersection and union in pixels, int64 (2,), so that batches can be added.
 
     prediction: bool, of the targets' shape; ignored pixels count in neither.
     """
-    wanted, found = targets == 1, prediction & (targets != ignore_index)
+    wanted, found = targets == 1, prediction & (targets != IGNORE_INDEX)
     return torch.stack([(found & wanted).sum(), (found | wanted).sum()])
 
 
@@ -1968,7 +1926,6 @@ def binary_iou(
     targets: torch.Tensor,
     *,
     from_logits: bool | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Intersection over union of all pixels together, 0..1; 1 where both are empty.
 
@@ -1976,18 +1933,17 @@ def binary_iou(
     from_logits says which came; without it, a value outside 0..1 means logits, so say
     it when logits could all be small. (Jaccard 1912; notebook 04)
     """
-    _valid_pixels(logits_or_probs, targets, ignore_index)
+    _valid_pixels(logits_or_probs, targets)
     if from_logits is None:
         from_logits = bool(logits_or_probs.min() < 0 or logits_or_probs.max() > 1)
     prediction = logits_or_probs > (0 if from_logits else 0.5)
-    return iou_of(iou_counts(prediction, targets, ignore_index))
+    return iou_of(iou_counts(prediction, targets))
 
 
 def confusion_matrix(
     prediction: torch.Tensor | np.ndarray | Image.Image,
     targets: torch.Tensor | np.ndarray | Image.Image,
     num_classes: int,
-    ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Count pixels by class, int64 (K, K): a row per target, a column per prediction.
 
@@ -2001,9 +1957,9 @@ def confusion_matrix(
             f"{targets.dtype} {tuple(targets.shape)}: expected class ids of one shape; "
             "logits need argmax(dim=1)"
         )
-    _check_class_ids("prediction", prediction, num_classes)
-    _check_class_ids("targets", targets, num_classes, ignore_index)
-    known = targets != ignore_index
+    _check_class_ids("prediction", prediction, num_classes, ignored=False)
+    _check_class_ids("targets", targets, num_classes)
+    known = targets != IGNORE_INDEX
     pairs = targets[known].long() * num_classes + prediction[known].long()
     counts = torch.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
@@ -2027,7 +1983,7 @@ def shares_of_classes(
     """Count the share of each class, float32 (K,), among the pixels not ignored."""
     counts = torch.zeros(num_classes, dtype=torch.long)
     for ids in map(_as_ids, targets):
-        _check_class_ids("target", ids, num_classes, IGNORE_INDEX)
+        _check_class_ids("target", ids, num_classes)
         known = ids[ids != IGNORE_INDEX].long()
         counts += torch.bincount(known, minlength=num_classes)
     return counts / counts.sum().clamp(min=1)
@@ -2723,19 +2679,13 @@ class UISegmentationSystem(pl.LightningModule):
         _check_number("threshold", threshold, 0, 1, whole=False)
         return (self._logits(image, "predict_mask")[0].sigmoid() >= threshold).numpy()
 
-    def predict_masks(
-        self, image: Image.Image, threshold: float | Sequence[float] = 0.5
-    ) -> np.ndarray:
+    def predict_masks(self, image: Image.Image, threshold: float = 0.5) -> np.ndarray:
         """Find overlapping classes in a PIL picture of any size: bool (K, H, W).
 
-        threshold: as in `predict_mask`, or one for each class. (notebook 10)
+        threshold: as in `predict_mask`, for all classes. (notebook 10)
         """
-        thresholds = torch.as_tensor(threshold).view(-1, 1, 1)
-        inside, classes = (thresholds - 0.5).abs().max() <= 0.5, self.num_out_channels
-        if not inside or len(thresholds) not in (1, classes):
-            expected = f"expected a probability, or {classes}, 0 to 1"
-            raise ValueError(f"threshold {threshold}: {expected}")
-        return (self._logits(image, "predict_masks").sigmoid() >= thresholds).numpy()
+        _check_number("threshold", threshold, 0, 1, whole=False)
+        return (self._logits(image, "predict_masks").sigmoid() >= threshold).numpy()
 
     def predict_classes(self, image: Image.Image) -> np.ndarray:
         """Find the class of each pixel of a PIL picture of any size: uint8 (H, W)."""
@@ -3057,8 +3007,7 @@ def load_classes(
     ignored too, except in a file of palette ids, and where it hides a value that is
     named for the first class, which may be the background. The picture gets the colours
     of our figures. Raises ValueError also for ids from num_classes on, colours without
-    a palette, a palette that explains no pixel, ids in a lossy file, transparent pixels
-    that hide a value of another class. (notebook 10)
+    a palette, a palette that explains no pixel, ids in a lossy file. (notebook 10)
     """
     most = IGNORE_INDEX if num_classes is None else num_classes
     if classes is not None:
@@ -3095,11 +3044,9 @@ def load_classes(
         ids[_find_values(mask, ignore) == 0] = IGNORE_INDEX
         lost = ids < 0
         ids[lost | (not by_index) & ~mask.opaque] = IGNORE_INDEX
-        _check_class_ids(path, torch.from_numpy(ids), most, IGNORE_INDEX)
+        _check_class_ids(path, torch.from_numpy(ids), most)
     if by_colour and lost.all():  # perhaps it is a mask of two levels
-        _refuse_values(
-            mask._replace(of_classes=False), "none of the colours named; it has"
-        )
+        _refuse_values(mask, "none of the colours named; it has")
     found = Image.fromarray(ids.astype(np.uint8))
     found.putpalette(list(itertools.chain.from_iterable(CLASS_COLOURS)))
     return found
@@ -3129,12 +3076,6 @@ VOC_CLASSES = (
     *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
     *("sheep", "sofa", "train", "tvmonitor"),
 )
-# What other sets of pictures call the same things.
-VOC_NAMES = {
-    **{"airplane": "aeroplane", "plane": "aeroplane", "automobile": "car"},
-    **{"ship": "boat", "motorcycle": "motorbike", "bike": "bicycle", "couch": "sofa"},
-    **{"tv": "tvmonitor", "table": "diningtable", "plant": "pottedplant"},
-}
 
 
 class VOCFilteredDataset(Dataset[tuple[Any, int]]):
@@ -3146,9 +3087,8 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
 
     root: the folder with VOCdevkit/VOC2012, as torchvision lays it out, or VOCdevkit
     itself. image_set: a list in ImageSets/Main, as "train", "val" or "trainval".
-    class_mapping: VOC class to class index, an int from 0 up; or to another name, and
-    then the index is the name's place in `classes`, sorted (empty with ints).
-    transform: takes the RGB picture. `samples` lists (path, index).
+    class_mapping: VOC class to class index, an int from 0 up. transform: takes the RGB
+    picture. `samples` lists (path, index).
 
     The annotations are read once, here; a picture is opened when it is asked for.
     Raises ValueError for a mapping that is none or names a class that VOC lacks, for
@@ -3161,40 +3101,30 @@ class VOCFilteredDataset(Dataset[tuple[Any, int]]):
         root: Path | str,
         year: str | int,
         image_set: str,
-        class_mapping: Mapping[str, int | str],
+        class_mapping: Mapping[str, int],
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
         mapping = dict(class_mapping) if isinstance(class_mapping, Mapping) else {}
         kinds = {type(value) for value in mapping.values()}  # True is no index
-        if kinds != {str} and (kinds != {int} or min(mapping.values()) < 0):
+        if kinds != {int} or min(mapping.values()) < 0:
             raise ValueError(
                 f"class_mapping {class_mapping}: expected VOC classes to indices "
-                'from 0 up, as {"cat": 0, "dog": 1}, or all to names, as {"cat": "pet"}'
+                'from 0 up, as {"cat": 0, "dog": 1}'
             )
         for name in map(str, mapping):
             if name not in VOC_CLASSES:
-                other = VOC_NAMES.get(name.lower())
-                advice = f"VOC calls it {other}" if other else "leave it out"
-                advice += _nearest(name.lower(), VOC_CLASSES)
+                advice = f"leave it out{_nearest(name.lower(), VOC_CLASSES)}"
                 expected = f"some of {', '.join(VOC_CLASSES)}"
                 _refuse(f"class_mapping {name!r}", "no such class", expected, advice)
-        self.classes = sorted(set(mapping.values())) if kinds == {str} else []
-        if self.classes:
-            mapping = {name: self.classes.index(new) for name, new in mapping.items()}
         self.transform = transform
         root = Path(root)
         devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
         folder, name = devkit / f"VOC{year}", f"ImageSets/Main/{image_set}.txt"
         listed = folder / name
         if not listed.is_file():
-            # Beside them stand lists for each class, as cat_train.
-            sets = sorted(devkit.glob("VOC[12]*/ImageSets/Main/[!.]*.txt"))
-            known = [
-                f"{one.parts[-4]} {one.stem}" for one in sets if "_" not in one.name
-            ]
             raise FileNotFoundError(
                 f"{root}: no VOC{year}/{name} in it; expected the folder of VOCdevkit "
-                f"or VOC{year}, whole, and an image_set that it has: {known}"
+                f"or VOC{year}, whole, and an image_set that it has, as trainval"
             )
         lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         keys = [line.split()[0] for line in lines if line.strip()]
@@ -3381,9 +3311,9 @@ class _Facts(NamedTuple):
 
     image: str
     target: str
-    sums: list[int]  # check sums of all pixels, of image and target
-    thumbnails: list[np.ndarray]  # what is seen of them from afar, 0..1
+    thumbnails: list[np.ndarray]  # what is seen of both from afar, 0..1
     brightest: int  # of the image, 0..255
+    clear: bool  # whether the image has pixels that are not opaque
     pixels: np.ndarray  # of the target with each class id, int (256,); 255 is ignored
     is_map: bool  # of class ids; else a mask, of the ids 0, 1 and 255
 
@@ -3417,7 +3347,7 @@ def check_pairs(
     strangers, annotations), at files (unreadable, turned by EXIF, of another size, JPEG
     masks, palettes that differ) and at what they show: values that were named and are
     nowhere, or are there and were not named; masks empty, full, inverted; pictures that
-    are there twice or nearly so; the balance. read_target: as the masks will be read.
+    look nearly alike; the balance. read_target: as the masks will be read.
     scenes: of each image's name, as `read_scenes` gives them; then only likeness
     across scenes is told. progress: show a bar. Raises only what `find_pairs` raises
     for the folder itself and for the patterns, never for content. (notebook 01)
@@ -3438,14 +3368,9 @@ def check_pairs(
     looked_up = groups if len(named) > MANY_VALUES else [[value] for value in named]
     by_colour = any(isinstance(value, tuple) for value in named)
 
-    def look(picture: Image.Image) -> tuple[int, int, np.ndarray]:
-        check_sum, brightest = zlib.crc32(str(picture.size).encode()), 0
-        for _, strip in _strips(picture):  # bytes and extrema are of copies
-            check_sum = zlib.crc32(strip.tobytes(), check_sum)
-            brightest = max(brightest, int(np.max(strip.getextrema())))
+    def look(picture: Image.Image) -> np.ndarray:
         small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        thumbnail = np.ravel(small.convert("L")).astype(np.float32) / 255
-        return check_sum, brightest, thumbnail
+        return np.ravel(small.convert("L")).astype(np.float32) / 255
 
     facts: list[_Facts] = []
     held: dict[str, _Values] = {}
@@ -3464,7 +3389,11 @@ def check_pairs(
                 bar.set_postfix_str(name)
             picture = _open_picture(path)
             turns, image = [picture.info["turn"]], _to_rgb(picture, path, of_file=True)
-            size, seen = image.size, [look(image)]
+            clear = "A" in picture.getbands()
+            clear = clear and picture.getchannel("A").getextrema()[0] < 255
+            size, seen = image.size, look(image)
+            # Of strips, since extrema are of copies.
+            brightest = max(np.max(one.getextrema()) for _, one in _strips(image))
             del picture, image  # a huge one leaves room for its mask
             for name, one in zip(names[1:], several, strict=True):
                 mask = _open_mask(one)
@@ -3517,9 +3446,8 @@ def check_pairs(
                     what = "all white: everything is foreground"
                 mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
-            sums, (brightest, _), thumbnails = zip(*seen, look(mask), strict=True)
-            ends = names[0], names[-1]
-            facts.append(_Facts(*ends, sums, thumbnails, brightest, pixels, is_map))
+            ends, seen = (names[0], names[-1]), [seen, look(mask)]
+            facts.append(_Facts(*ends, seen, brightest, clear, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
@@ -3538,9 +3466,7 @@ def check_pairs(
     order = sorted(total, key=lambda value: (np.ndim(value), value))  # ids first
     two_levels = getattr(read_target, "func", read_target) is load_mask
     problems += _value_problems(held, in_files, named, meant, present, two_levels)
-    num_classes = options.get("num_classes") or len(options.get("palette") or [0])
-    num_classes = 0 if meant else num_classes  # which were looked up
-    problems += _folder_problems(files, facts, scenes, num_classes)
+    problems += _folder_problems(files, facts, scenes)
     shares = [fact.share for fact in facts if fact.share is not None]
     pixels = sum((fact.pixels for fact in facts), np.zeros(256, int))
     ids = np.trim_zeros(pixels[:IGNORE_INDEX], "b")
@@ -3614,12 +3540,9 @@ def _value_problems(
 
 
 def _folder_problems(
-    files: PairFiles,
-    facts: Sequence[_Facts],
-    scenes: Mapping[str, str] | None,
-    num_classes: int,
+    files: PairFiles, facts: Sequence[_Facts], scenes: Mapping[str, str] | None
 ) -> Iterator[Problem]:
-    """Find what only the whole folder shows; num_classes: 0 if they were looked up."""
+    """Find what only the whole folder shows."""
     used = files.used
     places = {Path(name).parent for name in used}
     for name in files.names if files.patterns in LAYOUTS else ():
@@ -3641,25 +3564,19 @@ def _folder_problems(
         what = "hold annotations that check does not read: "
         what += ", ".join(held[:NAMED_FILES]) + ", ..." * (len(held) > NAMED_FILES)
         yield Problem(f"{len(held)} files", what, DRAW_THEM, "warning")
-    first: dict[int, _Facts] = {}
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
             mend = "add a line to the table of scenes: the file's name,its scene"
             yield Problem(fact.image, "has no scene", mend)
+        if fact.clear:
+            mend = "a fourth band that is no transparency, as infrared, must go"
+            yield Problem(fact.image, "its alpha is laid on white", mend, "warning")
         if fact.brightest < 32:
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-        twin = first.setdefault(fact.sums[0], fact)
-        if twin.sums[1] != fact.sums[1]:
-            what = f"the same picture as {twin.image}, with another mask"
-            yield Problem(fact.image, what, "keep the pair that is right")
-        elif twin is not fact:
-            what = f"the same picture and mask as {twin.image}"
-            yield Problem(fact.image, what, "keep one of them", "warning")
-    if first:
-        alike = _near_duplicates([*first.values()], scenes or {})
-        yield from itertools.islice(alike, 99)
+    if facts:
+        yield from itertools.islice(_near_duplicates(facts, scenes or {}), 99)
     if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
         kind = {"empty": "nothing is there", "skip": "they are left out"}
         what = f"have no mask, and {kind[files.missing]}, as missing says"
@@ -3697,24 +3614,17 @@ def _folder_problems(
         what = f"{share:.2%} of their pixels are foreground"
         mend = "check whether they were read rightly; weigh the rare class (pos_weight)"
         yield Problem(targets, what, mend, "warning")
-    maps = [fact for fact in facts if fact.is_map]
-    total = sum((fact.pixels for fact in maps), np.zeros(256, int))
-    highest = np.flatnonzero(total[:IGNORE_INDEX]).max(initial=num_classes - 1)
-    absent = np.flatnonzero(total[: highest + 1] == 0)[:8].tolist()
-    targets = f"{len(maps)} targets"
+    maps = [fact.pixels for fact in facts if fact.is_map]
+    total = sum(maps, np.zeros(256, int))
     if total[IGNORE_INDEX] and total[0] + total[IGNORE_INDEX] == total.sum():
         what = "hold nothing but 0 and 255, and 255 is ignored"
-        yield Problem(targets, what, "load_mask reads two levels")
-    elif maps and num_classes and absent:
-        what = f"have no pixel of class {', '.join(map(str, absent))}"
-        mend = "check whether the ids are right; what is not there is not learnt"
-        yield Problem(targets, what, mend, "warning")
+        yield Problem(f"{len(maps)} targets", what, "load_mask reads two levels")
 
 
 def _near_duplicates(
     facts: Sequence[_Facts], scenes: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """Find pictures that show nearly the same: a split may not part them.
+    """Find pictures that show the same, or nearly: a split may not part them.
 
     What all pictures of a folder have in common, as a dark border, is taken away.
     """
@@ -3735,7 +3645,7 @@ def _near_duplicates(
         alike &= groups[top : top + 512, None] != groups
         for one, other in np.argwhere(alike):
             what = f"looks nearly like {facts[top + one].image}"
-            mend = "keep them in one scene, on one side of the split"
+            mend = "keep the one whose mask is right, or both in one scene of a split"
             yield Problem(facts[other].image, what, mend, "warning")
 
 
@@ -3898,13 +3808,7 @@ class PrefetchDataLoader(NaiveDataLoader):
                     worker = context.Process(
                         target=_worker_loop, args=args, daemon=True
                     )
-                    try:
-                        worker.start()
-                    except (AttributeError, TypeError, pickle.PicklingError) as error:
-                        raise TypeError(
-                            f"dataset or collate_fn cannot be sent to a worker: {error}"
-                            "; expected classes and functions of a module, not local"
-                        ) from error
+                    worker.start()
                     workers.append((worker, pipe))
                     worker_end.close()  # now the pipe ends when the worker ends
             yield None
@@ -4173,7 +4077,7 @@ class TileDataset(Dataset[Sample]):
             target = Image.fromarray(greys.astype(np.uint8))
         else:
             ids = torch.from_numpy(mask)
-            _check_class_ids(name, ids, self.num_classes, IGNORE_INDEX)
+            _check_class_ids(name, ids, self.num_classes)
             target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
@@ -4200,8 +4104,8 @@ class RandomTileDataset(TileDataset):
 
     Which tile it is depends on seed, the index and how often that index was drawn,
     which all worker processes count together: the same seed gives the same epochs,
-    whatever the loader. `set_epoch` sets the count, to resume a run, after an epoch
-    that was broken off, or where several processes train together. (notebook 11)
+    whatever the loader. A run that is resumed counts from 0 again, and each of several
+    processes that train together counts for itself. (notebook 11)
     """
 
     def __init__(
@@ -4233,11 +4137,6 @@ class RandomTileDataset(TileDataset):
     def __len__(self) -> int:
         return len(self._draws)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go on with the tiles of an epoch; the first is 0."""
-        _check_number("epoch", epoch, 0)
-        self._draws.fill_(epoch)
-
     def locate(self, index: int) -> Tile:
         """Tell which tile an index is when it is next drawn."""
         index = range(len(self))[index]
@@ -4262,10 +4161,7 @@ class RandomTileDataset(TileDataset):
 
 
 def split_regions(
-    height: int,
-    width: int,
-    val_share: float = 0.2,
-    gap: int = 0,
+    height: int, width: int, val_share: float = 0.2, gap: int = 0
 ) -> tuple[Region, Region]:
     """Split a picture across its longer side: regions to train and to validate in.
 

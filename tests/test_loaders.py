@@ -448,16 +448,6 @@ def test_a_program_without_a_file_may_end_amid_an_epoch(way: str) -> None:
     assert done.stdout.startswith(f"0 1\n{'0 1' if way == 'fork' else refused}")
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-@pytest.mark.parametrize("where", ["dataset", "collate_fn"])
-def test_what_cannot_be_sent_is_refused(method: str, where: str) -> None:
-    settings: dict[str, Any] = {"dataset": range(4)}
-    settings[where] = Made(lambda index: index) if where == "dataset" else lambda x: x
-    loader = ui.PrefetchDataLoader(**settings, multiprocessing_context=method)
-    with pytest.raises(TypeError, match=r"cannot be sent to a worker.*of a module"):
-        iter(loader)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

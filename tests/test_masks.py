@@ -77,10 +77,8 @@ def test_unknown_colours_are_ignored_not_guessed() -> None:
     ):
         found = ui.colors_to_classes(picture, COLOURS, **options)
         assert found.tolist() == [[0, second]]
-    painted = ui.classes_to_colors(
-        torch.tensor([[1, 99]]), COLOURS, 99, ignore_color=RED
-    )
-    assert np.array(painted).tolist() == [[[0, 200, 0], list(RED)]]
+    painted = ui.classes_to_colors(torch.tensor([[1, 255]]), COLOURS)
+    assert np.array(painted).tolist() == [[[0, 200, 0], [224, 224, 192]]]
 
 
 def test_nearest_colour_is_that_of_least_distance() -> None:

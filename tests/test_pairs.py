@@ -253,19 +253,6 @@ PROPOSED = [
 ]
 
 
-def test_photographs_are_not_proposed_as_masks(tmp_path: Path) -> None:
-    """As labelme's folder of pictures and annotations, beside one of masks."""
-    photo = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
-    for folder in ("photos", "annotated"):
-        (tmp_path / folder).mkdir()
-        for key in (1, 2):
-            Image.fromarray(photo).save(tmp_path / folder / f"{key}.png")
-    with pytest.raises(ValueError, match="name them so"):
-        ui.find_pairs(tmp_path)
-    put(tmp_path, "seg/1.png", "seg/2.png")
-    proposed(tmp_path, r'try patterns=.*"seg/{key}\.\*"')
-
-
 @pytest.mark.parametrize("text", PROPOSED)
 def test_proposed_patterns_pair_everything(text: str, tmp_path: Path) -> None:
     patterns = proposed(put_all(tmp_path, text))

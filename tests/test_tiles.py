@@ -317,16 +317,6 @@ def test_the_look_of_the_system_draws_no_tile(train: Train) -> None:
     assert dataset._draws.tolist() == [1] * 4
 
 
-def test_set_epoch_goes_on_where_a_run_stopped(maps: Any) -> None:
-    dataset = random_tiles(maps)
-    *_, third = ([image for image, _ in dataset] for _ in "123")
-    next(iter(dataset))  # an epoch that is broken off
-    dataset.set_epoch(2)
-    places = [dataset.locate(index)[1:3] for index in range(len(dataset))]
-    assert places == [tuple(pixels(image)[0, 0, :2]) for image in third]
-    assert all(map(torch.equal, third, (image for image, _ in dataset)))
-
-
 def test_pictures_are_drawn_by_area_and_places_evenly() -> None:
     images = [noise(10, 40), noise(12, 10), noise(8, 60)]
     dataset = RandomTileDataset(images, None, (8, 10), 6000)

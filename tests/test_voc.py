@@ -88,10 +88,8 @@ def test_only_images_with_one_mapped_object_are_taken(
     assert found(voc(tmp_path)) == [*taken.items()]
     far = voc(tmp_path, {"dog": 5, "cat": 3})
     assert found(far) == [(key, (3, 5)[index]) for key, index in taken.items()]
-    assert far.classes == []
-    names = {"dog": "pet", "cat": "beast", "person": "beast"}
-    dataset = ui.VOCFilteredDataset(str(tmp_path), 2012, "train", names)
-    assert dataset.classes == ["beast", "pet"]
+    shared = {"dog": 1, "cat": 0, "person": 0}
+    dataset = ui.VOCFilteredDataset(str(tmp_path), 2012, "train", shared)
     taken = dict(one=1, other=0, difficult=0, spaced=1, dog_with_part=1)
     assert found(dataset) == [*taken.items(), ("person_with_part", 0)]
 
@@ -163,29 +161,27 @@ def test_the_root_is_torchvisions_or_the_devkit(
 def test_voc_has_twenty_classes() -> None:
     assert len(set(ui.VOC_CLASSES)) == 20
     assert [*ui.VOC_CLASSES] == sorted(ui.VOC_CLASSES)
-    assert set(ui.VOC_NAMES.values()) <= set(ui.VOC_CLASSES)
-    assert not set(ui.VOC_NAMES) & set(ui.VOC_CLASSES)
 
 
 KIT = ".", 2012, "train"
 REFUSED = [
     ((*KIT, {"cat": 0, "frog": 1}), ["class_mapping 'frog'", "no such class"]),
     ((*KIT, {"cat": 0, "airplane": 1}), ["class_mapping 'airplane'", "aeroplane"]),
-    ((*KIT, {"cat": 0, "Ship": 1}), ["class_mapping 'Ship'", "boat"]),
     ((*KIT, {"cat": 0, "DOG": 1}), ["class_mapping 'DOG'", "did you mean dog?"]),
     ((*KIT, {"cat": 0, 7: 1}), ["class_mapping '7'", "no such class"]),
     ((*KIT, {}), ["class_mapping {}"]),
     ((*KIT, ["cat", "dog"]), ["class_mapping ['cat', 'dog']"]),
     ((*KIT, {"cat": 0, "dog": "dog"}), ["class_mapping", "'dog': 'dog'"]),
+    ((*KIT, {"cat": "pet"}), ["class_mapping", "'cat': 'pet'"]),
     ((*KIT, {"cat": 0, "dog": True}), ["class_mapping", "'dog': True"]),
     ((*KIT, {"cat": 0, "dog": -1}), ["class_mapping", "'dog': -1"]),
     ((*KIT, {"cat": 0.0}), ["class_mapping", "'cat': 0.0"]),
     ((*KIT, {"bus": 0, "train": 1}), ["train.txt", "none of 2", "bus, train"]),
     (("nowhere", 2012, "train", PETS), ["nowhere", "VOC2012"]),
     (("voc.tar", 2012, "train", PETS), ["voc.tar", "VOC2012"]),
-    ((".", 2007, "train", PETS), ["VOC2007", "VOC2012"]),
+    ((".", 2007, "train", PETS), ["VOC2007"]),
     (("VOCdevkit/VOC2012", 2012, "train", PETS), ["VOCdevkit/VOC2012: "]),
-    ((".", 2012, "test", PETS), ["test.txt", "2012 own", "2012 train", "2012 val"]),
+    ((".", 2012, "test", PETS), ["VOC2012/ImageSets/Main/test.txt"]),
 ]
 
 
@@ -193,10 +189,8 @@ REFUSED = [
 def test_what_is_wrong_or_missing_is_named(
     arguments: tuple, words: list[str], make_tree: MakeTree, tmp_path: Path
 ) -> None:
-    tree = make_tree(a=["cat"], b=["dog"])
+    make_tree(a=["cat"], b=["dog"])
     (tmp_path / "voc.tar").write_text("an archive")
-    for name in ("val", "own", "cat_train", "._train"):
-        (tree / f"ImageSets/Main/{name}.txt").write_text("a\n")
     kind = FileNotFoundError if arguments[-1] is PETS else ValueError
     with pytest.raises(kind, match="expected ") as told:
         ui.VOCFilteredDataset(tmp_path / arguments[0], *arguments[1:])

@@ -19,7 +19,7 @@ import numpy as np
 from tools.command import check_range, new_folder
 from tools.drawing import Draws
 from tools.silhouettes import CIFAR_CLASSES, Edges, draw_scene
-from ui_segmentation_system import VOC_CLASSES, VOC_NAMES
+from ui_segmentation_system import VOC_CLASSES
 
 CIFAR_SIZE = (32, 32)
 CIFAR_BATCHES = {f"data_batch_{n}": f"training batch {n} of 5" for n in range(1, 6)}
@@ -29,6 +29,7 @@ MAX_PER_CLASS = 1_000
 MAX_IMAGES = 99_999
 
 VOC_SIZES = ((250, 188), (250, 167), (188, 250), (250, 166))  # half of most of VOC's
+VOC_NAMES = {"airplane": "aeroplane", "automobile": "car", "ship": "boat"}
 SHAPE_NAMES = {VOC_NAMES.get(name, name): name for name in CIFAR_CLASSES}
 SHARED = tuple(name for name in SHAPE_NAMES if name in VOC_CLASSES)  # as VOC has it
 OTHERS = ("person", "bottle", "pottedplant")  # that CIFAR-10 has not
