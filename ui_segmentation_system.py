@@ -1330,6 +1330,9 @@ class PairedTransform:
                 ids.putpalette(palette + default[len(palette) :])
         return _as_given(image, target, moved, ids)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.transform})"
+
 
 @functools.cache
 def _exact_mask() -> type[tv_tensors.Mask]:

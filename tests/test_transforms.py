@@ -463,5 +463,6 @@ def test_compose_applies_in_order(pair: PicturePair) -> None:
     sample, expected = steps(*pair), TO_TENSOR(*Resize((12, 16))(*pair))
     assert torch.equal(sample.image, expected.image)
     assert torch.equal(sample.target, expected.target)
+    assert "ImageTargetResize(Resize(size=[12, 16]" in repr(steps)
     for each in (sample, Compose([])(*pair)):
         assert isinstance(each, ui.Sample)
