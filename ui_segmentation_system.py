@@ -1346,9 +1346,8 @@ def _exact_mask() -> type[tv_tensors.Mask]:
         pass
 
     def move(do: Any, ours: Any, mask: Any, *given: Any, **options: Any) -> Mask:
-        if (
-            mask.max() > 2**24
-        ):  # v2 goes through float32, which has no more whole numbers
+        # v2 goes through float32, which holds whole numbers up to that.
+        if mask.dtype in (torch.int32, torch.int64) and mask.max() > 2**24:
             what, advice = f"ids up to {mask.max()}", "unpack packed masks first"
             _refuse("target", what, f"at most {2**24} where v2 scales", advice)
         options |= {name: ours[name] for name in ours if name in options}

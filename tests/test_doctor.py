@@ -91,6 +91,13 @@ def told(report: ui.PairReport) -> list[tuple[str, str]]:
     return [(problem.severity, problem.file) for problem in report.problems]
 
 
+def clear(folder: Path) -> None:
+    """Let a picture be seen through, as a fourth band that is no alpha does."""
+    picture = Image.open(folder / IMAGE).convert("RGB")
+    picture.putalpha(120)
+    picture.save(folder / IMAGE)
+
+
 def as_jpeg(folder: Path) -> None:
     box_of(3).save(folder / "3_target.jpg")
     (folder / "3_target.png").unlink()
@@ -122,6 +129,7 @@ FAULTS: list[tuple[Callable[[Path], Any], str, str, str]] = [
     (lambda f: [DOT.save(p) for p in f.glob("*_t*")], EVERY, "warning", "0.05%"),
     (as_jpeg, "1 targets", "warning", "JPEG"),
     (lambda f: Image.fromarray(DIM).save(f / IMAGE), IMAGE, "warning", " 15 of 255"),
+    (clear, IMAGE, "warning", "alpha is laid on white"),
     (lambda f: add(f, image_of(2), box_of(2)), ADDED, "warning", "like 2_input"),
     (lambda f: add(f, image_of(2), DOT), ADDED, "warning", "like 2_input"),
     (lambda f: add(f, brighter(2), box_of(2)), ADDED, "warning", "like 2_input"),

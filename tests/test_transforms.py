@@ -402,6 +402,7 @@ def test_white_can_be_scaled_turned_and_normalized(side: int) -> None:
 PICTURE, MASK = Image.new("RGB", (64, 48)), Image.new("L", (64, 48))
 IMAGE, TARGET = torch.rand(3, 48, 64), torch.ones(1, 48, 64)
 TURNED = MASK.transpose(Image.Transpose.ROTATE_90)
+HUGE = torch.full((48, 64), 2**24 + 1)
 FLIP, ARRAY = Flip(), np.zeros((64, 64, 3), np.uint8)
 # A transform of torchvision alone would change a mask as a picture, and say nothing.
 BARE, PAIR_IT = v2.RandomInvert(1), r"RandomInvert.*PairedTransform\(v2.RandomInv"
@@ -442,6 +443,7 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
     (Normalize, (MEAN, (0.2, 0, 0.2)), r"std=\(0.2, 0, .*std above 0"),
     (Normalize, (MEAN, (0.2, -1, 0.2)), "std above 0"),
     (FLIP, (IMAGE[None], TARGET[None]), "of one sample"),
+    (Resize(8), (IMAGE, HUGE), f"ids up to {HUGE[0, 0]}; expected at most .*unpack"),
     (Paired(v2.RandAugment()), (PICTURE, MASK), "RandAug.*not supported.*moves masks"),
     (Compose, ([TO_TENSOR, BARE],), PAIR_IT),
     (ui.PairDataset, ([], BARE), PAIR_IT),
