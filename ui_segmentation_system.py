@@ -3703,7 +3703,7 @@ class PrefetchDataLoader(NaiveDataLoader):
     `num_workers * prefetch_batches` batches are ahead of the loop. Batch i is made by
     worker i % num_workers, which draws from the epoch's seed + its own number, and with
     torch and Python what torch's DataLoader draws: the same seed gives equal batches.
-    num_workers=0 makes them in this process.
+    num_workers=0 makes them in this process. options: those of NaiveDataLoader.
 
     `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
     prefers). What a sample or `collate_fn` raises is raised here, with the worker's
@@ -3718,12 +3718,9 @@ class PrefetchDataLoader(NaiveDataLoader):
         prefetch_batches: int = 2,
         collate_fn: Collate | None = None,
         *,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        generator: torch.Generator | None = None,
         multiprocessing_context: str | None = None,
+        **options: Any,
     ) -> None:
-        options = dict(shuffle=shuffle, drop_last=drop_last, generator=generator)
         super().__init__(dataset, batch_size, collate_fn, **options)
         _check_number("num_workers", num_workers)
         _check_number("prefetch_batches", prefetch_batches, 1, 100)
