@@ -3611,7 +3611,7 @@ def _near_duplicates(
 
 
 # --------------------------------------------------------------------------------------
-# 10. Loaders: batches made here, or ahead by worker processes. (notebook 06)
+# 10. Loaders: batches made here, or ahead by worker processes. (notebook 08)
 # --------------------------------------------------------------------------------------
 
 Collate = Callable[[list[Any]], Any]
@@ -3623,7 +3623,7 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
 
     Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
     (B, ..., H, W), filled with 255, which is ignored (bool becomes uint8). Targets that
-    are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). (notebook 06)
+    are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). (notebook 08)
     """
     for sample in samples:
         sizes = [part.shape[-2:] for part in sample if isinstance(part, torch.Tensor)]
@@ -3651,7 +3651,7 @@ class NaiveDataLoader:
     Iterates as torch's DataLoader does: each `iter` is an epoch of its own, and the
     same random numbers give the same order. `collate_fn` makes a batch of a list of
     samples (None: torch's default_collate); `shuffle` draws from `generator` (None:
-    torch's own). (notebook 06)
+    torch's own). (notebook 08)
     """
 
     def __init__(
@@ -3707,7 +3707,7 @@ class PrefetchDataLoader(NaiveDataLoader):
 
     `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
     prefers). What a sample or `collate_fn` raises is raised here, with the worker's
-    traceback as a note; RuntimeError where a worker dies. (notebook 06)
+    traceback as a note; RuntimeError where a worker dies. (notebook 08)
     """
 
     def __init__(
