@@ -3652,7 +3652,7 @@ def _near_duplicates(
 
 
 # --------------------------------------------------------------------------------------
-# 10. Loaders: batches made here, or ahead by worker processes. (notebook 06)
+# 10. Loaders: batches made here, or ahead by worker processes. (notebook 08)
 # --------------------------------------------------------------------------------------
 
 Collate = Callable[[list[Any]], Any]
@@ -3664,7 +3664,7 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
 
     Image (C, h, w) to (B, C, H, W), filled with 0; target (..., h, w) to
     (B, ..., H, W), filled with 255, which is ignored (bool becomes uint8). Targets that
-    are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). (notebook 06)
+    are numbers, as those of `VOCFilteredDataset`, become a tensor (B,). (notebook 08)
     """
     for sample in samples:
         sizes = [part.shape[-2:] for part in sample if isinstance(part, torch.Tensor)]
@@ -3692,7 +3692,7 @@ class NaiveDataLoader:
     Iterates as torch's DataLoader does: each `iter` is an epoch of its own, and the
     same random numbers give the same order. `collate_fn` makes a batch of a list of
     samples (None: torch's default_collate); `shuffle` draws from `generator` (None:
-    torch's own). (notebook 06)
+    torch's own). (notebook 08)
     """
 
     def __init__(
@@ -3744,11 +3744,11 @@ class PrefetchDataLoader(NaiveDataLoader):
     `num_workers * prefetch_batches` batches are ahead of the loop. Batch i is made by
     worker i % num_workers, which draws from the epoch's seed + its own number, and with
     torch and Python what torch's DataLoader draws: the same seed gives equal batches.
-    num_workers=0 makes them in this process.
+    num_workers=0 makes them in this process. options: those of NaiveDataLoader.
 
     `multiprocessing_context` is "fork", "spawn", "forkserver" or None (what Python
     prefers). What a sample or `collate_fn` raises is raised here, with the worker's
-    traceback as a note; RuntimeError where a worker dies. (notebook 06)
+    traceback as a note; RuntimeError where a worker dies. (notebook 08)
     """
 
     def __init__(
@@ -3759,12 +3759,9 @@ class PrefetchDataLoader(NaiveDataLoader):
         prefetch_batches: int = 2,
         collate_fn: Collate | None = None,
         *,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        generator: torch.Generator | None = None,
         multiprocessing_context: str | None = None,
+        **options: Any,
     ) -> None:
-        options = dict(shuffle=shuffle, drop_last=drop_last, generator=generator)
         super().__init__(dataset, batch_size, collate_fn, **options)
         _check_number("num_workers", num_workers)
         _check_number("prefetch_batches", prefetch_batches, 1, 100)
