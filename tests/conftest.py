@@ -1,5 +1,6 @@
 """Small made pictures and systems, and what commands refuse, for the tests to share."""
 
+import multiprocessing
 import os
 import struct
 import zlib
@@ -18,6 +19,9 @@ import ui_segmentation_system as ui
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of two that share the machine
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A forkserver imports it once, for all that it starts.
+multiprocessing.set_forkserver_preload([ui.__name__])
 
 # What forks, kills with signals or makes links does so as Windows cannot.
 ON_WINDOWS = os.name == "nt"

@@ -284,7 +284,6 @@ def train_and_die(words: list[str], moves: int, before: bool) -> None:
 
 def test_a_run_killed_at_any_file_ends_as_it_would_have(make_pairs: MakePairs) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([ui.__name__])
     pairs, runs, codes = make_pairs(6), RUNS.absolute(), []
     words = ["train", "-d", str(pairs), "-o", str(runs), *SMALL, "--max-epochs", "6"]
     # By turns killed before the move and after it, then never.
