@@ -2878,8 +2878,8 @@ class RunFolder(pl.Callback):
         if not trainer.enable_validation:
             what = "RunFolder: there is no validation data, by which it keeps the best"
             raise ValueError(f"{what}; give fit a second loader")
-        kinds = [type(one) for one in trainer.callbacks]
-        if any(issubclass(kind, pl.callbacks.WeightAveraging) for kind in kinds):
+        averaging = pl.callbacks.WeightAveraging
+        if any(isinstance(one, averaging) for one in trainer.callbacks):
             what = "RunFolder beside averaged weights: its best.ckpt would hold others"
             raise ValueError(f"{what}; use ModelCheckpoint, with save_weights_only off")
         last = self.folder / "last.ckpt"
@@ -3061,11 +3061,12 @@ def load_masks(path: Path | str, num_classes: int) -> torch.Tensor:
     bits in the file and for what `load_classes` refuses. (notebook 10)
     """
     _check_number("num_classes", num_classes, 1, 8)
-    mask = _open_mask(path)
-    if mask.picture.mode != "P" and not mask.opaque.all():
-        advice = "save the mask without transparency"
-        _refuse(path, "transparent pixels", "the bits of masks everywhere", advice)
     packed = np.asarray(load_classes(path))
+    if packed.max() == IGNORE_INDEX:  # eight masks, or pixels that were transparent
+        mask = _open_mask(path)
+        if mask.picture.mode != "P" and not mask.opaque.all():
+            advice = "save the mask without transparency"
+            _refuse(path, "transparent pixels", "the bits of masks everywhere", advice)
     if packed.max() >= 2**num_classes:
         expected = f"at most {2**num_classes - 1}, the bits of {num_classes} masks"
         advice = "count all masks in num_classes; a mask of 0 and 255 is for load_mask"

@@ -150,11 +150,13 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
         ui.ImageTargetColorJitter(0.3, 0.3, 0.3),
     )
     parts = {"eight": pictures.train[::10], "other eight": pictures.train[5::10]}
-    parts["all"], runs = pictures.train, {}
+    parts["all"] = pictures.train
+    known, runs = {part: pictures.open(places) for part, places in parts.items()}, {}
     for part, places in parts.items():
-        places = places * (len(train) // len(places))
-        runs["amount", part] = pictures.open(places), {}
-        runs["amount", f"{part}, changed"] = pictures.open(places, *change), {}
+        rounds = len(train) // len(places)
+        changed = pictures.open(places * rounds, *change)
+        runs["amount", part] = known[part] * rounds, {}
+        runs["amount", f"{part}, changed"] = changed, {}
     runs |= {
         ("loss", "BCE"): (train, {"loss": "bce"}),
         ("loss", "BCE + Dice"): (train, {}),
@@ -168,8 +170,8 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
             row = {"experiment": experiment, "variant": name, "seed": seed}
             row |= scores_of(system, val)
             if experiment == "amount":
-                known = pictures.open(parts[name.removesuffix(", changed")])
-                row["iou_known"] = scores_of(system, known)["iou"]
+                part = known[name.removesuffix(", changed")]
+                row["iou_known"] = scores_of(system, part)["iou"]
             yield row
 
 

@@ -87,18 +87,18 @@ def judge_function(cases: Sequence[Case], answer: Any) -> str:
 def find_fault(case: Case, answer: Callable[..., Any]) -> str:
     """Say what is wrong with what a learner's function does; raises what it raises."""
     expected, given = case.expected, copy.deepcopy(case.arguments)
-    arrays = arrays_in(given)  # the answer may empty the lists that hold them
+    arrays = leaves(given, ARRAYS)  # the answer may empty the lists that hold them
     try:
         got = answer(*given) if given else answer
     except Exception as error:
         if not isinstance(expected, ValueError):
             raise
-        named = {name for name in strings_in(given) if name in str(error)}
+        named = {name for name in leaves(given, str) if name in str(error)}
         if named == {*expected.args} and isinstance(error, ValueError):
             return ""
         return f"expected {show(expected)}, got {error!r}"
     # As text, since no NaN is equal to another.
-    if str(plain(arrays)) != str(plain(arrays_in(case.arguments))):
+    if str(plain(arrays)) != str(plain(leaves(case.arguments, ARRAYS))):
         return "your function changed what it was given"
     if callable(expected):
         return next(expected(got, *case.arguments), "")
@@ -118,18 +118,11 @@ TIDY: dict[str, Callable[[list[Any]], list[Any]]]
 TIDY = {"02.1": sorted, "09.3": lambda parts: list(map(sorted, parts))}
 
 
-def arrays_in(value: Any) -> list[Any]:
-    """List the tensors and arrays in nested lists."""
+def leaves(value: Any, kind: Any) -> list[Any]:
+    """List what is of a kind in nested lists."""
     if isinstance(value, list | tuple):
-        return [array for part in value for array in arrays_in(part)]
-    return [value] if isinstance(value, ARRAYS) else []
-
-
-def strings_in(value: Any) -> list[str]:
-    """List the strings in nested lists."""
-    if isinstance(value, list | tuple):
-        return [string for part in value for string in strings_in(part)]
-    return [value] if isinstance(value, str) else []
+        return [leaf for part in value for leaf in leaves(part, kind)]
+    return [value] if isinstance(value, kind) else []
 
 
 def form(value: Any) -> str:
