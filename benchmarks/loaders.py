@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import multiprocessing
@@ -88,8 +88,29 @@ def wait_a_second(timeout: float | None) -> str:
             return batches.get(timeout=timeout)
 
 
+def add_up() -> int:
+    """Add the numbers below ten million: work that only Python does."""
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    return total
+
+
+def add_up_twice(kind: Callable[..., Any] | None) -> None:
+    """Add up in two threads or processes of that class, else one after the other."""
+    if kind is None:
+        add_up()
+        add_up()
+        return
+    helpers = [kind(target=add_up) for _ in range(2)]
+    for helper in helpers:
+        helper.start()
+    for helper in helpers:
+        helper.join()
+
+
 def make_text(options: argparse.Namespace) -> str:
-    """Race on small pictures, then on large ones: the table. Then wait in two ways."""
+    """Race on small pictures, then on large ones: the table. Then wait, then add up."""
     small = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetToTensor())
     with tempfile.TemporaryDirectory() as folder:
         large, rows = enlarge_pictures(Path(folder)), []
@@ -108,9 +129,17 @@ def make_text(options: argparse.Namespace) -> str:
                 row += [f"{len(dataset) / epoch.wall:.0f}", f"{epoch.first:.2f}"]
                 rows.append([*row, f"{last:.2f}"])
     spin, sleep = (measure.cost_of(partial(wait_a_second, t)).cpu for t in (0, None))
+    tasks = {
+        kind: partial(measure.cost_of, partial(add_up_twice, kind))
+        for kind in (None, threading.Thread, multiprocessing.Process)
+    }
+    sums = measure.run_in_turn(tasks, options.rounds)
+    _, threads, processes = measure.ratios(sums, None, lambda cost: cost.wall).values()
     return (
         f"{measure.markdown_table(HEADER, [*rows, GOALS])}\n\nA second of waiting "
-        f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one."
+        f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one.\n"
+        f"Two sums that Python adds up take {threads:.2f} of the time of one after the "
+        f"other in two threads,\nand {processes:.2f} in two processes."
     )
 
 

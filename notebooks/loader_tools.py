@@ -5,8 +5,8 @@ They stand in a file because a process that starts anew finds a class by importi
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,35 +30,6 @@ class Dice:
 
     def __getitem__(self, index: int) -> tuple[float, float]:
         return float(torch.rand(())), float(self.own.random())
-
-
-def add_up() -> int:
-    """Work that only Python does: the sum of the numbers below three million."""
-    total = 0
-    for number in range(3_000_000):
-        total += number
-    return total
-
-
-def seconds_of_two(kind: Callable[..., Any] | None) -> float:
-    """Add up twice, in two threads or processes of that class, else in turn.
-
-    Gives the shortest of three times, which other work on the machine disturbs least.
-    """
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        if kind is None:
-            add_up()
-            add_up()
-        else:
-            helpers = [kind(target=add_up) for _ in range(2)]
-            for helper in helpers:
-                helper.start()
-            for helper in helpers:
-                helper.join()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
 
 
 class Diary:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import itertools
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ Patch = pytest.MonkeyPatch
 SMALL = {
     **{"networks.SIZE": 32, "overfit.SIZE": (64, 64), "overfit.STEPS": 5},
     **{"loaders.LARGE": (48, 64), "loaders.NUM_LARGE": 2},
+    "loaders.add_up": int,  # nothing to add
     **{"tiles.LARGE": 96, "tiles.SMALL": 96, "tiles.BLOCK": 70, "tiles.TILE": 16},
     **{"tiles.OVERLAP": 8, "tiles.PREDICTED": 80, "tiles.FEATURES": 16},
 }
@@ -247,7 +249,8 @@ def test_tables_of_loading(make_pairs: MakePairs, monkeypatch: Patch) -> None:
     assert rows[1][:2] == [loading.CACHED, "1.0"]
     assert [call.kwargs["cache"] for call in made.call_args_list] == [False, True]
     assert read.call_count == 5 * (2 + 1)  # each way once to warm up
-    rows = cells(loaders.make_text(OPTIONS))
+    rows = cells(text := loaders.make_text(OPTIONS))
+    assert re.search(r"\nTwo sums .* take \d+\.\d\d .*,\nand \d+\.\d\d in two", text)
     names = ["256x224, " + name for name in (loaders.TORCH, loaders.OURS)]
     names += ["1920x1080, " + name for name in loaders.LOADERS]
     assert [row[0] for row in rows] == [*names, "goal"]
