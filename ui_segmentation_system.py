@@ -333,7 +333,7 @@ def _open_picture(path: Path | str) -> Image.Image:
         start, advice = file.read(64), "save it again, as PNG"
         try:
             picture = Image.open(file)
-            raw, pages = str(picture.tile[:1]), getattr(picture, "n_frames", 1)
+            raw, kinds = str(picture.tile[:1]), _page_kinds(picture)
             picture.load()
         except Exception as error:  # of a damaged file, Pillow makes anything
             what = f"damaged or cut short ({error})"
@@ -345,13 +345,28 @@ def _open_picture(path: Path | str) -> Image.Image:
                     what = kind if re.search(mark, start) else what
             what = what if start else "the file is empty"
             _refuse(path, what, "a whole picture", advice)
-    if pages > 1 and picture.format != "MPO":  # which holds previews
+    pages = sum(not kind & 5 for kind in kinds)
+    if pages > 1:
         _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
-    picture.info |= {"raw": raw, "turn": 1}
+    picture.info |= {"raw": raw, "turn": 1, "masked": 4 in kinds}
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
         picture.info["turn"] = picture.getexif().get(0x0112, 1)
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+def _page_kinds(picture: Image.Image) -> list[int]:
+    """Tell of each page of a file: 0 is a picture, 1 a smaller copy, 4 a mask of it."""
+    if picture.format != "TIFF":  # an MPO's other pages are previews
+        return [0] * (1 if picture.format == "MPO" else getattr(picture, "n_frames", 1))
+    kinds = []
+    with contextlib.suppress(EOFError):
+        for page in itertools.count():
+            with contextlib.suppress(SyntaxError):  # Pillow cannot read such a mask
+                picture.seek(page)
+            kinds.append(picture.tag_v2.get(254, 0))
+    picture.seek(0)
+    return kinds
 
 
 def load_image(path: Path | str) -> Image.Image:
@@ -398,6 +413,9 @@ class _Mask(NamedTuple):
 
 def _open_mask(path: Path | str) -> _Mask:
     picture = _open_picture(path)
+    if picture.info["masked"]:
+        advice = "write a value there, and name it with ignore"
+        _refuse(path, "a TIFF whose inner mask hides pixels", "none hidden", advice)
     raw = picture.info["raw"]
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
     tags = getattr(picture, "tag_v2", {})  # of a TIFF
@@ -2836,8 +2854,12 @@ def load_system(
             raise ValueError(f"a network of the class {own}: {advice}")
         # An encoder's weights are those of the checkpoint.
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
-        state = checkpoint["state_dict"].items()  # without a subclass's own loss
-        system.load_state_dict({k: v for k, v in state if k.startswith("network.")})
+        # Without a subclass's own loss; of a compiled network as of the plain one.
+        state = checkpoint["state_dict"].items()
+        state = {
+            k.replace("._orig_mod.", "."): v for k, v in state if k[:8] == "network."
+        }
+        system.load_state_dict(state)
         system.size_from_data = True  # of those that it may be trained on further
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
@@ -2886,7 +2908,7 @@ class RunFolder(pl.Callback):
         if trainer.ckpt_path is None and last.exists():
             advice = f"name a new folder, or fit(..., ckpt_path={str(last)!r})"
             raise FileExistsError(f"{self.folder}: holds a run already; {advice}")
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:
             (self.folder / "epochs").mkdir(parents=True, exist_ok=True)
         self._stop_without_gain(trainer)
 
@@ -2906,6 +2928,8 @@ class RunFolder(pl.Callback):
         self._scores = {name: float(value) for name, value in metrics if "val_" in name}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.fast_dev_run:  # a trial, of which Lightning keeps nothing either
+            return
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -2960,7 +2984,7 @@ class RunFolder(pl.Callback):
         return Image.fromarray(np.vstack(rows))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not self.rows:
             return
         from matplotlib.figure import Figure
 

@@ -106,6 +106,15 @@ def test_networks_of_libraries_train_predict_tile_and_are_stored(
         ui.load_system(tmp_path / "a.ckpt", network=Pooled())
 
 
+def test_what_was_trained_compiled_loads_into_the_plain_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    compiled = system_of(torch.compile(Pooled(), backend="eager"))
+    save_system(tmp_path / "a.ckpt", compiled)
+    plain = ui.load_system(tmp_path / "a.ckpt", network=Pooled())
+    image = torch.rand(1, 3, *SIZE)
+    assert torch.equal(plain(image), compiled.eval()(image))
+
+
 def test_nine_classes_of_a_dictionary(train: Train) -> None:
     torch.manual_seed(0)
     network = of_library("lraspp_mobilenet_v3_large", 9)

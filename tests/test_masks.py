@@ -350,6 +350,34 @@ def test_a_tiff_whose_0_is_white_is_asked_about(dtype: type, tmp_path: Path) -> 
     assert np.array_equal(np.array(ui.load_mask(path)) == 255, objects)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        *(([0], ""), ([0, 1, 1], ""), ([0, 0], "2 pages"), ([0, 1, 0], "2 pages")),
+        *(([0, 4], "inner mask"), ([0, 4, 1, 5], "inner mask"), ([0, 4, 0], "2 pages")),
+    ],
+)
+def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(
+    kinds: list[int], message: str, tmp_path: Path
+) -> None:
+    """As in a cloud-optimised GeoTIFF. Kind 1 is a smaller copy, 4 a mask."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for number, kind in enumerate(kinds):
+            page = BOX[::2, ::2] if number else BOX
+            form = "minisblack"
+            if kind & 4:
+                page, form = page > 0, "mask"  # which Pillow cannot read
+            file.write(page, subfiletype=kind, photometric=form, metadata=None)
+    if message != "2 pages":
+        assert np.array_equal(np.array(ui.load_image(path))[..., 0], BOX)
+    if message:
+        with pytest.raises(ValueError, match=rf"a\.tif: .*{message}"):
+            ui.load_mask(path)
+    else:
+        assert np.array_equal(np.array(ui.load_mask(path)), BOX)
+
+
 def test_a_picture_that_would_be_black_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, deep(0, 3, 255), "png")
     with pytest.raises(ValueError, match="16 bits of which only values up to 255"):

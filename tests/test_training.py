@@ -380,6 +380,11 @@ def test_epochs_without_validation_have_empty_cells(
     assert (tmp_path / "run" / "best.ckpt").exists()
 
 
+def test_of_a_trial_nothing_is_kept(keep: Callable[..., None], tmp_path: Path) -> None:
+    keep(ui.RunFolder(tmp_path / "run"), fast_dev_run=True)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 5), (1, 3), (2, 4), (3, 5)])
 def test_the_best_epoch_is_kept_and_training_stops_after_epochs_without_gain(
     keep: Callable[..., None], tmp_path: Path, patience: int, epochs: int
