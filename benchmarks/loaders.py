@@ -138,8 +138,8 @@ def make_text(options: argparse.Namespace) -> str:
     return (
         f"{measure.markdown_table(HEADER, [*rows, GOALS])}\n\nA second of waiting "
         f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one.\n"
-        f"Two sums that Python adds up take {threads:.2f} of the time of one after the "
-        f"other in two threads,\nand {processes:.2f} in two processes."
+        f"Two sums take {threads:.2f} times as long in two threads as one after the "
+        f"other, and {processes:.2f} times as\nlong in two processes."
     )
 
 
