@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_jaccard_index
 
@@ -40,21 +41,30 @@ def test_each_image_counts_for_itself_in_training_too(small: ui.UNet) -> None:
         torch.testing.assert_close(net(images), alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_instance_norm_is_that_of_torch_with_its_gradients(training: bool) -> None:
+OURS_AND_TORCHS = {
+    "norm": (lambda: ui.InstanceNorm(4), lambda: nn.InstanceNorm2d(4, affine=True)),
+    "up": (lambda: ui.UpConv(4, 3), lambda: nn.ConvTranspose2d(4, 3, 2, stride=2)),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("layer", OURS_AND_TORCHS)
+def test_a_quicker_layer_is_torchs(layer: str, training: bool) -> None:
     torch.manual_seed(0)
     image = torch.randn(3, 4, 5, 6) * torch.tensor([1, 10, 0.1])[:, None, None, None]
-    scale, shift, sent = torch.rand(4), torch.rand(4), torch.randn_like(image)
+    ours, theirs = (make().train(training) for make in OURS_AND_TORCHS[layer])
+    theirs.load_state_dict(
+        {k: torch.randn_like(v) for k, v in ours.state_dict().items()}
+    )
+    ours.load_state_dict(theirs.state_dict())
     taken = []
-    for norm in (ui.InstanceNorm(4), torch.nn.InstanceNorm2d(4, affine=True)):
-        norm.train(training)
-        norm.load_state_dict({"weight": scale, "bias": shift})
+    for module in (ours, theirs):
         x = image.to(memory_format=torch.channels_last).requires_grad_()
-        y = norm(x)
-        y.backward(sent)
-        taken.append([y.detach(), x.grad, norm.weight.grad, norm.bias.grad])
-    for ours, theirs in zip(*taken, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        y = module(x)
+        y.backward(torch.arange(y.numel()).view_as(y) % 7.0)
+        taken.append([y.detach(), x.grad, module.weight.grad, module.bias.grad])
+    for found, wanted in zip(*taken, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_all_levels_but_the_first_are_normalized() -> None:
