@@ -1222,12 +1222,13 @@ class PairDataset(Dataset[Sample]):
         masks: list[Image.Image] = []
         several = target.values() if isinstance(target, dict) else target or ()
         for path in several:
-            masks.append(self.read_target(path) if path else Image.new("L", size))
-            mode = masks[-1].mode if isinstance(masks[-1], Image.Image) else "none"
-            if mode != "L" or masks[-1].size != size:
-                what = f"mask of mode {mode}, {_size_of(masks[-1])} (W, H)"
+            mask = self.read_target(path) if path else Image.new("L", size)
+            mode = getattr(mask, "mode", "none")  # a tensor has none
+            if mode != "L" or mask.size != size:
+                what = f"mask of mode {mode}, {_size_of(mask)} (W, H)"
                 wanted = f"mode L, two levels, and {size} as its image"
                 _refuse(path, what, wanted, "several masks of one image must be so")
+            masks.append(mask)
         if isinstance(target, dict):
             return torch.from_numpy(np.stack([_mask_ids(mask) for mask in masks]))
         if masks:
@@ -1238,9 +1239,7 @@ class PairDataset(Dataset[Sample]):
             like = self.read_target(self.example) if self.example else like
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
-        empty = like.resize(size)
-        empty.paste(0, (0, 0, *size))
-        return empty
+        return like.resize(size).point(lambda _: 0)
 
 
 def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
