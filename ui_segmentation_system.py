@@ -1004,7 +1004,7 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
     if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
         plain = "\n".join(re.sub(field_name, "x", pattern) for pattern in patterns)
-        extra = "".join(fields.keys() - keys.keys())
+        extra = ",".join(fields.keys() - keys.keys())
         odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain) or patterns[0] == patterns[1]
         fits = keys and keys.keys() <= fields.keys() and not odd
         fits = fits and extra in ("", "object", "class")
