@@ -3389,8 +3389,8 @@ def check_pairs(
     for group in (*(options.get("classes") or ()), *given):
         _as_codes("foreground, ignore, palette or class", group)
         groups.append([tuple(value) if np.ndim(value) else value for value in group])
-    named = [*itertools.chain.from_iterable(groups)]
-    meant = named[: len(named) - len(groups[-1])]  # that count
+    meant = [*itertools.chain.from_iterable(groups[:-1])]  # that count
+    named = [*meant, *groups[-1]]
     looked_up = groups if len(named) > MANY_VALUES else [[value] for value in named]
     by_colour = any(isinstance(value, tuple) for value in named)
 
@@ -3472,8 +3472,8 @@ def check_pairs(
                     what = "all white: everything is foreground"
                 mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
-            ends, seen = (names[0], names[-1]), [seen, look(mask)]
-            facts.append(_Facts(*ends, seen, brightest, clear, pixels, is_map))
+            ends, thumbnails = (names[0], names[-1]), [seen, look(mask)]
+            facts.append(_Facts(*ends, thumbnails, brightest, clear, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
@@ -3532,8 +3532,7 @@ def _value_problems(
         yield Problem(f"{lossy} targets", what, mend, "warning")
     void = set() if two_levels else {IGNORE_INDEX}
     common = [str(value) for value, _ in in_files.most_common(12) if value not in void]
-    there = ", ".join(common)
-    mend = f"name what is there: {there or 'over 256 colours'}"
+    mend = f"name what is there: {', '.join(common) or 'over 256 colours'}"
     missing = [str(value) for value in meant if value not in present]
     if held and missing and (not many or len(missing) == len(meant)):
         yield Problem(targets, f"none holds {', '.join(missing[:8])}", mend)
