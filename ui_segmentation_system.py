@@ -3043,14 +3043,14 @@ def load_classes(
         classes = [*classes]
         most = len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
-    _as_codes("ignore", ignore)
+    ignored = _as_codes("ignore", ignore)
     named = [code for one in classes or () for code in _as_codes("class", one).tolist()]
     mask = _open_mask(path)._replace(of_classes=True)
     by_colour = palette is not None or min(named, default=0) < 0
     by_index = not by_colour and mask.picture.mode == "P"
     if classes is not None:
         # Among class ids 255 is void, unless Pillow made it of fewer bits.
-        unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
+        unnamed = not (by_colour or IGNORE_INDEX in named or IGNORE_INDEX in ignored)
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
         ids = _find_values(mask, *classes, void)
         mask = mask._replace(picture=None)  # for memory
