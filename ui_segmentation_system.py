@@ -145,7 +145,7 @@ READING = [setting.name for setting in fields(Settings)][-7:]
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     """Suggest the name that was probably meant."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -189,7 +189,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default = "none" if default == "" else default
         text = f"{setting.metadata['help']} (default: {default})"
         flags = *setting.metadata["flags"], f"--{setting.name.replace('_', '-')}"
-        for command in [train, check][: 1 + (setting.name in READING)]:
+        for command in (train, check) if setting.name in READING else (train,):
             command.add_argument(*flags, default=argparse.SUPPRESS, help=text, **kind)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
