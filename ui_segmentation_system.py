@@ -898,7 +898,7 @@ class PairFiles:
                     if not role:
                         mend += ', or say missing="empty" (nothing is there) or "skip"'
                         mend += " (--missing)"
-                    stem, own = (re.sub(r"\.[^./]*$", "", n) for n in (wanted, name))
+                    stem, own = (os.path.splitext(n)[0] for n in (wanted, name))
                     place = bisect.bisect_left(names, stem.partition("*")[0])
                     near = [n for n in names[place : place + 20] if n not in used]
                     # A mask that nobody reads, as 1_target.npy, is not missing.
