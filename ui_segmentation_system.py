@@ -4525,7 +4525,7 @@ def _train(options: argparse.Namespace) -> int:
                 f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
                 "say with --foreground or --classes what its values mean"
             )
-    sides, devices = settings.image_size, settings.devices
+    sides = settings.image_size
     data = UISegmentationData(
         settings.dataset,
         image_size=sides if len(sides) > 1 else sides[0],
@@ -4538,7 +4538,7 @@ def _train(options: argparse.Namespace) -> int:
     keeper = RunFolder(folder, patience=settings.patience)
     trainer = pl.Trainer(
         **some("max_epochs", "accelerator", "num_nodes", "strategy", "precision"),
-        devices=devices if devices == "auto" else int(devices),
+        devices=settings.devices,
         callbacks=[StepProgress(timed=True), keeper],
         plugins=[SafeCheckpointIO()],
         logger=False,
