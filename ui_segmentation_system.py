@@ -4677,19 +4677,19 @@ def _predict(options: argparse.Namespace) -> int:
     endings += ["overlay"] * options.overlay
     pictures: dict[str, Path] = {}
     for name in options.pictures:
-        found = [Path(name)]
-        if not found[0].is_file():
-            pattern = f"{glob.escape(name)}/*" if found[0].is_dir() else name
-            found = [
+        paths = [Path(name)]
+        if not paths[0].is_file():
+            pattern = f"{glob.escape(name)}/*" if paths[0].is_dir() else name
+            paths = [
                 path
                 for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
                 if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
                 if not path.stem.lower().endswith(made)
             ]
-        if not found:
+        if not paths:
             wanted = 'files, folders or globs such as "folder/**/*.png"'
             raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
-        for path in found:
+        for path in paths:
             files = [folder / f"{path.stem}_{ending}.png" for ending in endings]
             if pictures.setdefault(path.stem, path) != path:
                 what = f"{path} and {pictures[path.stem]} would both be {files[0]}"
@@ -4705,13 +4705,13 @@ def _predict(options: argparse.Namespace) -> int:
             image = load_image(path)
             size = image.height, image.width
             inside = _check_size("image_size", own["image_size"] or size)
-            shrunk = max(size[0] / inside[0], size[1] / inside[1])
             if options.tiles:
                 pixels, overlap = np.asarray(image), min(inside) // 4
                 found = predict_tiled(system, pixels, inside, overlap, progress=True)
                 found = found.argmax(axis=0) if exclusive else found >= threshold
             else:
-                scaled_to = "{}x{}".format(*inside) if shrunk > 1 else scaled_to
+                if size[0] > inside[0] or size[1] > inside[1]:
+                    scaled_to = f"{inside[0]}x{inside[1]}"
                 predict = getattr(system, TASKS[system.task])
                 found = predict(image) if exclusive else predict(image, threshold)
         except (OSError, ValueError) as error:
