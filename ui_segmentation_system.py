@@ -4639,10 +4639,10 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     saved = {}
     try:
         for name, value in json.loads(path.read_text()).items():
-            default = like = getattr(Settings, name)
+            default = getattr(Settings, name)
+            like, parts = default, [value]
             if isinstance(default, tuple) and isinstance(value, list):
-                like = [*default, ""][0]
-            parts = [value] if like is default else value
+                like, parts = [*default, ""][0], value
             if any(type(part) is not type(like) for part in parts):
                 raise ValueError(f"{name} {value!r}")
             saved[name] = type(default)(value)
