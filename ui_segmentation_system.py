@@ -145,7 +145,7 @@ READING = [setting.name for setting in fields(Settings)][-7:]
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     """Suggest the name that was probably meant."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -189,7 +189,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default = "none" if default == "" else default
         text = f"{setting.metadata['help']} (default: {default})"
         flags = *setting.metadata["flags"], f"--{setting.name.replace('_', '-')}"
-        for command in [train, check][: 1 + (setting.name in READING)]:
+        for command in (train, check) if setting.name in READING else (train,):
             command.add_argument(*flags, default=argparse.SUPPRESS, help=text, **kind)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -898,7 +898,7 @@ class PairFiles:
                     if not role:
                         mend += ', or say missing="empty" (nothing is there) or "skip"'
                         mend += " (--missing)"
-                    stem, own = (re.sub(r"\.[^./]*$", "", n) for n in (wanted, name))
+                    stem, own = (os.path.splitext(n)[0] for n in (wanted, name))
                     place = bisect.bisect_left(names, stem.partition("*")[0])
                     near = [n for n in names[place : place + 20] if n not in used]
                     # A mask that nobody reads, as 1_target.npy, is not missing.
@@ -1004,7 +1004,7 @@ def _sort_files(folder: Path, names: list[str], patterns: Patterns) -> PairFiles
     if fits := fits and all(isinstance(pattern, str) for pattern in patterns):
         keys, fields = (dict.fromkeys(re.findall(field_name, one)) for one in patterns)
         plain = "\n".join(re.sub(field_name, "x", pattern) for pattern in patterns)
-        extra = "".join(fields.keys() - keys.keys())
+        extra = ",".join(fields.keys() - keys.keys())
         odd = re.search(r"(?m)[{}]|^/|//|\.\./", plain) or patterns[0] == patterns[1]
         fits = keys and keys.keys() <= fields.keys() and not odd
         fits = fits and extra in ("", "object", "class")
@@ -1222,12 +1222,13 @@ class PairDataset(Dataset[Sample]):
         masks: list[Image.Image] = []
         several = target.values() if isinstance(target, dict) else target or ()
         for path in several:
-            masks.append(self.read_target(path) if path else Image.new("L", size))
-            mode = masks[-1].mode if isinstance(masks[-1], Image.Image) else "none"
-            if mode != "L" or masks[-1].size != size:
-                what = f"mask of mode {mode}, {_size_of(masks[-1])} (W, H)"
+            mask = self.read_target(path) if path else Image.new("L", size)
+            mode = getattr(mask, "mode", "none")  # a tensor has none
+            if mode != "L" or mask.size != size:
+                what = f"mask of mode {mode}, {_size_of(mask)} (W, H)"
                 wanted = f"mode L, two levels, and {size} as its image"
                 _refuse(path, what, wanted, "several masks of one image must be so")
+            masks.append(mask)
         if isinstance(target, dict):
             return torch.from_numpy(np.stack([_mask_ids(mask) for mask in masks]))
         if masks:
@@ -1238,9 +1239,7 @@ class PairDataset(Dataset[Sample]):
             like = self.read_target(self.example) if self.example else like
         if isinstance(like, torch.Tensor):
             return like.new_zeros(len(like), *size[::-1])
-        empty = like.resize(size)
-        empty.paste(0, (0, 0, *size))
-        return empty
+        return like.resize(size).point(lambda _: 0)
 
 
 def _size_of(picture: Image.Image | torch.Tensor) -> tuple[int, int]:
@@ -3066,14 +3065,14 @@ def load_classes(
         classes = [*classes]
         most = len(classes)
     _check_number("num_classes", most, 1, IGNORE_INDEX)
-    _as_codes("ignore", ignore)
+    ignored = _as_codes("ignore", ignore)
     named = [code for one in classes or () for code in _as_codes("class", one).tolist()]
     mask = _open_mask(path)._replace(of_classes=True)
     by_colour = palette is not None or min(named, default=0) < 0
     by_index = not by_colour and mask.picture.mode == "P"
     if classes is not None:
         # Among class ids 255 is void, unless Pillow made it of fewer bits.
-        unnamed = not by_colour and IGNORE_INDEX not in {*named, *ignore}
+        unnamed = not (by_colour or IGNORE_INDEX in named or IGNORE_INDEX in ignored)
         void = [*ignore, *[IGNORE_INDEX] * (unnamed and not mask.scaled)]
         ids = _find_values(mask, *classes, void)
         mask = mask._replace(picture=None)  # for memory
@@ -3412,8 +3411,8 @@ def check_pairs(
     for group in (*(options.get("classes") or ()), *given):
         _as_codes("foreground, ignore, palette or class", group)
         groups.append([tuple(value) if np.ndim(value) else value for value in group])
-    named = [*itertools.chain.from_iterable(groups)]
-    meant = named[: len(named) - len(groups[-1])]  # that count
+    meant = [*itertools.chain.from_iterable(groups[:-1])]  # that count
+    named = [*meant, *groups[-1]]
     looked_up = groups if len(named) > MANY_VALUES else [[value] for value in named]
     by_colour = any(isinstance(value, tuple) for value in named)
 
@@ -3495,8 +3494,8 @@ def check_pairs(
                     what = "all white: everything is foreground"
                 mend = "check whether that is intended"
                 problems.append(Problem(names[1], what, mend, "warning"))
-            ends, seen = (names[0], names[-1]), [seen, look(mask)]
-            facts.append(_Facts(*ends, seen, brightest, clear, pixels, is_map))
+            ends, thumbnails = (names[0], names[-1]), [seen, look(mask)]
+            facts.append(_Facts(*ends, thumbnails, brightest, clear, pixels, is_map))
         except (OSError, ValueError, IndexError) as error:
             text = str(error)
             for other, one in zip(names, paths, strict=True):
@@ -3555,8 +3554,7 @@ def _value_problems(
         yield Problem(f"{lossy} targets", what, mend, "warning")
     void = set() if two_levels else {IGNORE_INDEX}
     common = [str(value) for value, _ in in_files.most_common(12) if value not in void]
-    there = ", ".join(common)
-    mend = f"name what is there: {there or 'over 256 colours'}"
+    mend = f"name what is there: {', '.join(common) or 'over 256 colours'}"
     missing = [str(value) for value in meant if value not in present]
     if held and missing and (not many or len(missing) == len(meant)):
         yield Problem(targets, f"none holds {', '.join(missing[:8])}", mend)
@@ -4549,7 +4547,7 @@ def _train(options: argparse.Namespace) -> int:
                 f"{settings.dataset}: not fit to train on, as shown above; mend it, or "
                 "say with --foreground or --classes what its values mean"
             )
-    sides, devices = settings.image_size, settings.devices
+    sides = settings.image_size
     data = UISegmentationData(
         settings.dataset,
         image_size=sides if len(sides) > 1 else sides[0],
@@ -4562,7 +4560,7 @@ def _train(options: argparse.Namespace) -> int:
     keeper = RunFolder(folder, patience=settings.patience)
     trainer = pl.Trainer(
         **some("max_epochs", "accelerator", "num_nodes", "strategy", "precision"),
-        devices=devices if devices == "auto" else int(devices),
+        devices=settings.devices,
         callbacks=[StepProgress(timed=True), keeper],
         plugins=[SafeCheckpointIO()],
         logger=False,
@@ -4663,10 +4661,10 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
     saved = {}
     try:
         for name, value in json.loads(path.read_text()).items():
-            default = like = getattr(Settings, name)
+            default = getattr(Settings, name)
+            like, parts = default, [value]
             if isinstance(default, tuple) and isinstance(value, list):
-                like = [*default, ""][0]
-            parts = [value] if like is default else value
+                like, parts = [*default, ""][0], value
             if any(type(part) is not type(like) for part in parts):
                 raise ValueError(f"{name} {value!r}")
             saved[name] = type(default)(value)
@@ -4701,19 +4699,19 @@ def _predict(options: argparse.Namespace) -> int:
     endings += ["overlay"] * options.overlay
     pictures: dict[str, Path] = {}
     for name in options.pictures:
-        found = [Path(name)]
-        if not found[0].is_file():
-            pattern = f"{glob.escape(name)}/*" if found[0].is_dir() else name
-            found = [
+        paths = [Path(name)]
+        if not paths[0].is_file():
+            pattern = f"{glob.escape(name)}/*" if paths[0].is_dir() else name
+            paths = [
                 path
                 for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
                 if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
                 if not path.stem.lower().endswith(made)
             ]
-        if not found:
+        if not paths:
             wanted = 'files, folders or globs such as "folder/**/*.png"'
             raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
-        for path in found:
+        for path in paths:
             files = [folder / f"{path.stem}_{ending}.png" for ending in endings]
             if pictures.setdefault(path.stem, path) != path:
                 what = f"{path} and {pictures[path.stem]} would both be {files[0]}"
@@ -4729,13 +4727,13 @@ def _predict(options: argparse.Namespace) -> int:
             image = load_image(path)
             size = image.height, image.width
             inside = _check_size("image_size", own["image_size"] or size)
-            shrunk = max(size[0] / inside[0], size[1] / inside[1])
             if options.tiles:
                 pixels, overlap = np.asarray(image), min(inside) // 4
                 found = predict_tiled(system, pixels, inside, overlap, progress=True)
                 found = found.argmax(axis=0) if exclusive else found >= threshold
             else:
-                scaled_to = "{}x{}".format(*inside) if shrunk > 1 else scaled_to
+                if size[0] > inside[0] or size[1] > inside[1]:
+                    scaled_to = f"{inside[0]}x{inside[1]}"
                 predict = getattr(system, TASKS[system.task])
                 found = predict(image) if exclusive else predict(image, threshold)
         except (OSError, ValueError) as error:

@@ -154,6 +154,7 @@ def test_options_that_are_no_lists_are_refused(tmp_path: Path) -> None:
     for name, options in (
         ("classes 2", {"classes": 2}),
         ("ignore 255", {"classes": [[0], [1]], "ignore": 255}),
+        (r"foreground, .* 255\]", {"classes": [[0], [1]], "ignore": [[0, 0, 0]]}),
     ):
         with pytest.raises(ValueError, match=f"^{name}: expected a list"):
             ui.load_classes(path, **options)

@@ -610,6 +610,7 @@ REFUSED = [
     ("check {taken}", "{taken}"),
     ("check {empty}", "{empty}"),
     ("check {pairs} --patterns {{key}}_input.*", "patterns"),
+    ("check {pairs} --patterns {{k}}.* {{k}}_{{ob}}_{{ject}}.*", "patterns ['{{k}}"),
     ("train -d {nowhere}", "{nowhere}"),
     *[
         (f"{command} --scenes {{{table}}}", f"{{{table}}}")
