@@ -290,7 +290,7 @@ CLASS_COLOURS = PALETTE + VOC_PALETTE[len(PALETTE) :]
 FOREIGN = {
     rb"git-lfs": "a Git LFS pointer (run git lfs pull), no picture",
     rb"ftyphei": "HEIC, which Pillow cannot read",
-    rb"II\*\0|MM\0\*": "a TIFF of bands, bits or compression that Pillow cannot read",
+    rb"II[*+]\0|MM\0[*+]": "a TIFF of a kind that Pillow cannot read",
 }
 
 
@@ -334,6 +334,10 @@ def _open_picture(path: Path | str) -> Image.Image:
         try:
             picture = Image.open(file)
             raw, kinds = str(picture.tile[:1]), _page_kinds(picture)
+            tags = getattr(picture, "tag_v2", {})  # of a TIFF
+            # Of a block that is not in the file Pillow shows the file's beginning.
+            if any(0 in np.atleast_1d(tags.get(tag, 1)) for tag in (273, 324)):
+                raise ValueError("sparse: blocks of the picture are not in the file")
             picture.load()
         except Exception as error:  # of a damaged file, Pillow makes anything
             what = f"damaged or cut short ({error})"
@@ -345,9 +349,10 @@ def _open_picture(path: Path | str) -> Image.Image:
                     what = kind if re.search(mark, start) else what
             what = what if start else "the file is empty"
             _refuse(path, what, "a whole picture", advice)
-    pages = sum(not kind & 5 for kind in kinds)
-    if pages > 1:
-        _refuse(path, f"{pages} pages", "one picture", "save the page that is meant")
+    own = [page for page, kind in enumerate(kinds) if not kind & 5]
+    if own != [0]:
+        what, wanted = f"{len(kinds)} pages with {len(own)} pictures", "one, the first"
+        _refuse(path, what, wanted, "save the page that is meant")
     picture.info |= {"raw": raw, "turn": 1, "masked": 4 in kinds}
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
         picture.info["turn"] = picture.getexif().get(0x0112, 1)
@@ -376,7 +381,10 @@ def load_image(path: Path | str) -> Image.Image:
     ValueError for an empty, damaged or foreign file, for several pages and for 32-bit
     greys, whose range nobody can guess. (notebook 01)
     """
-    return _to_rgb(_open_picture(path), path, of_file=True)
+    picture = _open_picture(path)
+    if 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
+        _refuse(path, "numbers with a sign", "8 bits from 0 on", "scale it to 0..255")
+    return _to_rgb(picture, path, of_file=True)
 
 
 def _to_rgb(
@@ -408,25 +416,29 @@ class _Mask(NamedTuple):
     lossy: bool
     scaled: bool  # of 1, 2 or 4 bits, of which Pillow makes 0 to 255
     inverted: bool  # a TIFF in which 0 is white: Pillow makes it 255 in 8 bits
+    undecided: int  # the value that a GeoTIFF declares as no data, 0 for none
     of_classes: bool = False  # wanted as a class map
 
 
 def _open_mask(path: Path | str) -> _Mask:
     picture = _open_picture(path)
     if picture.info["masked"]:
-        advice = "write a value there, and name it with ignore"
-        _refuse(path, "a TIFF whose inner mask hides pixels", "none hidden", advice)
+        advice = "give hidden pixels a value for ignore, and save it without the mask"
+        _refuse(path, "a TIFF with an inner mask", "a value for each pixel", advice)
     raw = picture.info["raw"]
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
     tags = getattr(picture, "tag_v2", {})  # of a TIFF
     signed, inverted = 2 in np.atleast_1d(tags.get(339, 1)), tags.get(262) == 0
+    nodata = str(tags.get(42113, "")).strip("\0 ")  # as GDAL declares it
     certain = not deep  # what Pillow gives are the file's values
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
     lossy |= "jpeg" in str(picture.info.get("compression"))  # in TIFF
     if picture.format == "WEBP":
         lossy = b"VP8L" not in Path(path).read_bytes()
-    if picture.mode in ("I", "F"):  # of 32 bits, or of 16 with a sign
+    what = "values below 0, or 16 bits a channel, which Pillow scales"
+    if picture.mode in ("I", "F", "I;16B"):  # 32 bits, a sign, or high bytes first
         values, info = np.asarray(picture), picture.info
+        what = f"values from {values.min()} to {values.max()}, whole numbers or not"
         with np.errstate(invalid="ignore"):  # of what is no number
             ids = values.clip(0, 65535).astype(np.uint16)
         certain = np.array_equal(ids, values) and "ppm" not in raw
@@ -435,7 +447,6 @@ def _open_mask(path: Path | str) -> _Mask:
     elif signed:  # what is below 0 comes as 128 and more
         certain &= np.max(picture.getextrema()) < 128
     if not certain:
-        what = "values below 0, above 65535 or not whole, or 16 bits that Pillow scales"
         expected = (
             "8 bits, or whole numbers up to 65535 in one channel of a PNG or TIFF"
         )
@@ -446,7 +457,8 @@ def _open_mask(path: Path | str) -> _Mask:
     if picture.has_transparency_data:
         opaque = np.asarray(picture.convert("RGBA").getchannel("A")) >= 128
     picture = picture if picture.mode == "P" else _plainest(picture, lossy)
-    return _Mask(path, picture, opaque, lossy, scaled, inverted)
+    undecided = int(nodata) if nodata.isdecimal() else 0
+    return _Mask(path, picture, opaque, lossy, scaled, inverted, undecided)
 
 
 def _plainest(picture: Image.Image, lossy: bool) -> Image.Image:
@@ -512,6 +524,8 @@ def load_mask(
     picture, named = mask.picture, np.size(foreground) + np.size(ignore)
     if mask.inverted and not named:
         _refuse_values(mask, "a TIFF whose 0 is white, which may be meant otherwise")
+    if mask.undecided and not named and mask.undecided in _count_values(picture):
+        _refuse_values(mask, f"{mask.undecided}, declared as no data, among its values")
     plain = picture.mode == "L" and not any(picture.histogram()[1:255])
     if plain and mask.opaque.all() and not named:
         return picture  # 0 and 255 already

@@ -353,8 +353,18 @@ def test_a_tiff_whose_0_is_white_is_asked_about(dtype: type, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        *(([0], ""), ([0, 1, 1], ""), ([0, 0], "2 pages"), ([0, 1, 0], "2 pages")),
-        *(([0, 4], "inner mask"), ([0, 4, 1, 5], "inner mask"), ([0, 4, 0], "2 pages")),
+        *(
+            ([0], ""),
+            ([0, 1, 1], ""),
+            ([0, 0], "2 pages"),
+            ([0, 1, 0], "3 pages with 2"),
+        ),
+        *(([1, 0], "2 pages with 1"), ([1], "1 pages with 0")),
+        *(
+            ([0, 4], "inner mask"),
+            ([0, 4, 1, 5], "inner mask"),
+            ([0, 4, 0], "3 pages with 2"),
+        ),
     ],
 )
 def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(
@@ -369,13 +379,56 @@ def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(
             if kind & 4:
                 page, form = page > 0, "mask"  # which Pillow cannot read
             file.write(page, subfiletype=kind, photometric=form, metadata=None)
-    if message != "2 pages":
+    if "pages" not in message:
         assert np.array_equal(np.array(ui.load_image(path))[..., 0], BOX)
     if message:
         with pytest.raises(ValueError, match=rf"a\.tif: .*{message}"):
             ui.load_mask(path)
     else:
         assert np.array_equal(np.array(ui.load_mask(path)), BOX)
+
+
+def test_a_block_that_is_not_in_the_file_is_not_made_up(tmp_path: Path) -> None:
+    """GDAL leaves out empty blocks of a sparse file."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, BOX, tile=(16, 16))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        offsets = file.pages[0].tags["TileOffsets"]
+        offsets.overwrite([0, *offsets.value[1:]])
+    for load in (ui.load_image, ui.load_mask):
+        with pytest.raises(ValueError, match=r"a\.tif: .*sparse: blocks .* not in the"):
+            load(path)
+
+
+def test_what_a_file_declares_as_no_data_is_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for declared, asked in ((255, True), (0, False), (7, False)):
+        tag = (42113, "s", 0, str(declared), True)  # GDAL's
+        tifffile.imwrite(path, BOX, extratags=[tag])
+        if asked:
+            with pytest.raises(ValueError, match=r"a\.tif: 255, declared as no data"):
+                ui.load_mask(path)
+        else:
+            assert np.array_equal(np.array(ui.load_mask(path)), BOX)
+        ignored = np.array(ui.load_mask(path, ignore=[255]))
+        assert np.array_equal(ignored, np.where(BOX == 255, 128, 0))
+
+
+def test_ids_with_the_high_byte_first_are_read(tmp_path: Path) -> None:
+    """As ImageJ writes them."""
+    path, ids = tmp_path / "a.tif", np.array([[0, 1], [300, 2]], ">u2")
+    tifffile.imwrite(path, ids, byteorder=">")
+    mask = np.array(ui.load_mask(path, foreground=[1, 300]))
+    assert mask.tolist() == [[0, 255], [255, 0]]
+    classes = ui.load_classes(path, classes=[[0, 2], [1], [300]])
+    assert np.array(classes).tolist() == [[0, 1], [2, 0]]
+
+
+def test_a_picture_below_0_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(-8, 8, dtype=np.int8).reshape(4, 4))
+    with pytest.raises(ValueError, match=r"a\.tif: numbers with a sign"):
+        ui.load_image(path)
 
 
 def test_a_picture_that_would_be_black_is_refused(tmp_path: Path) -> None:
