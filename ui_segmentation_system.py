@@ -3993,7 +3993,7 @@ def _open_map(path: str, shape: Any, kind: Any, start: int, strides: Any) -> np.
 
 def _tile_origins(length: int, tile: int, stride: int) -> range:
     """Give where tiles begin that cover a length; the last one may stick out."""
-    return range(0, stride * math.ceil(max(length - tile, 0) / stride) + 1, stride)
+    return range(0, max(length - tile, 0) + stride, stride)
 
 
 class TileDataset(Dataset[Sample]):
@@ -4100,8 +4100,7 @@ class TileDataset(Dataset[Sample]):
             greys = np.where(mask == self.ignore, IGNORE_GREY, 255 * (mask > 0))
             target = Image.fromarray(greys.astype(np.uint8))
         else:
-            ids = torch.from_numpy(mask)
-            _check_class_ids(name, ids, self.num_classes)
+            _check_class_ids(name, torch.from_numpy(mask), self.num_classes)
             target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
