@@ -4318,19 +4318,19 @@ def predict_tiled(
         depth, places = np.minimum(before, after), starts + inside
         deepest = np.zeros(length, np.int64)
         np.maximum.at(deepest, places, depth)
-        shares = {"smooth": np.minimum(depth, overlap + 1), "constant": depth > 0}
-        shares["centre"] = depth == deepest[places]
+        shares = {"constant": np.ones_like(depth), "centre": depth == deepest[places]}
+        shares["smooth"] = np.minimum(depth, overlap + 1)
         for kind, share in shares.items():
             total = np.bincount(places.ravel(), share.ravel())
             shares[kind] = torch.from_numpy(share / total[places]).float()
         axes.append((starts[:, 0].tolist(), shares))
     (rows, down), (columns, across) = axes
-    tiles, norms = len(rows) * len(columns), (nn.GroupNorm, nn.InstanceNorm2d)
-    layers = [part for part in parts if isinstance(part, (*norms, nn.BatchNorm2d))]
+    tiles = len(rows) * len(columns)
+    norms = (nn.GroupNorm, nn.InstanceNorm2d, nn.BatchNorm2d)
+    layers = [part for part in parts if isinstance(part, norms) and tiles > 1]
     layers = [one for one in layers if getattr(one, "running_mean", None) is None]
-    layers = layers if tiles > 1 else []
     # What a subclass adds, such as an activation, would be lost.
-    known = {kind.forward for kind in (*norms, nn.BatchNorm2d, InstanceNorm)}
+    known = {kind.forward for kind in (*norms, InstanceNorm)}
     foreign = [one for one in layers if type(one).forward not in known]
     layers = [one for one in layers if one not in foreign]
     wide = nn.AdaptiveAvgPool2d | nn.MultiheadAttention
