@@ -2640,9 +2640,8 @@ class UISegmentationSystem(pl.LightningModule):
         self._counts += self.count(logits, target)
 
     def on_validation_epoch_end(self) -> None:
-        # Of several processes there is one dimension more.
-        counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
-        loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
+        over_processes = partial(self.trainer.strategy.reduce, reduce_op="sum")
+        counts, (loss, known) = map(over_processes, (self._counts, self._loss_sum))
         if not known:
             what = "no validation target has a pixel that is not ignored: expected some"
             raise ValueError(f"{what}; split otherwise, by another seed or scenes")
