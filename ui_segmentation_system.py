@@ -2370,7 +2370,8 @@ class UISegmentationData(pl.LightningDataModule):
         wanted = self.batch_size * num_processes
         if len(train) < wanted:
             what = f"only {len(train)} training samples, not one batch"
-            what += f" for each of {num_processes} processes" * (num_processes > 1)
+            if num_processes > 1:
+                what += f" for each of {num_processes} processes"
             advice = "give a smaller one (--batch-size), or more pictures"
             raise ValueError(f"batch_size {self.batch_size}: {what}; {advice}")
         return train, val
@@ -2456,8 +2457,9 @@ class UISegmentationSystem(pl.LightningModule):
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
-        of_masks = loss != "bce_dice" or pos_weight is not None
-        if of_masks if exclusive else class_weights is not None:
+        for_masks = loss != "bce_dice" or pos_weight is not None
+        for_classes = class_weights is not None
+        if (exclusive and for_masks) or (not exclusive and for_classes):
             raise ValueError(
                 f'task "{task}" with loss {loss!r}, pos_weight {pos_weight} and '
                 f"class_weights {class_weights}: expected the first two for masks, the "
