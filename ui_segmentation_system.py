@@ -2856,9 +2856,10 @@ def load_system(
         # An encoder's weights are those of the checkpoint.
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         # Without a subclass's own loss; of a compiled network as of the plain one.
-        state = checkpoint["state_dict"].items()
         state = {
-            k.replace("._orig_mod.", "."): v for k, v in state if k[:8] == "network."
+            name.replace("._orig_mod.", "."): weight
+            for name, weight in checkpoint["state_dict"].items()
+            if name.startswith("network.")
         }
         system.load_state_dict(state)
         system.size_from_data = True  # of those that it may be trained on further
