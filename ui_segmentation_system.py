@@ -3902,8 +3902,8 @@ def _worker_loop(inherited: list[Connection], pipe: Connection, task: Any) -> No
             except Exception as error:
                 sent: Exception = RuntimeError(f"{type(error).__name__}: {error}")
                 with contextlib.suppress(Exception):  # itself, if it survives the trip
-                    copy = pickle.loads(pickle.dumps(error))
-                    sent = copy if str(copy) == str(error) else sent
+                    arrived = pickle.loads(pickle.dumps(error))
+                    sent = arrived if str(arrived) == str(error) else sent
                 data = ForkingPickler.dumps([sent, traceback.format_exc()])
             pipe.send_bytes(data)
 
