@@ -2405,7 +2405,8 @@ class UISegmentationData(pl.LightningDataModule):
         wanted = self.batch_size * num_processes
         if len(train) < wanted:
             what = f"only {len(train)} training samples, not one batch"
-            what += f" for each of {num_processes} processes" * (num_processes > 1)
+            if num_processes > 1:
+                what += f" for each of {num_processes} processes"
             advice = "give a smaller one (--batch-size), or more pictures"
             raise ValueError(f"batch_size {self.batch_size}: {what}; {advice}")
         return train, val
@@ -2491,8 +2492,9 @@ class UISegmentationSystem(pl.LightningModule):
         least, most = {"binary": (1, 1), "multiclass": (2, 255)}.get(task, (1, 63))
         name = f'num_out_channels with task "{task}"'
         _check_number(name, num_out_channels, least, most)
-        of_masks = loss != "bce_dice" or pos_weight is not None
-        if of_masks if exclusive else class_weights is not None:
+        for_masks = loss != "bce_dice" or pos_weight is not None
+        for_classes = class_weights is not None
+        if (exclusive and for_masks) or (not exclusive and for_classes):
             raise ValueError(
                 f'task "{task}" with loss {loss!r}, pos_weight {pos_weight} and '
                 f"class_weights {class_weights}: expected the first two for masks, the "
@@ -2675,9 +2677,8 @@ class UISegmentationSystem(pl.LightningModule):
         self._counts += self.count(logits, target)
 
     def on_validation_epoch_end(self) -> None:
-        # Of several processes there is one dimension more.
-        counts = self.all_gather(self._counts).reshape(-1, *self._counts.shape).sum(0)
-        loss, known = self.all_gather(self._loss_sum).reshape(-1, 2).sum(dim=0)
+        over_processes = partial(self.trainer.strategy.reduce, reduce_op="sum")
+        counts, (loss, known) = map(over_processes, (self._counts, self._loss_sum))
         if not known:
             what = "no validation target has a pixel that is not ignored: expected some"
             raise ValueError(f"{what}; split otherwise, by another seed or scenes")
@@ -2890,9 +2891,10 @@ def load_system(
         # An encoder's weights are those of the checkpoint.
         system = UISegmentationSystem(**settings, network=network, encoder_weights=None)
         # Without a subclass's own loss; of a compiled network as of the plain one.
-        state = checkpoint["state_dict"].items()
         state = {
-            k.replace("._orig_mod.", "."): v for k, v in state if k[:8] == "network."
+            name.replace("._orig_mod.", "."): weight
+            for name, weight in checkpoint["state_dict"].items()
+            if name.startswith("network.")
         }
         system.load_state_dict(state)
         system.size_from_data = True  # of those that it may be trained on further
@@ -3934,8 +3936,8 @@ def _worker_loop(inherited: list[Connection], pipe: Connection, task: Any) -> No
             except Exception as error:
                 sent: Exception = RuntimeError(f"{type(error).__name__}: {error}")
                 with contextlib.suppress(Exception):  # itself, if it survives the trip
-                    copy = pickle.loads(pickle.dumps(error))
-                    sent = copy if str(copy) == str(error) else sent
+                    arrived = pickle.loads(pickle.dumps(error))
+                    sent = arrived if str(arrived) == str(error) else sent
                 data = ForkingPickler.dumps([sent, traceback.format_exc()])
             pipe.send_bytes(data)
 
@@ -4027,7 +4029,7 @@ def _open_map(path: str, shape: Any, kind: Any, start: int, strides: Any) -> np.
 
 def _tile_origins(length: int, tile: int, stride: int) -> range:
     """Give where tiles begin that cover a length; the last one may stick out."""
-    return range(0, stride * math.ceil(max(length - tile, 0) / stride) + 1, stride)
+    return range(0, max(length - tile, 0) + stride, stride)
 
 
 class TileDataset(Dataset[Sample]):
@@ -4134,8 +4136,7 @@ class TileDataset(Dataset[Sample]):
             greys = np.where(mask == self.ignore, IGNORE_GREY, 255 * (mask > 0))
             target = Image.fromarray(greys.astype(np.uint8))
         else:
-            ids = torch.from_numpy(mask)
-            _check_class_ids(name, ids, self.num_classes)
+            _check_class_ids(name, torch.from_numpy(mask), self.num_classes)
             target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
@@ -4353,19 +4354,19 @@ def predict_tiled(
         depth, places = np.minimum(before, after), starts + inside
         deepest = np.zeros(length, np.int64)
         np.maximum.at(deepest, places, depth)
-        shares = {"smooth": np.minimum(depth, overlap + 1), "constant": depth > 0}
-        shares["centre"] = depth == deepest[places]
+        shares = {"constant": np.ones_like(depth), "centre": depth == deepest[places]}
+        shares["smooth"] = np.minimum(depth, overlap + 1)
         for kind, share in shares.items():
             total = np.bincount(places.ravel(), share.ravel())
             shares[kind] = torch.from_numpy(share / total[places]).float()
         axes.append((starts[:, 0].tolist(), shares))
     (rows, down), (columns, across) = axes
-    tiles, norms = len(rows) * len(columns), (nn.GroupNorm, nn.InstanceNorm2d)
-    layers = [part for part in parts if isinstance(part, (*norms, nn.BatchNorm2d))]
+    tiles = len(rows) * len(columns)
+    norms = (nn.GroupNorm, nn.InstanceNorm2d, nn.BatchNorm2d)
+    layers = [part for part in parts if isinstance(part, norms) and tiles > 1]
     layers = [one for one in layers if getattr(one, "running_mean", None) is None]
-    layers = layers if tiles > 1 else []
     # What a subclass adds, such as an activation, would be lost.
-    known = {kind.forward for kind in (*norms, nn.BatchNorm2d, InstanceNorm)}
+    known = {kind.forward for kind in (*norms, InstanceNorm)}
     foreign = [one for one in layers if type(one).forward not in known]
     layers = [one for one in layers if one not in foreign]
     wide = nn.AdaptiveAvgPool2d | nn.MultiheadAttention
