@@ -1225,9 +1225,13 @@ class PairDataset(Dataset[Sample]):
                 sample = Sample(*self.prepare(*sample))
             if self._cache is not None:
                 self._cache[name] = sample
-        if self.transform is not None:
-            return Sample(*self.transform(*sample))
-        return sample if self._cache is None else copy.deepcopy(sample)
+        if self._cache is not None:  # what is kept may not be changed
+            kept = (
+                x.clone() if isinstance(x, torch.Tensor) else copy.copy(x)
+                for x in sample
+            )
+            sample = Sample(*kept)
+        return sample if self.transform is None else Sample(*self.transform(*sample))
 
     def read(self, target: Target, size: tuple[int, int]) -> Any:
         """Read one mask, unite several, or stack those of classes; size: (W, H)."""
@@ -2544,6 +2548,8 @@ class UISegmentationSystem(pl.LightningModule):
             {**self.hparams}, default=lambda v: getattr(v, "tolist", v.__str__)()
         )
         checkpoint["hyper_parameters"] = json.loads(plain) | self.settings
+        if type(self).forward is not UISegmentationSystem.forward:
+            checkpoint["forward"] = type(self).__qualname__  # load_system has none
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
@@ -2793,8 +2799,8 @@ class StepProgress(pl.Callback):
             disable=not trainer.is_global_zero,
         )
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.bar.update()
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.bar.update(trainer.global_step - self.bar.n)  # of several batches, maybe
 
     def on_train_end(self, *_: Any) -> None:
         self.bar.close()
@@ -2823,13 +2829,16 @@ class Watch(pl.Callback):
 
     @torch.inference_mode()
     def on_train_batch_end(self, trainer: Any, module: Any, *given: Any) -> None:
-        if given and trainer.global_step % self.every_n_steps:
+        step = trainer.global_step
+        if given and (step % self.every_n_steps or step == self.steps[-1]):
             return
         image, target = (one[None] for one in self.sample)
         with _evaluating(module):  # a BatchNorm would learn from the picture
             logits = module(image.to(module.device)).cpu()
-        loss = given[0]["loss"] if given else module.loss(logits, target)
-        self.steps.append(trainer.global_step)
+        loss = module.loss(logits, target)
+        if given:  # Lightning divides what it accumulates
+            loss = given[0]["loss"] * trainer.accumulate_grad_batches
+        self.steps.append(step)
         self.losses.append(float(loss))
         self.ious.append(float(module.score_of(module.count(logits, target))))
         self.probabilities.append(module.probabilities(logits)[0].squeeze(0))
@@ -2882,6 +2891,8 @@ def load_system(
     checkpoint = read_checkpoint(path)
     try:
         settings = dict(checkpoint["hyper_parameters"])
+        if own := checkpoint.get("forward"):
+            raise ValueError(f"{own} has a forward of its own")
         if "optimizer" not in settings:
             raise ValueError("of version 0.2 or before, whose UNet was another")
         own = settings.pop("network", None)
@@ -2900,7 +2911,8 @@ def load_system(
         system.size_from_data = True  # of those that it may be trained on further
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
-        _refuse(path, what, "one of UISegmentationSystem", "train it with this module")
+        advice = "a subclass has load_from_checkpoint(path); else train it anew"
+        _refuse(path, what, "one of UISegmentationSystem", advice)
     return system.eval()
 
 
@@ -2941,6 +2953,7 @@ class RunFolder(pl.Callback):
         if any(isinstance(one, averaging) for one in trainer.callbacks):
             what = "RunFolder beside averaged weights: its best.ckpt would hold others"
             raise ValueError(f"{what}; use ModelCheckpoint, with save_weights_only off")
+        importlib.import_module("matplotlib.figure")  # without it, end here
         last = self.folder / "last.ckpt"
         if trainer.ckpt_path is None and last.exists():
             advice = f"name a new folder, or fit(..., ckpt_path={str(last)!r})"
@@ -3610,7 +3623,8 @@ def _folder_problems(
     places = {Path(name).parent for name in used}
     for name in files.names if files.patterns in LAYOUTS else ():
         picture = Path(name).suffix.lower() in PICTURE_SUFFIXES
-        if picture and name not in used and Path(name).parent in places:
+        above = {Path(name).parent, *Path(name).parents[:-1]}  # below the folder
+        if picture and name not in used and places & above:
             mend = "it is not used: rename it, or give other patterns (--patterns)"
             yield Problem(name, "fits no pattern", mend, "warning")
     held = []
@@ -4369,7 +4383,7 @@ def predict_tiled(
     known = {kind.forward for kind in (*norms, InstanceNorm)}
     foreign = [one for one in layers if type(one).forward not in known]
     layers = [one for one in layers if one not in foreign]
-    wide = nn.AdaptiveAvgPool2d | nn.MultiheadAttention
+    wide = nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d | nn.MultiheadAttention
     if foreign or any(isinstance(part, wide) for part in parts):
         text = "the model pools, attends or normalises over a tile, not the picture"
         warnings.warn(text, stacklevel=3)
@@ -4428,7 +4442,8 @@ def predict_tiled(
 # The checkpoint that `predict` uses by itself: the project's, not copied with the file.
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
-MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache")
+MACHINE = "accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache"
+MACHINE += ("dataset",)  # which may have moved
 # Settings that say which network it is.
 NETWORK = ("max_features", "fast", "encoder")
 
@@ -4546,8 +4561,8 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError(f"devices {settings.devices}: expected auto, or how many")
     _check_number("image_size", max(settings.image_size), 1, 8192)
     _check_number("seed", settings.seed, 0, 2**32 - 1)
-    for name, value in some("pos_weight", "max_epochs").items():
-        _check_number(name, value, 1e-9, 1e9, whole=False)
+    _check_number("max_epochs", settings.max_epochs, 1)
+    _check_number("pos_weight", settings.pos_weight, 1e-9, 1e9, whole=False)
 
     quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)

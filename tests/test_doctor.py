@@ -382,6 +382,19 @@ def test_several_masks_of_a_picture(patterns: tuple, tmp_path: Path) -> None:
         assert report.num_pairs == 1
 
 
+def test_pictures_in_deeper_folders_are_not_left_out_without_a_word(
+    tmp_path: Path,
+) -> None:
+    names = ["images/1", "images/more/2", "masks/1", "masks/more/2", "other/3"]
+    for name in names:
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (find_box(draw_image(1)) if "masks" in name else draw_image(1)).save(path)
+    warned = of_severity(ui.check_pairs(tmp_path), "warning")
+    told = [one.file for one in warned if one.what == "fits no pattern"]
+    assert told == ["images/more/2.png", "masks/more/2.png"]
+
+
 def test_in_masks_full_of_a_class_others_may_lie(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, None, None)
     for name in ("1_a", "2_a"):

@@ -449,6 +449,25 @@ def test_samples_of_one_image_and_other_targets(tmp_path: Path) -> None:
         assert all(same(dataset[n].target, masks[n]) for n in (0, 1, 0, 1))
 
 
+def test_a_transform_that_paints_on_its_picture_spoils_no_cache(tmp_path: Path) -> None:
+    def paint(image: Any, target: Any) -> tuple[Any, Any]:
+        for one in (image, target):
+            if isinstance(one, torch.Tensor):
+                one[:] = 0
+            else:
+                one.paste(0, (0, 0, *one.size))
+        return image, target
+
+    draw_image(0).save(tmp_path / "1_input.png")
+    find_box(draw_image(0)).save(tmp_path / "1_target.png")
+    pairs = ui.find_pairs(tmp_path)
+    for prepare in (None, ui.ImageTargetToTensor()):
+        dataset = ui.PairDataset(pairs, paint, prepare=prepare, cache=True)
+        assert dataset[0] and dataset[0]
+        dataset.transform = None
+        assert all(np.any(one) for one in map(np.asarray, dataset[0]))
+
+
 def test_datasets_travel_to_worker_processes(make_pairs: MakePairs) -> None:
     inverted = partial(ui.load_mask, foreground=(0,))
     dataset = ui.UIImageMaskDataset(

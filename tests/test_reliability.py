@@ -351,6 +351,16 @@ def test_a_resumed_run_ends_as_it_would_have(
     assert same_run(RUN, whole)
 
 
+def test_a_run_goes_on_where_its_pictures_have_moved(
+    pairs: Path, interrupt: Interrupt
+) -> None:
+    whole = train(pairs, epochs=2, runs="whole")
+    interrupt(1, epochs=2)
+    moved = pairs.rename(pairs.with_name("moved"))
+    assert run("train", "--resume", RUN, "-d", moved) == 0
+    assert same_run(RUN, whole)
+
+
 @pytest.mark.parametrize("words", [(), (*NO_RATE, "--patience", 1)])
 def test_resuming_a_finished_run_says_its_result_again(
     words: tuple[Any, ...], pairs: Path, capsys: Capture
@@ -372,7 +382,7 @@ def test_what_cannot_be_resumed_is_refused(
     interrupt(1)
     before = file_bytes(RUN)
     for words in (
-        *(("-b", 4), ("-lr", 1), ("--seed", 1), ("-d", "other"), ("--no-augment",)),
+        *(("-b", 4), ("-lr", 1), ("--seed", 1), ("--no-augment",)),
         ("--classes", 0, 255),
     ):
         message = refused("train", "--resume", RUN, *words)

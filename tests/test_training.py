@@ -222,6 +222,18 @@ def test_progress_has_no_clock(
     assert "s/it" not in "".join(out) and "it/s" not in "".join(out)
 
 
+def test_steps_of_several_batches_are_counted_once(
+    make_pairs: MakePairs, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, still = overfit_data(make_pairs(1)), small_system(learning_rate=1e-8)
+    watch = ui.Watch(tensors(data.data_dir)[0], 1)
+    callbacks = [ui.StepProgress(), watch]
+    train(still, data, callbacks=callbacks, accumulate_grad_batches=2)
+    assert capsys.readouterr().out.rstrip().endswith("| 2/2 steps")
+    assert watch.steps == [0, 1, 2]
+    assert watch.losses == pytest.approx([watch.losses[0]] * 3, rel=1e-3)
+
+
 def test_runs_without_an_end_or_validation_are_refused(
     make_pairs: MakePairs, train: Train, tmp_path: Path
 ) -> None:
@@ -335,6 +347,23 @@ def test_a_subclass_keeps_its_settings_and_its_loss(
     again = load(path)
     assert getattr(again, "alpha", None) == alpha
     assert again.settings["max_features"] == 16
+    assert np.array_equal(again.predict_mask(UPRIGHT), system.predict_mask(UPRIGHT))
+
+
+class Doubled(ui.UISegmentationSystem):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(image)
+
+
+def test_a_forward_of_ones_own_is_not_lost(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    system, path = Doubled(max_features=16, image_size=SIZE), tmp_path / "own.ckpt"
+    train(system, overfit_data(make_pairs(1)), max_epochs=1).save_checkpoint(path)
+    message = r"own\.ckpt: .*Doubled has a forward of its own.*load_from_checkpoint"
+    with pytest.raises(ValueError, match=message):
+        ui.load_system(path)
+    again = Doubled.load_from_checkpoint(path)
     assert np.array_equal(again.predict_mask(UPRIGHT), system.predict_mask(UPRIGHT))
 
 
