@@ -2892,7 +2892,7 @@ def load_system(
     try:
         settings = dict(checkpoint["hyper_parameters"])
         if own := checkpoint.get("forward"):
-            raise ValueError(f"{own} has a forward of its own")
+            raise TypeError(f"{own} has a forward of its own")
         if "optimizer" not in settings:
             raise ValueError("of version 0.2 or before, whose UNet was another")
         own = settings.pop("network", None)
@@ -2911,7 +2911,9 @@ def load_system(
         system.size_from_data = True  # of those that it may be trained on further
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         what = f"is of another model ({' '.join(str(error).split())[:200]})"
-        advice = "a subclass has load_from_checkpoint(path); else train it anew"
+        advice = "train it with this module"
+        if isinstance(error, TypeError):  # of a subclass
+            advice += ", or load it by load_from_checkpoint of its own class"
         _refuse(path, what, "one of UISegmentationSystem", advice)
     return system.eval()
 
