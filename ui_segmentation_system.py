@@ -369,7 +369,7 @@ def _page_kinds(picture: Image.Image) -> list[int]:
         for page in itertools.count():
             with contextlib.suppress(SyntaxError):  # Pillow cannot read such a mask
                 picture.seek(page)
-            kinds.append(picture.tag_v2.get(254, 0))
+            kinds.append(int(picture.tag_v2.get(254, 0)))
     picture.seek(0)
     return kinds
 
