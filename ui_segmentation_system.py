@@ -321,8 +321,8 @@ def _check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
 def _open_picture(path: Path | str) -> Image.Image:
     """Open and decode a file of one picture whole, and turn it upright.
 
-    `info` gets the file's "raw" form, of which Pillow scales some values, and "turn",
-    the EXIF tag that was followed.
+    `info` gets the file's "raw" form, of which Pillow scales some values, "turn", the
+    EXIF tag that was followed, and of a TIFF whether it is "masked" and "signed".
     """
     path = Path(path)
     if not path.is_file():
@@ -353,7 +353,8 @@ def _open_picture(path: Path | str) -> Image.Image:
     if own != [0]:
         what, wanted = f"{len(kinds)} pages with {len(own)} pictures", "one, the first"
         _refuse(path, what, wanted, "save the page that is meant")
-    picture.info |= {"raw": raw, "turn": 1, "masked": 4 in kinds}
+    signed = 2 in np.atleast_1d(tags.get(339, 1))
+    picture.info |= {"raw": raw, "turn": 1, "masked": 4 in kinds, "signed": signed}
     with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged EXIF
         picture.info["turn"] = picture.getexif().get(0x0112, 1)
         ImageOps.exif_transpose(picture, in_place=True)
@@ -382,7 +383,7 @@ def load_image(path: Path | str) -> Image.Image:
     greys, whose range nobody can guess. (notebook 01)
     """
     picture = _open_picture(path)
-    if 2 in np.atleast_1d(getattr(picture, "tag_v2", {}).get(339, 1)):
+    if picture.info["signed"]:
         _refuse(path, "numbers with a sign", "8 bits from 0 on", "scale it to 0..255")
     return _to_rgb(picture, path, of_file=True)
 
@@ -428,7 +429,7 @@ def _open_mask(path: Path | str) -> _Mask:
     raw = picture.info["raw"]
     deep = len(picture.getbands()) > 1 and re.search(";16|'ppm'", raw)
     tags = getattr(picture, "tag_v2", {})  # of a TIFF
-    signed, inverted = 2 in np.atleast_1d(tags.get(339, 1)), tags.get(262) == 0
+    inverted = tags.get(262) == 0
     nodata = str(tags.get(42113, "")).strip("\0 ")  # as GDAL declares it
     certain = not deep  # what Pillow gives are the file's values
     lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
@@ -444,7 +445,7 @@ def _open_mask(path: Path | str) -> _Mask:
         certain = np.array_equal(ids, values) and "ppm" not in raw
         picture = Image.fromarray(ids)
         picture.info = info
-    elif signed:  # what is below 0 comes as 128 and more
+    elif picture.info["signed"]:  # what is below 0 comes as 128 and more
         certain &= np.max(picture.getextrema()) < 128
     if not certain:
         expected = (
@@ -2835,9 +2836,10 @@ class Watch(pl.Callback):
         image, target = (one[None] for one in self.sample)
         with _evaluating(module):  # a BatchNorm would learn from the picture
             logits = module(image.to(module.device)).cpu()
-        loss = module.loss(logits, target)
         if given:  # Lightning divides what it accumulates
             loss = given[0]["loss"] * trainer.accumulate_grad_batches
+        else:
+            loss = module.loss(logits, target)
         self.steps.append(step)
         self.losses.append(float(loss))
         self.ious.append(float(module.score_of(module.count(logits, target))))
@@ -3624,9 +3626,9 @@ def _folder_problems(
     used = files.used
     places = {Path(name).parent for name in used}
     for name in files.names if files.patterns in LAYOUTS else ():
-        picture = Path(name).suffix.lower() in PICTURE_SUFFIXES
-        above = {Path(name).parent, *Path(name).parents[:-1]}  # below the folder
-        if picture and name not in used and places & above:
+        path = Path(name)
+        lone = name not in used and path.suffix.lower() in PICTURE_SUFFIXES
+        if lone and places & {path.parent, *path.parents[:-1]}:  # beside, or below
             mend = "it is not used: rename it, or give other patterns (--patterns)"
             yield Problem(name, "fits no pattern", mend, "warning")
     held = []

@@ -387,6 +387,8 @@ def test_what_cannot_be_resumed_is_refused(
     ):
         message = refused("train", "--resume", RUN, *words)
         assert "the run's own settings" in message and "--weights" in message
+    message = refused("train", "--resume", RUN, "-d", "other")
+    assert "other: there is no such folder" in message and file_bytes(RUN) == before
     for name in ("nowhere", "pairs"):
         assert f"{name}/settings.json" in refused("train", "--resume", name)
     path = RUN / "settings.json"
