@@ -3588,13 +3588,14 @@ def _value_problems(
     void = set() if two_levels else {IGNORE_INDEX}
     common = [str(value) for value, _ in in_files.most_common(12) if value not in void]
     mend = f"name what is there: {', '.join(common) or 'over 256 colours'}"
-    missing = [str(value) for value in meant if value not in present]
-    if held and missing and (not many or len(missing) == len(meant)):
-        yield Problem(targets, f"none holds {', '.join(missing[:8])}", mend)
-    unseen = [str(value) for value in named[len(meant) :] if value not in present]
-    if held and unseen and not many:
-        what = f"none holds {', '.join(unseen[:8])}, which was to be ignored"
-        yield Problem(targets, what, f"right if others hold it; else {mend}", "warning")
+    unseen = [str(value) for value in named if value not in present]
+    nothing = bool(meant) and present.isdisjoint(meant)
+    if held and unseen and (nothing or not many):
+        # A class may be rare; a mask's foreground that is nowhere is a wrong number.
+        wrong = nothing or (two_levels and not present.issuperset(meant))
+        mend = mend if wrong else f"right if others hold it; else {mend}"
+        severity = "error" if wrong else "warning"
+        yield Problem(targets, f"none holds {', '.join(unseen[:8])}", mend, severity)
     rest = [value for value in exact if value not in {*named, *void}]
     if meant and not many and {*rest} - {0, (0, 0, 0)}:
         listed = ", ".join(f"{value} (in {exact[value]})" for value in rest[:8])
