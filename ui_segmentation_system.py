@@ -1793,22 +1793,17 @@ class MobileNetUNet(UNet):
         layers = models.mobilenet_v2(weights=None).features[: cuts[-1]]
         # The weights: the file that is named, by default else torchvision's copy of it.
         if weights is not None:
-            cache = Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE)
-            files = [Path(weights), cache][: 1 + (weights == ENCODER_WEIGHTS)]
-            path, names = next(filter(Path.is_file, files), None), layers.state_dict()
-            if path is None:
-                what = f"{' and '.join(map(str, files))}: no such file"
-                raise FileNotFoundError(
-                    f"{what}; expected MobileNetV2's; {FETCH_ENCODER}"
-                )
+            path = Path(weights)
+            if path == ENCODER_WEIGHTS and not path.exists():
+                path = Path(torch.hub.get_dir(), "checkpoints", ENCODER_FILE)
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-                state = {name: state[f"features.{name}"] for name in names}
+                state = {key: state[f"features.{key}"] for key in layers.state_dict()}
                 layers.load_state_dict(state)
             except Exception as error:  # of foreign bytes an unpickler makes anything
-                what = f"of other contents, or not whole ({type(error).__name__})"
-                expected = "the weights of torchvision's MobileNetV2"
-                _refuse(path, what, expected, FETCH_ENCODER)
+                kind = ValueError if path.exists() else FileNotFoundError
+                what = f"{path}: {error!r:.90}; expected torchvision's MobileNetV2"
+                raise kind(f"{what}; {FETCH_ENCODER}") from error
         # BatchNorm keeps the statistics that it came with, so it is a scale and a shift
         # of each channel, and becomes part of the convolution before it.
         for block in [*layers.modules()]:
@@ -1817,8 +1812,7 @@ class MobileNetUNet(UNet):
                 if isinstance(norm, nn.BatchNorm2d):
                     block[place] = fuse_conv_bn_eval(conv.eval(), norm.eval())
                     block[place + 1] = nn.Identity()
-        parts = (layers[start:end] for start, end in itertools.pairwise(cuts))
-        self.encoder = nn.ModuleList(parts)
+        self.encoder = nn.ModuleList(layers[a:b] for a, b in itertools.pairwise(cuts))
         convs = (nn.Conv2d(n, 16 << level, 1) for level, n in enumerate(channels))
         self.laterals = nn.ModuleList(convs)
         self.to(memory_format=torch.channels_last).train().requires_grad_()
@@ -2329,6 +2323,7 @@ class Muon(torch.optim.Optimizer):
 
 
 OPTIMIZERS = {"muon": Muon, "adam": torch.optim.Adam}
+TOO_OLD = "of version 0.2 or before, whose UNet was another"
 # The rate of weights that come trained, as a share of the others' under Adam.
 PRETRAINED_RATE = 1 / 8
 
@@ -2515,9 +2510,14 @@ class UISegmentationSystem(pl.LightningModule):
         _check_number("multiple_of", multiple_of, 1)
         unet["max_features"] = max_features
         usual = unet.items() <= {"max_features": 256, "fast": False}.items()
+        usual = usual and multiple_of == 1 and pretrained in ("", "encoder")
         if encoder != "unet" and (network is not None or not usual):
-            expected = "expected it without network, max_features and settings of UNet"
-            raise ValueError(f"encoder {encoder}: {expected}")
+            expected = "it without network, max_features and settings of UNet"
+            advice = "it has its own multiple_of and pretrained"
+            raise ValueError(f"encoder {encoder}: expected {expected}; {advice}")
+        if encoder == "unet" and encoder_weights not in (None, ENCODER_WEIGHTS):
+            expected = 'expected encoder="mobilenet_v2" with it'
+            raise ValueError(f"encoder_weights {encoder_weights}: {expected}")
         self.task, self.exclusive = task, exclusive
         self.num_out_channels = num_out_channels
         settings["network"] = None if network is None else type(network).__qualname__
@@ -2552,18 +2552,36 @@ class UISegmentationSystem(pl.LightningModule):
         if type(self).forward is not UISegmentationSystem.forward:
             checkpoint["forward"] = type(self).__qualname__  # load_system has none
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Where Lightning loads, not load_system: it would say "Missing key(s)".
+        kept = checkpoint["hyper_parameters"].get("optimizer")
+        own = self.settings["optimizer"]
+        if kept is None:
+            raise ValueError(f"the checkpoint is {TOO_OLD}; train it with this module")
+        goes_on = self._trainer is not None and self.trainer.state.fn == "fit"
+        if goes_on and kept != own:
+            raise ValueError(
+                f"the checkpoint's run moves weights by {kept}, this system by {own}: "
+                "expected the same; to change it, start a new run from its weights "
+                "(load_system)"
+            )
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits (B, K, H, W) of images (B, 3, H, W) in 0..1."""
         step, own = self.settings["multiple_of"], self.settings["network"]
         height, width = (-(-side // step) * step for side in image.shape[-2:])
         try:
             logits = self.network(_window(image, height, width))
-        except (RuntimeError, ValueError) as error:
-            if own is None:  # UNet says it by itself
+        except Exception as error:  # foreign networks raise all kinds
+            # UNet says it by itself, and of memory there is another way out.
+            if own is None or isinstance(error, torch.OutOfMemoryError):
                 raise
-            what = f"{own} failed on {image.dtype} {tuple(image.shape)}: {error}"
-            advice = "if sides must be multiples, say of 32, give multiple_of=32"
-            raise ValueError(f"{what}; {advice}") from error
+            what = f"{own} failed on {image.dtype} {tuple(image.shape)}: {error!r}"
+            raise ValueError(
+                f"{what}; expected a network of float images (B, 3, H, W); sides that "
+                "must be multiples, say of 32, need multiple_of=32, one fixed size "
+                "image_size, BatchNorm in training batches of two or more"
+            ) from error
         if isinstance(logits, dict):
             logits = logits.get("out", logits)
         expected = (image.shape[0], self.num_out_channels, height, width)
@@ -2696,6 +2714,17 @@ class UISegmentationSystem(pl.LightningModule):
             names = self.settings["class_names"] or range(self.num_out_channels)
             for name, iou in zip(names, of_class(counts), strict=True):
                 self.log(f"val_iou_{name}", iou)
+
+    def check_losses(self) -> None:
+        """Refuse, with ValueError, to go on once a loss of the epoch is no number."""
+        for name in ("train_loss", "val_loss"):
+            loss = float(self.trainer.callback_metrics.get(name, 0))
+            if not math.isfinite(loss):
+                what = f"{loss} in epoch {self.current_epoch + 1}"
+                advice = "train anew with a lower learning rate"
+                _refuse(name, what, "a finite number", advice)
+
+    on_train_epoch_end = check_losses  # `RunFolder` comes before it, and asks as well
 
     def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Probabilities (B, K, H, W) of a batch of images or samples."""
@@ -2896,7 +2925,7 @@ def load_system(
         if own := checkpoint.get("forward"):
             raise TypeError(f"{own} has a forward of its own")
         if "optimizer" not in settings:
-            raise ValueError("of version 0.2 or before, whose UNet was another")
+            raise ValueError(TOO_OLD)
         own = settings.pop("network", None)
         if own and network is None:
             advice = "in Python, load_system(path, network=...) takes one"
@@ -2991,11 +3020,7 @@ class RunFolder(pl.Callback):
             **self._scores,
             "learning_rate": self._rate,
         }
-        for name in ("train_loss", "val_loss"):
-            if not math.isfinite(row.get(name, 0)):
-                what = f"{row[name]} in epoch {row['epoch']}"
-                advice = "train anew with a lower learning rate"
-                _refuse(name, what, "a finite number", advice)
+        module.check_losses()
         self.rows.append(row)
         if trainer.is_global_zero:
             log, picture = self.folder / "log.csv", f"epochs/{len(self.rows):03}.png"
@@ -4706,8 +4731,8 @@ def _resumed(path: Path, given: Mapping[str, Any]) -> Settings:
         if not saved.get("dataset"):
             raise ValueError("it names no dataset")
     except (OSError, ValueError, AttributeError) as error:
-        arrived, expected = f"missing or damaged ({error})", "a run, such as runs/001"
-        _refuse(path, arrived, expected, "name it, or start a new run")
+        arrived = f"missing, damaged or of another version ({error})"
+        _refuse(path, arrived, "a run, such as runs/001", "name it, or start a new run")
     return Settings(**saved | given)
 
 

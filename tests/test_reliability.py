@@ -335,6 +335,7 @@ def test_ctrl_c_while_the_folder_is_examined(monkeypatch: Patch) -> None:
         (("--overfit-num", 6), ()),
         (("--num-workers", 1), ()),
         (("--weights",), ()),
+        (("--optimizer", "adam", "--loss", "bce"), ()),
         ((*NO_RATE, "--patience", 3), ()),
         (("--classes", 0, 255), ()),
         (("--no-augment",), ("--num-workers", 1, "--no-cache")),
@@ -406,7 +407,7 @@ def test_what_cannot_be_resumed_is_refused(
     ):
         path.write_text(text)
         message = refused("train", "--resume", RUN)
-        assert f"{path}: missing or damaged" in message
+        assert f"{path}: missing, damaged or of ano" in message
     assert "'bach_size'" in message
     path.write_bytes(before["settings.json"])
     assert file_bytes(RUN) == before

@@ -345,9 +345,11 @@ def test_checkpoints_are_loaded_and_training_resumed_from_them(
 def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     checkpoint = ui.read_checkpoint(ui.REFERENCE)
     del checkpoint["hyper_parameters"]["optimizer"]  # as all of version 0.2 were
+    checkpoint["pytorch-lightning_version"] = pl.__version__
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    with pytest.raises(ValueError, match=r"of version 0.2 or before.*train"):
-        ui.load_system(tmp_path / "old.ckpt")
+    for load in (ui.load_system, ui.UISegmentationSystem.load_from_checkpoint):
+        with pytest.raises(ValueError, match=r"of version 0.2 or before.*train"):
+            load(tmp_path / "old.ckpt")
 
 
 # ---- watching

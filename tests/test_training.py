@@ -66,6 +66,29 @@ def test_rates_follow_one_cycle(make_pairs: MakePairs, train: Train) -> None:
     assert spy.rates[-1] == pytest.approx(1e-5, rel=0.01)
 
 
+@pytest.mark.parametrize("validate", [0, 1])
+def test_a_loss_that_is_no_number_ends_any_training(
+    make_pairs: MakePairs, train: Train, validate: int
+) -> None:
+    system, options = small_system(), {"max_epochs": 3, "limit_val_batches": validate}
+    torch.nn.init.constant_(system.network.head.weight, torch.nan)
+    message = "train_loss: nan in epoch 1; expected a finite number; .*lower learning"
+    with pytest.raises(ValueError, match=message):
+        train(system, overfit_data(make_pairs(1)), **options)
+    assert system.trainer.current_epoch == 0
+
+
+def test_a_run_goes_on_with_its_own_optimizer(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    data, path = overfit_data(make_pairs(1)), tmp_path / "adam.ckpt"
+    adam = ui.UISegmentationSystem(max_features=16, optimizer="adam")
+    train(adam, data).save_checkpoint(path)
+    again = ui.UISegmentationSystem(max_features=16)
+    with pytest.raises(ValueError, match="by adam, this system by muon: expected the"):
+        train(again, data, ckpt_path=path)
+
+
 @pytest.mark.parametrize("steps", range(1, 7))
 def test_any_number_of_steps_can_be_trained(
     make_pairs: MakePairs, train: Train, steps: int
