@@ -10,9 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from concurrent.futures import ProcessPoolExecutor as Processes
+from concurrent.futures import ThreadPoolExecutor as Threads
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import multiprocessing
@@ -96,17 +99,11 @@ def add_up() -> int:
     return total
 
 
-def add_up_twice(kind: Callable[..., Any] | None) -> None:
-    """Add up in two threads or processes of that class, else one after the other."""
-    if kind is None:
-        add_up()
-        add_up()
-        return
-    helpers = [kind(target=add_up) for _ in range(2)]
-    for helper in helpers:
-        helper.start()
-    for helper in helpers:
-        helper.join()
+def add_up_twice(pool: type[Executor], num_workers: int) -> None:
+    """Add up twice in a new pool of threads or processes."""
+    with pool(num_workers) as executor:
+        for _ in range(2):
+            executor.submit(add_up)
 
 
 def make_text(options: argparse.Namespace) -> str:
@@ -129,12 +126,10 @@ def make_text(options: argparse.Namespace) -> str:
                 row += [f"{len(dataset) / epoch.wall:.0f}", f"{epoch.first:.2f}"]
                 rows.append([*row, f"{last:.2f}"])
     spin, sleep = (measure.cost_of(partial(wait_a_second, t)).cpu for t in (0, None))
-    tasks = {
-        kind: partial(measure.cost_of, partial(add_up_twice, kind))
-        for kind in (None, threading.Thread, multiprocessing.Process)
-    }
+    alone, *_ = pools = [(Threads, 1), (Threads, 2), (Processes, 2)]
+    tasks = {p: partial(measure.cost_of, partial(add_up_twice, *p)) for p in pools}
     sums = measure.run_in_turn(tasks, options.rounds)
-    _, threads, processes = measure.ratios(sums, None, lambda cost: cost.wall).values()
+    _, threads, processes = measure.ratios(sums, alone, lambda cost: cost.wall).values()
     return (
         f"{measure.markdown_table(HEADER, [*rows, GOALS])}\n\nA second of waiting "
         f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one.\n"
