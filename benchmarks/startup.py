@@ -31,9 +31,7 @@ def make_text(options: argparse.Namespace) -> str:
         }.items():
             tasks = {}
             for module in modules:
-                own = module.parent / "checkpoints" / "reference.ckpt"
-                more = ["-c", own] if "predict" in words else []
-                command = [sys.executable, *map(str, [module, *words, *more])]
+                command = [sys.executable, *map(str, [module, *words])]
                 run = partial(subprocess.run, command, **settings)
                 tasks[module] = partial(measure.cost_of, run)
             costs = measure.run_in_turn(tasks, options.rounds)
