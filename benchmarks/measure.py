@@ -94,11 +94,6 @@ def seeded(seed: int, make: Callable[[], Result]) -> Result:
         return make()
 
 
-def pair_files(number: int) -> tuple[Path, Path]:
-    """Give the image and the target file of one of the project's pairs."""
-    return PICTURES / f"{number}_input.png", PICTURES / f"{number}_target.jpg"
-
-
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Draw a Markdown table, the first column to the left, numbers to the right."""
     rule = ["---", *["---:"] * (len(header) - 1)]

@@ -101,7 +101,8 @@ def overfit(name: str, number: int, num_seeds: int, batch_size: int = 1) -> str:
     """
     resize, to_tensor = ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()
     transform, samples = ui.ImageTargetCompose([resize, to_tensor]), STEPS * batch_size
-    dataset = ui.OverfitDataset(*measure.pair_files(number), samples, transform)
+    pair = ui.find_pairs(measure.PICTURES)[number - 1]
+    dataset = ui.OverfitDataset(*pair, samples, transform)
     bces, steps = [], []
     for seed in range(num_seeds):
         system, follow = measure.seeded(seed, SYSTEMS[name]), Follow(dataset[0])

@@ -23,7 +23,8 @@ def make_text(options: argparse.Namespace) -> str:
     settings = {"check": True, "stdout": subprocess.DEVNULL}
     settings["env"] = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        picture, out = measure.pair_files(1)[0], ["-o", folder, "--overwrite"]
+        picture = measure.PICTURES / "1_input.png"
+        out = ["-o", folder, "--overwrite"]
         for name, words in {
             "`--help`": ["--help"],
             "`check test_inputs`": ["check", measure.PICTURES],
