@@ -43,7 +43,8 @@ HALF_SIZE, STEPS = (112, 128), 250  # of trainings with a pretrained encoder
 # CPU time of a step of theirs, beside one of `UNet()`: medians, taken in turn.
 STEP_COSTS = {"fine-tuned": 1.01, "frozen": 0.61, "random": 1.47}
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
-Row = dict[str, str | int | float]
+Scores = dict[str, str | float]
+Row = tuple[str, str, int, Scores]  # experiment, variant, seed
 SYSTEM = ui.UISegmentationSystem
 Make = Callable[..., ui.UISegmentationSystem]
 
@@ -91,7 +92,7 @@ def learn(
     return system.eval()
 
 
-def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Row:
+def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Scores:
     """Give IoU (mean of the pictures), precision and recall (pooled)."""
     image, target = (torch.stack(part) for part in zip(*samples, strict=True))
     with torch.inference_mode():
@@ -113,8 +114,7 @@ def guesses(experiment: str, known: Samples, judged: Samples) -> Iterator[Row]:
     average, target = (torch.stack([t for _, t in part]) for part in (known, judged))
     average = (average.mean(0) > 0.5).float()  # it looks at no picture
     for name, mask in ("everything", average * 0 + 1), ("average mask", average):
-        iou = mean_iou(mask.expand_as(target), target)
-        yield {"experiment": experiment, "variant": name, "seed": 0, "iou": iou}
+        yield experiment, name, 0, {"iou": mean_iou(mask.expand_as(target), target)}
 
 
 def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -137,8 +137,7 @@ def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
             "next frames": other_samples[:-10] + list(moved),
         }
         for name, samples in sets.items():
-            score = scores_of(learn(samples, seed), judged_samples)
-            yield {"experiment": "leak", "variant": name, "seed": seed, **score}
+            yield "leak", name, seed, scores_of(learn(samples, seed), judged_samples)
 
 
 def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -151,28 +150,22 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
     )
     parts = {"eight": pictures.train[::10], "other eight": pictures.train[5::10]}
     parts["all"] = pictures.train
-    known, runs = {part: pictures.open(places) for part, places in parts.items()}, {}
+    amounts = {}
     for part, places in parts.items():
-        rounds = len(train) // len(places)
-        changed = pictures.open(places * rounds, *change)
-        runs["amount", part] = known[part] * rounds, {}
-        runs["amount", f"{part}, changed"] = changed, {}
-    runs |= {
-        ("loss", "BCE"): (train, {"loss": "bce"}),
-        ("loss", "BCE + Dice"): (train, {}),
-        ("loss", "BCE, pos_weight 5"): (train, {"loss": "bce", "pos_weight": 5.0}),
-    }
+        known, rounds = pictures.open(places), len(train) // len(places)
+        amounts[part] = known, known * rounds
+        amounts[f"{part}, changed"] = known, pictures.open(places * rounds, *change)
+    losses = {"BCE": {"loss": "bce"}, "BCE + Dice": {}}
+    losses["BCE, pos_weight 5"] = {"loss": "bce", "pos_weight": 5.0}
     for experiment in ("amount", "loss"):
         yield from guesses(experiment, train, val)
     for seed in seeds:
-        for (experiment, name), (samples, options) in runs.items():
-            system = learn(samples, seed, **options)
-            row = {"experiment": experiment, "variant": name, "seed": seed}
-            row |= scores_of(system, val)
-            if experiment == "amount":
-                part = known[name.removesuffix(", changed")]
-                row["iou_known"] = scores_of(system, part)["iou"]
-            yield row
+        for name, (known, samples) in amounts.items():
+            system = learn(samples, seed)
+            scores = {"iou_known": scores_of(system, known)["iou"]}
+            yield "amount", name, seed, scores | scores_of(system, val)
+        for name, options in losses.items():
+            yield "loss", name, seed, scores_of(learn(train, seed, **options), val)
 
 
 def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -183,11 +176,11 @@ def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     for fold in range(3):
         known = pictures.open([i for i in fold_of if fold_of[i] != fold])
         judged = pictures.open([i for i in fold_of if fold_of[i] == fold])
-        for row in guesses("fold", known, judged):
-            yield row | {"variant": f"{row['variant']}, {fold + 1}"}
+        for experiment, name, *row in guesses("fold", known, judged):
+            yield experiment, f"{name}, {fold + 1}", *row
         for seed in seeds:
-            row = {"experiment": "fold", "variant": f"fold {fold + 1}", "seed": seed}
-            yield row | scores_of(learn(known, seed), judged)
+            scores = scores_of(learn(known, seed), judged)
+            yield "fold", f"fold {fold + 1}", seed, scores
 
 
 def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -206,8 +199,7 @@ def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     yield from guesses("game", sets["Flare"], judged)
     for seed in seeds:
         for name, samples in sets.items():
-            score = scores_of(learn(samples, seed, 8), judged)
-            yield {"experiment": "game", "variant": name, "seed": seed, **score}
+            yield "game", name, seed, scores_of(learn(samples, seed, 8), judged)
 
 
 def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -239,13 +231,12 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         ("road leak", "other drives"): (own, between),
         ("road leak", "neighbouring frames"): (near, between),
     }
-    row = {"experiment": "road", "variant": "average mask", "seed": 0}
-    yield row | {"iou": score_by(lambda _: average[None], test)}
+    yield "road", "average mask", 0, {"iou": score_by(lambda _: average[None], test)}
     for seed, ((experiment, name), run) in itertools.product(seeds, runs.items()):
         part, judged = run
         samples = ui.PairDataset(part, moving, read_target=ui.read_road, cache=True)
         iou = score_by(nn.Sequential(learn(samples, seed, 25), nn.Sigmoid()), judged)
-        yield {"experiment": experiment, "variant": name, "seed": seed, "iou": iou}
+        yield experiment, name, seed, {"iou": iou}
 
 
 def class_dice_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -293,20 +284,19 @@ def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         "focal": partial(OtherLoss, focal_loss),
     }
 
-    def row(name: str, seed: int, found: torch.Tensor) -> Row:
+    def scores_of_classes(found: torch.Tensor) -> Scores:
         matrix = ui.confusion_matrix(found, target, len(names))
         right = float(matrix.diagonal().sum() / matrix.sum())
-        row = {"experiment": "classes", "variant": name, "seed": seed}
-        row |= {"iou": float(ui.mean_iou(matrix)), "right": right}
-        of_classes = (f"{iou:.3f}" for iou in ui.class_iou(matrix))
-        return row | {"iou_of_classes": " ".join(of_classes)}
+        of_classes = " ".join(f"{iou:.3f}" for iou in ui.class_iou(matrix))
+        iou = float(ui.mean_iou(matrix))
+        return {"iou": iou, "right": right, "iou_of_classes": of_classes}
 
-    yield row("always not_ui", 0, torch.zeros_like(target))
+    yield "classes", "always not_ui", 0, scores_of_classes(torch.zeros_like(target))
     for seed, (name, make) in itertools.product(seeds, variants.items()):
         system = learn(known, seed, 10, make=make, **settings)
         with torch.inference_mode():
             found = [system(samples[i].image[None]).argmax(1) for i in val]
-        yield row(name, seed, torch.cat(found))
+        yield "classes", name, seed, scores_of_classes(torch.cat(found))
 
 
 def freeze_encoder(**options: Any) -> ui.UISegmentationSystem:
@@ -358,14 +348,14 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         options = whole | variants[name](seed)
         system = learn(Subset(known, places), seed, 1, **options)
         cpu = time.process_time() - start
-        row = {"experiment": "encoder", "variant": f"{name}, {amount}", "seed": seed}
-        row |= scores_of(system, pictures.open(held_back, size=HALF_SIZE))
-        yield row | {"cpu": cpu}
+        scores = scores_of(system, pictures.open(held_back, size=HALF_SIZE))
+        yield "encoder", f"{name}, {amount}", seed, scores | {"cpu": cpu}
 
 
 EXPERIMENTS = (leaks, amounts_and_losses, folds, games, roads, classes, encoders)
+KEYS = ("experiment", "variant", "seed")
 SCORES = ("iou", "precision", "recall", "iou_known", "right", "cpu", "iou_of_classes")
-COLUMNS = ("experiment", "variant", "seed", *SCORES)
+COLUMNS = (*KEYS, *SCORES)
 
 
 def make_text(options: argparse.Namespace) -> str:
@@ -375,7 +365,8 @@ def make_text(options: argparse.Namespace) -> str:
     pictures, seeds, rows = Pictures(), range(options.rounds), []
     for experiment in EXPERIMENTS:
         if options.only in (None, experiment.__name__):
-            rows += tqdm(experiment(pictures, seeds), experiment.__name__)
+            made = tqdm(experiment(pictures, seeds), experiment.__name__)
+            rows += (dict(zip(KEYS, keys, strict=True)) | s for *keys, s in made)
     if options.only:  # of the others the table's rows stay
         with TABLE.open(newline="", encoding="utf-8") as file:
             kept = list(csv.DictReader(file))
