@@ -7,18 +7,18 @@ The lessons draw the table and repeat one row of it live.
 """
 
 import argparse
-import csv
 import itertools
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -355,7 +355,6 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
 EXPERIMENTS = (leaks, amounts_and_losses, folds, games, roads, classes, encoders)
 KEYS = ("experiment", "variant", "seed")
 SCORES = ("iou", "precision", "recall", "iou_known", "right", "cpu", "iou_of_classes")
-COLUMNS = (*KEYS, *SCORES)
 
 
 def make_text(options: argparse.Namespace) -> str:
@@ -367,23 +366,14 @@ def make_text(options: argparse.Namespace) -> str:
         if options.only in (None, experiment.__name__):
             made = tqdm(experiment(pictures, seeds), experiment.__name__)
             rows += (dict(zip(KEYS, keys, strict=True)) | s for *keys, s in made)
+    table = pd.DataFrame(rows).reindex(columns=[*KEYS, *SCORES])
     if options.only:  # of the others the table's rows stay
-        with TABLE.open(newline="", encoding="utf-8") as file:
-            kept = list(csv.DictReader(file))
-        made = {row["experiment"] for row in rows}
-        rows = [row for row in kept if row["experiment"] not in made] + rows
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            floats = {k: f"{v:.4f}" for k, v in row.items() if isinstance(v, float)}
-            writer.writerow(row | floats)
-    found = defaultdict(list)
-    for row in rows:
-        found[row["experiment"], row["variant"]].append(float(row["iou"]))
+        kept = pd.read_csv(TABLE)
+        table = pd.concat([kept[~kept.experiment.isin(table.experiment)], table])
+    table.to_csv(TABLE, index=False, float_format="%.4f", lineterminator="\n")
     lines = [
-        [*key, f"{median(ious):.2f}", f"{min(ious):.2f} to {max(ious):.2f}"]
-        for key, ious in found.items()
+        [*names, f"{ious.median():.2f}", f"{ious.min():.2f} to {ious.max():.2f}"]
+        for names, ious in table.groupby(["experiment", "variant"], sort=False).iou
     ]
     header = ["experiment", "variant", "IoU, median", "from, to"]
     return measure.markdown_table(header, lines)
