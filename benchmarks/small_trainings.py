@@ -11,10 +11,9 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 import ui_segmentation_system as ui
 from benchmarks import measure
+from benchmarks.networks import mean_iou
 from benchmarks.overfit import Trainer
 from tools.tile_game import render_screen
 from tools.train_reference import CLASS_FILES, class_weights, split_parts
@@ -98,23 +98,18 @@ def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Scores:
     with torch.inference_mode():
         p = system(image).sigmoid()
     return {
-        "iou": mean_iou(p, target),
+        "iou": mean_iou(system, samples),
         "precision": float(binary_precision(p, target.int())),
         "recall": float(binary_recall(p, target.int())),
     }
 
 
-def mean_iou(found: Iterable, targets: Iterable) -> float:
-    pictures = zip(found, targets, strict=True)
-    return mean(float(ui.binary_iou(*one, from_logits=False)) for one in pictures)
-
-
 def guesses(experiment: str, known: Samples, judged: Samples) -> Iterator[Row]:
     """Score what costs nothing: everything, and the average mask of what is known."""
-    average, target = (torch.stack([t for _, t in part]) for part in (known, judged))
-    average = (average.mean(0) > 0.5).float()  # it looks at no picture
+    average = (torch.stack([target for _, target in known]).mean(0) > 0.5).float()
     for name, mask in ("everything", average * 0 + 1), ("average mask", average):
-        yield experiment, name, 0, {"iou": mean_iou(mask.expand_as(target), target)}
+        masks = [(mask, target) for _, target in judged]  # it looks at no picture
+        yield experiment, name, 0, {"iou": mean_iou(nn.Identity(), masks)}
 
 
 def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -214,28 +209,23 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     still = ui.RoadDataset(ROADS, resized((64, 212)))
     known = torch.stack([still[i].target == 1 for i in train]).float()
     average = (known.mean(0) > 0.5).float()
-
-    def score_by(predict: Callable, judged: Sequence[int]) -> float:
-        images, targets = zip(*(still[i] for i in judged), strict=True)
-        with torch.inference_mode():
-            return mean_iou((predict(image[None])[0] for image in images), targets)
-
     between, beside = test[::2], test[1::2]
     kept = np.random.default_rng(0).permutation(train)[len(beside) :]
     own, near = ([pairs[i] for i in part] for part in (train, [*kept, *beside]))
-    masks = pairs[0][1].parent  # below: one of the same number
-    wrong = [(image, masks / f"um_road_{image.stem[-6:]}.png") for image, _ in own]
+    folder = pairs[0][1].parent  # below: one of the same number
+    wrong = [(image, folder / f"um_road_{image.stem[-6:]}.png") for image, _ in own]
     runs = {
         ("road", "network"): (own, test),
         ("road", "another scene's masks"): (wrong, test),
         ("road leak", "other drives"): (own, between),
         ("road leak", "neighbouring frames"): (near, between),
     }
-    yield "road", "average mask", 0, {"iou": score_by(lambda _: average[None], test)}
+    masks = [(average, still[i].target) for i in test]  # it looks at no picture
+    yield "road", "average mask", 0, {"iou": mean_iou(nn.Identity(), masks)}
     for seed, ((experiment, name), run) in itertools.product(seeds, runs.items()):
         part, judged = run
         samples = ui.PairDataset(part, moving, read_target=ui.read_road, cache=True)
-        iou = score_by(nn.Sequential(learn(samples, seed, 25), nn.Sigmoid()), judged)
+        iou = mean_iou(learn(samples, seed, 25), [still[i] for i in judged])
         yield experiment, name, seed, {"iou": iou}
 
 
