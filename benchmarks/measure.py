@@ -1,7 +1,6 @@
 """What the benchmarks share: fair timing, ratios, tables, and the command line."""
 
 import argparse
-import os
 import resource
 import subprocess
 import time
@@ -112,9 +111,7 @@ def write_block(name: str, text: str | None) -> None:
         raise ValueError(f"{PAGE.name}: expected one {start} and after it one {end}")
     if text is not None:
         page = f"{before}{start}\n\n{text}\n\n{rest[rest.index(end) :]}"
-        part = PAGE.with_name(f".{PAGE.name}.part")
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, PAGE)
+        PAGE.write_text(page, encoding="utf-8")
 
 
 def run_command(
