@@ -22,6 +22,7 @@ from tqdm import tqdm
 import ui_segmentation_system as ui
 from benchmarks import measure
 from benchmarks.networks import textbook_unet
+from tools.train_reference import Trainer
 
 PAIRS = (1, 51, 106)  # a dialogue, a table of powers, a menu of Freedoom
 SIZE = (256, 256)
@@ -73,8 +74,6 @@ SYSTEMS: dict[str, Callable[[], pl.LightningModule]] = {
     "`UNet()`": ui.UISegmentationSystem,
     "`UNet(fast=True)`": partial(ui.UISegmentationSystem, fast=True),
 }
-OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-Trainer = partial(pl.Trainer, accelerator="cpu", **dict.fromkeys(OFF, False))
 
 
 class Follow(pl.Callback):

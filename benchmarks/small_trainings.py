@@ -31,9 +31,8 @@ from tqdm import tqdm
 import ui_segmentation_system as ui
 from benchmarks import measure
 from benchmarks.networks import mean_iou
-from benchmarks.overfit import Trainer
 from tools.tile_game import render_screen
-from tools.train_reference import CLASS_FILES, class_weights, split_parts
+from tools.train_reference import CLASS_FILES, Trainer, class_weights, split_parts
 
 TABLE = Path(__file__).with_name("small_trainings.csv")
 ROADS = measure.ROOT / "test_roads"
