@@ -191,9 +191,8 @@ def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         "real": pictures.open(flare[12:] + doom[:12]),
     }
     yield from guesses("game", sets["Flare"], judged)
-    for seed in seeds:
-        for name, samples in sets.items():
-            yield "game", name, seed, scores_of(learn(samples, seed, 8), judged)
+    for seed, (name, samples) in itertools.product(seeds, sets.items()):
+        yield "game", name, seed, scores_of(learn(samples, seed, 8), judged)
 
 
 def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
