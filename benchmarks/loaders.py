@@ -73,15 +73,6 @@ LOADERS: dict[str, Callable[[Dataset], Iterable[ui.Sample]]] = {
 }
 
 
-def enlarge_pictures(folder: Path) -> ui.UIImageMaskDataset:
-    """Enlarge some of the project's pairs into PNG files of a folder."""
-    pairs = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetResize(LARGE))
-    for index in range(0, len(pairs), len(pairs) // NUM_LARGE)[:NUM_LARGE]:
-        for name, picture in zip(("input", "target"), pairs[index], strict=True):
-            picture.save(folder / f"{index}_{name}.png")
-    return ui.UIImageMaskDataset(folder, ui.ImageTargetToTensor())
-
-
 def wait_a_second(timeout: float | None) -> str:
     """Wait for a batch that comes after a second; after a time-out, ask again."""
     batches: queue.Queue[str] = queue.Queue()
@@ -109,8 +100,13 @@ def add_up_twice(pool: type[Executor], num_workers: int) -> None:
 def make_text(options: argparse.Namespace) -> str:
     """Race on small pictures, then on large ones: the table. Then wait, then add up."""
     small = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetToTensor())
+    pairs = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetResize(LARGE))
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        large, rows = enlarge_pictures(Path(folder)), []
+        for index in range(0, len(pairs), len(pairs) // NUM_LARGE)[:NUM_LARGE]:
+            for name, picture in zip(("input", "target"), pairs[index], strict=True):
+                picture.save(Path(folder, f"{index}_{name}.png"))
+        large = ui.UIImageMaskDataset(folder, ui.ImageTargetToTensor())
         for size, dataset, names in (
             ("256x224", ConcatDataset([small] * SMALL_REPEATS), (TORCH, OURS)),
             ("1920x1080", ConcatDataset([large] * LARGE_REPEATS), LOADERS),
