@@ -10,9 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from concurrent.futures import ProcessPoolExecutor as Processes
-from concurrent.futures import ThreadPoolExecutor as Threads
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -122,10 +120,11 @@ def make_text(options: argparse.Namespace) -> str:
                 row += [f"{len(dataset) / epoch.wall:.0f}", f"{epoch.first:.2f}"]
                 rows.append([*row, f"{last:.2f}"])
     spin, sleep = (measure.cost_of(partial(wait_a_second, t)).cpu for t in (0, None))
-    alone, *_ = pools = [(Threads, 1), (Threads, 2), (Processes, 2)]
+    pools = [(ThreadPoolExecutor, 1), (ThreadPoolExecutor, 2), (ProcessPoolExecutor, 2)]
     tasks = {p: partial(measure.cost_of, partial(add_up_twice, *p)) for p in pools}
     sums = measure.run_in_turn(tasks, options.rounds)
-    _, threads, processes = measure.ratios(sums, alone, lambda cost: cost.wall).values()
+    walls = measure.ratios(sums, pools[0], lambda cost: cost.wall)
+    _, threads, processes = walls.values()
     return (
         f"{measure.markdown_table(HEADER, [*rows, GOALS])}\n\nA second of waiting "
         f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one.\n"
