@@ -32,6 +32,8 @@ VAL_SHARE = 0.25
 WIDTHS = (16, 32, 64, 128, 256)
 # As many parameters as `ui.UNet()` has, one level as wide as in MONAI's own default.
 SMALL_MONAI = (22, 22, 44, 88, 176, 22)
+# The narrowest decoder that still ends as wide as the default one.
+SMALL_DECODER = (128, 64, 32, 16, 16)
 
 
 def double_conv(num_in: int, num_out: int, batch_norm: bool) -> nn.Sequential:
@@ -74,10 +76,10 @@ def monai_unet(**widths: tuple[int, ...]) -> nn.Module:
     return BasicUNet(spatial_dims=2, in_channels=3, out_channels=1, **widths)
 
 
-def smp_unet() -> nn.Module:
+def smp_unet(encoder: str, **widths: tuple[int, ...]) -> nn.Module:
     import segmentation_models_pytorch as smp
 
-    return smp.Unet("resnet18", encoder_weights=None)
+    return smp.Unet(encoder, encoder_weights=None, **widths)
 
 
 # From random weights to one logit a pixel.
@@ -88,7 +90,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "`UNet(fast=True)`": partial(ui.UNet, fast=True),
     "MONAI BasicUNet": monai_unet,
     "MONAI BasicUNet, small": partial(monai_unet, features=SMALL_MONAI),
-    "smp Unet, resnet18": smp_unet,
+    "smp Unet, resnet18": partial(smp_unet, "resnet18"),
+    "smp Unet, lcnet": partial(
+        smp_unet, "tu-lcnet_050", decoder_channels=SMALL_DECODER
+    ),
 }
 
 

@@ -43,7 +43,7 @@ SMALL = {
     **{"tiles.LARGE": 96, "tiles.SMALL": 96, "tiles.BLOCK": 70, "tiles.TILE": 16},
     **{"tiles.OVERLAP": 8, "tiles.PREDICTED": 80, "tiles.FEATURES": 16},
 }
-MILLIONS = (1.94, 1.06, 1.06, 1.98, 0.94, 14.33)
+MILLIONS = (1.94, 1.06, 1.06, 1.98, 0.94, 14.33, 1.06)
 START, END = "<!-- a -->", "<!-- /a -->"
 NO_MARKS = "", START, END + START, START + START + END, START + END + END
 BAD_INPUT = [
