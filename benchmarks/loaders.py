@@ -10,9 +10,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import multiprocessing
@@ -70,15 +71,6 @@ LOADERS: dict[str, Callable[[Dataset], Iterable[ui.Sample]]] = {
 }
 
 
-def enlarge_pictures(folder: Path) -> ui.UIImageMaskDataset:
-    """Enlarge some of the project's pairs into PNG files of a folder."""
-    pairs = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetResize(LARGE))
-    for index in range(0, len(pairs), len(pairs) // NUM_LARGE)[:NUM_LARGE]:
-        for name, picture in zip(("input", "target"), pairs[index], strict=True):
-            picture.save(folder / f"{index}_{name}.png")
-    return ui.UIImageMaskDataset(folder, ui.ImageTargetToTensor())
-
-
 def wait_a_second(timeout: float | None) -> str:
     """Wait for a batch that comes after a second; after a time-out, ask again."""
     batches: queue.Queue[str] = queue.Queue()
@@ -96,24 +88,23 @@ def add_up() -> int:
     return total
 
 
-def add_up_twice(kind: Callable[..., Any] | None) -> None:
-    """Add up in two threads or processes of that class, else one after the other."""
-    if kind is None:
-        add_up()
-        add_up()
-        return
-    helpers = [kind(target=add_up) for _ in range(2)]
-    for helper in helpers:
-        helper.start()
-    for helper in helpers:
-        helper.join()
+def add_up_twice(pool: type[Executor], num_workers: int) -> None:
+    """Add up twice in a new pool of threads or processes."""
+    with pool(num_workers) as executor:
+        for _ in range(2):
+            executor.submit(add_up)
 
 
 def make_text(options: argparse.Namespace) -> str:
     """Race on small pictures, then on large ones: the table. Then wait, then add up."""
     small = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetToTensor())
+    pairs = ui.UIImageMaskDataset(measure.PICTURES, ui.ImageTargetResize(LARGE))
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        large, rows = enlarge_pictures(Path(folder)), []
+        for index in range(0, len(pairs), len(pairs) // NUM_LARGE)[:NUM_LARGE]:
+            for name, picture in zip(("input", "target"), pairs[index], strict=True):
+                picture.save(Path(folder, f"{index}_{name}.png"))
+        large = ui.UIImageMaskDataset(folder, ui.ImageTargetToTensor())
         for size, dataset, names in (
             ("256x224", ConcatDataset([small] * SMALL_REPEATS), (TORCH, OURS)),
             ("1920x1080", ConcatDataset([large] * LARGE_REPEATS), LOADERS),
@@ -129,12 +120,11 @@ def make_text(options: argparse.Namespace) -> str:
                 row += [f"{len(dataset) / epoch.wall:.0f}", f"{epoch.first:.2f}"]
                 rows.append([*row, f"{last:.2f}"])
     spin, sleep = (measure.cost_of(partial(wait_a_second, t)).cpu for t in (0, None))
-    tasks = {
-        kind: partial(measure.cost_of, partial(add_up_twice, kind))
-        for kind in (None, threading.Thread, multiprocessing.Process)
-    }
+    pools = [(ThreadPoolExecutor, 1), (ThreadPoolExecutor, 2), (ProcessPoolExecutor, 2)]
+    tasks = {p: partial(measure.cost_of, partial(add_up_twice, *p)) for p in pools}
     sums = measure.run_in_turn(tasks, options.rounds)
-    _, threads, processes = measure.ratios(sums, None, lambda cost: cost.wall).values()
+    walls = measure.ratios(sums, pools[0], lambda cost: cost.wall)
+    _, threads, processes = walls.values()
     return (
         f"{measure.markdown_table(HEADER, [*rows, GOALS])}\n\nA second of waiting "
         f"costs {spin:.2f} CPU seconds with a time-out of 0, {sleep:.4f} without one.\n"

@@ -1,7 +1,6 @@
 """What the benchmarks share: fair timing, ratios, tables, and the command line."""
 
 import argparse
-import os
 import resource
 import subprocess
 import time
@@ -94,11 +93,6 @@ def seeded(seed: int, make: Callable[[], Result]) -> Result:
         return make()
 
 
-def pair_files(number: int) -> tuple[Path, Path]:
-    """Give the image and the target file of one of the project's pairs."""
-    return PICTURES / f"{number}_input.png", PICTURES / f"{number}_target.jpg"
-
-
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Draw a Markdown table, the first column to the left, numbers to the right."""
     rule = ["---", *["---:"] * (len(header) - 1)]
@@ -117,9 +111,7 @@ def write_block(name: str, text: str | None) -> None:
         raise ValueError(f"{PAGE.name}: expected one {start} and after it one {end}")
     if text is not None:
         page = f"{before}{start}\n\n{text}\n\n{rest[rest.index(end) :]}"
-        part = PAGE.with_name(f".{PAGE.name}.part")
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, PAGE)
+        PAGE.write_text(page, encoding="utf-8")
 
 
 def run_command(

@@ -38,10 +38,9 @@ def time_task(task: str, keep: bool) -> measure.Cost:
 
 def make_text(options: argparse.Namespace) -> str:
     """Time both tasks both ways: the table."""
-    tasks = {}
-    for pair in itertools.product(TASKS, (False, True)):
-        # In a process of its own, since malloc cannot be told to forget.
-        tasks[pair] = partial(measure.in_fresh_process, time_task, *pair)
+    pairs = itertools.product(TASKS, (False, True))
+    # Each in a process of its own, since malloc cannot be told to forget.
+    tasks = {p: partial(measure.in_fresh_process, time_task, *p) for p in pairs}
     costs, rows = measure.run_in_turn(tasks, options.rounds), []
     for task in TASKS:
         ratio = measure.ratios(costs, (task, False))[task, True]

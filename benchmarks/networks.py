@@ -8,7 +8,7 @@ import argparse
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -169,12 +169,12 @@ def train_network(network: nn.Module, train: ui.Sample, run: Run) -> None:
 
 
 @torch.inference_mode()
-def mean_iou(network: nn.Module, val: ui.Sample) -> float:
+def mean_iou(network: nn.Module, samples: Iterable[ui.Sample]) -> float:
     """Average the pictures' own IoU, 0..1."""
     network.eval()
     return mean(
         float(ui.binary_iou(network(image[None]), target[None], from_logits=True))
-        for image, target in zip(val.image, val.target, strict=True)
+        for image, target in samples
     )
 
 
@@ -191,7 +191,7 @@ def train_all(runs: Sequence[Run], keep: Path | None) -> dict[Run, float]:
         network = measure.seeded(run.seed, NETWORKS[run.network])
         train, val = parts[run.split]
         train_network(network, train, run)
-        done[run] = mean_iou(network, val)
+        done[run] = mean_iou(network, zip(*val, strict=True))
         if keep:
             with keep.open("a") as file:
                 print(json.dumps({"run": run._asdict(), "iou": done[run]}), file=file)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 import ui_segmentation_system as ui
 from benchmarks import measure
 from benchmarks.networks import textbook_unet
+from tools.train_reference import Trainer
 
 PAIRS = (1, 51, 106)  # a dialogue, a table of powers, a menu of Freedoom
 SIZE = (256, 256)
@@ -73,8 +74,6 @@ SYSTEMS: dict[str, Callable[[], pl.LightningModule]] = {
     "`UNet()`": ui.UISegmentationSystem,
     "`UNet(fast=True)`": partial(ui.UISegmentationSystem, fast=True),
 }
-OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-Trainer = partial(pl.Trainer, accelerator="cpu", **dict.fromkeys(OFF, False))
 
 
 class Follow(pl.Callback):
@@ -101,7 +100,8 @@ def overfit(name: str, number: int, num_seeds: int, batch_size: int = 1) -> str:
     """
     resize, to_tensor = ui.ImageTargetResize(SIZE), ui.ImageTargetToTensor()
     transform, samples = ui.ImageTargetCompose([resize, to_tensor]), STEPS * batch_size
-    dataset = ui.OverfitDataset(*measure.pair_files(number), samples, transform)
+    pair = ui.find_pairs(measure.PICTURES)[number - 1]
+    dataset = ui.OverfitDataset(*pair, samples, transform)
     bces, steps = [], []
     for seed in range(num_seeds):
         system, follow = measure.seeded(seed, SYSTEMS[name]), Follow(dataset[0])

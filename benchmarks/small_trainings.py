@@ -7,18 +7,17 @@ The lessons draw the table and repeat one row of it live.
 """
 
 import argparse
-import csv
 import itertools
 import json
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -31,9 +30,9 @@ from tqdm import tqdm
 
 import ui_segmentation_system as ui
 from benchmarks import measure
-from benchmarks.overfit import Trainer
+from benchmarks.networks import mean_iou
 from tools.tile_game import render_screen
-from tools.train_reference import CLASS_FILES, class_weights, split_parts
+from tools.train_reference import CLASS_FILES, Trainer, class_weights, split_parts
 
 TABLE = Path(__file__).with_name("small_trainings.csv")
 ROADS = measure.ROOT / "test_roads"
@@ -43,7 +42,8 @@ HALF_SIZE, STEPS = (112, 128), 250  # of trainings with a pretrained encoder
 # CPU time of a step of theirs, beside one of `UNet()`: medians, taken in turn.
 STEP_COSTS = {"fine-tuned": 1.01, "frozen": 0.61, "random": 1.47}
 Samples = Sequence[ui.Sample] | Dataset[ui.Sample]
-Row = dict[str, str | int | float]
+Scores = dict[str, str | float]
+Row = tuple[str, str, int, Scores]  # experiment, variant, seed
 SYSTEM = ui.UISegmentationSystem
 Make = Callable[..., ui.UISegmentationSystem]
 
@@ -91,30 +91,24 @@ def learn(
     return system.eval()
 
 
-def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Row:
+def scores_of(system: ui.UISegmentationSystem, samples: Samples) -> Scores:
     """Give IoU (mean of the pictures), precision and recall (pooled)."""
     image, target = (torch.stack(part) for part in zip(*samples, strict=True))
     with torch.inference_mode():
         p = system(image).sigmoid()
     return {
-        "iou": mean_iou(p, target),
+        "iou": mean_iou(system, samples),
         "precision": float(binary_precision(p, target.int())),
         "recall": float(binary_recall(p, target.int())),
     }
 
 
-def mean_iou(found: Iterable, targets: Iterable) -> float:
-    pictures = zip(found, targets, strict=True)
-    return mean(float(ui.binary_iou(*one, from_logits=False)) for one in pictures)
-
-
 def guesses(experiment: str, known: Samples, judged: Samples) -> Iterator[Row]:
     """Score what costs nothing: everything, and the average mask of what is known."""
-    average, target = (torch.stack([t for _, t in part]) for part in (known, judged))
-    average = (average.mean(0) > 0.5).float()  # it looks at no picture
+    average = (torch.stack([target for _, target in known]).mean(0) > 0.5).float()
     for name, mask in ("everything", average * 0 + 1), ("average mask", average):
-        iou = mean_iou(mask.expand_as(target), target)
-        yield {"experiment": experiment, "variant": name, "seed": 0, "iou": iou}
+        masks = [(mask, target) for _, target in judged]  # it looks at no picture
+        yield experiment, name, 0, {"iou": mean_iou(nn.Identity(), masks)}
 
 
 def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -137,8 +131,7 @@ def leaks(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
             "next frames": other_samples[:-10] + list(moved),
         }
         for name, samples in sets.items():
-            score = scores_of(learn(samples, seed), judged_samples)
-            yield {"experiment": "leak", "variant": name, "seed": seed, **score}
+            yield "leak", name, seed, scores_of(learn(samples, seed), judged_samples)
 
 
 def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -151,28 +144,22 @@ def amounts_and_losses(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row
     )
     parts = {"eight": pictures.train[::10], "other eight": pictures.train[5::10]}
     parts["all"] = pictures.train
-    known, runs = {part: pictures.open(places) for part, places in parts.items()}, {}
+    amounts = {}
     for part, places in parts.items():
-        rounds = len(train) // len(places)
-        changed = pictures.open(places * rounds, *change)
-        runs["amount", part] = known[part] * rounds, {}
-        runs["amount", f"{part}, changed"] = changed, {}
-    runs |= {
-        ("loss", "BCE"): (train, {"loss": "bce"}),
-        ("loss", "BCE + Dice"): (train, {}),
-        ("loss", "BCE, pos_weight 5"): (train, {"loss": "bce", "pos_weight": 5.0}),
-    }
+        known, rounds = pictures.open(places), len(train) // len(places)
+        amounts[part] = known, known * rounds
+        amounts[f"{part}, changed"] = known, pictures.open(places * rounds, *change)
+    losses = {"BCE": {"loss": "bce"}, "BCE + Dice": {}}
+    losses["BCE, pos_weight 5"] = {"loss": "bce", "pos_weight": 5.0}
     for experiment in ("amount", "loss"):
         yield from guesses(experiment, train, val)
     for seed in seeds:
-        for (experiment, name), (samples, options) in runs.items():
-            system = learn(samples, seed, **options)
-            row = {"experiment": experiment, "variant": name, "seed": seed}
-            row |= scores_of(system, val)
-            if experiment == "amount":
-                part = known[name.removesuffix(", changed")]
-                row["iou_known"] = scores_of(system, part)["iou"]
-            yield row
+        for name, (known, samples) in amounts.items():
+            system = learn(samples, seed)
+            scores = {"iou_known": scores_of(system, known)["iou"]}
+            yield "amount", name, seed, scores | scores_of(system, val)
+        for name, options in losses.items():
+            yield "loss", name, seed, scores_of(learn(train, seed, **options), val)
 
 
 def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -183,11 +170,11 @@ def folds(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     for fold in range(3):
         known = pictures.open([i for i in fold_of if fold_of[i] != fold])
         judged = pictures.open([i for i in fold_of if fold_of[i] == fold])
-        for row in guesses("fold", known, judged):
-            yield row | {"variant": f"{row['variant']}, {fold + 1}"}
+        for experiment, name, *row in guesses("fold", known, judged):
+            yield experiment, f"{name}, {fold + 1}", *row
         for seed in seeds:
-            row = {"experiment": "fold", "variant": f"fold {fold + 1}", "seed": seed}
-            yield row | scores_of(learn(known, seed), judged)
+            scores = scores_of(learn(known, seed), judged)
+            yield "fold", f"fold {fold + 1}", seed, scores
 
 
 def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -204,10 +191,8 @@ def games(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         "real": pictures.open(flare[12:] + doom[:12]),
     }
     yield from guesses("game", sets["Flare"], judged)
-    for seed in seeds:
-        for name, samples in sets.items():
-            score = scores_of(learn(samples, seed, 8), judged)
-            yield {"experiment": "game", "variant": name, "seed": seed, **score}
+    for seed, (name, samples) in itertools.product(seeds, sets.items()):
+        yield "game", name, seed, scores_of(learn(samples, seed, 8), judged)
 
 
 def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
@@ -222,30 +207,24 @@ def roads(_: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     still = ui.RoadDataset(ROADS, resized((64, 212)))
     known = torch.stack([still[i].target == 1 for i in train]).float()
     average = (known.mean(0) > 0.5).float()
-
-    def score_by(predict: Callable, judged: Sequence[int]) -> float:
-        images, targets = zip(*(still[i] for i in judged), strict=True)
-        with torch.inference_mode():
-            return mean_iou((predict(image[None])[0] for image in images), targets)
-
     between, beside = test[::2], test[1::2]
     kept = np.random.default_rng(0).permutation(train)[len(beside) :]
     own, near = ([pairs[i] for i in part] for part in (train, [*kept, *beside]))
-    masks = pairs[0][1].parent  # below: one of the same number
-    wrong = [(image, masks / f"um_road_{image.stem[-6:]}.png") for image, _ in own]
+    folder = pairs[0][1].parent  # below: one of the same number
+    wrong = [(image, folder / f"um_road_{image.stem[-6:]}.png") for image, _ in own]
     runs = {
         ("road", "network"): (own, test),
         ("road", "another scene's masks"): (wrong, test),
         ("road leak", "other drives"): (own, between),
         ("road leak", "neighbouring frames"): (near, between),
     }
-    row = {"experiment": "road", "variant": "average mask", "seed": 0}
-    yield row | {"iou": score_by(lambda _: average[None], test)}
+    masks = [(average, still[i].target) for i in test]  # it looks at no picture
+    yield "road", "average mask", 0, {"iou": mean_iou(nn.Identity(), masks)}
     for seed, ((experiment, name), run) in itertools.product(seeds, runs.items()):
         part, judged = run
         samples = ui.PairDataset(part, moving, read_target=ui.read_road, cache=True)
-        iou = score_by(nn.Sequential(learn(samples, seed, 25), nn.Sigmoid()), judged)
-        yield {"experiment": experiment, "variant": name, "seed": seed, "iou": iou}
+        iou = mean_iou(learn(samples, seed, 25), [still[i] for i in judged])
+        yield experiment, name, seed, {"iou": iou}
 
 
 def class_dice_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -293,20 +272,19 @@ def classes(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         "focal": partial(OtherLoss, focal_loss),
     }
 
-    def row(name: str, seed: int, found: torch.Tensor) -> Row:
+    def scores_of_classes(found: torch.Tensor) -> Scores:
         matrix = ui.confusion_matrix(found, target, len(names))
         right = float(matrix.diagonal().sum() / matrix.sum())
-        row = {"experiment": "classes", "variant": name, "seed": seed}
-        row |= {"iou": float(ui.mean_iou(matrix)), "right": right}
-        of_classes = (f"{iou:.3f}" for iou in ui.class_iou(matrix))
-        return row | {"iou_of_classes": " ".join(of_classes)}
+        of_classes = " ".join(f"{iou:.3f}" for iou in ui.class_iou(matrix))
+        iou = float(ui.mean_iou(matrix))
+        return {"iou": iou, "right": right, "iou_of_classes": of_classes}
 
-    yield row("always not_ui", 0, torch.zeros_like(target))
+    yield "classes", "always not_ui", 0, scores_of_classes(torch.zeros_like(target))
     for seed, (name, make) in itertools.product(seeds, variants.items()):
         system = learn(known, seed, 10, make=make, **settings)
         with torch.inference_mode():
             found = [system(samples[i].image[None]).argmax(1) for i in val]
-        yield row(name, seed, torch.cat(found))
+        yield "classes", name, seed, scores_of_classes(torch.cat(found))
 
 
 def freeze_encoder(**options: Any) -> ui.UISegmentationSystem:
@@ -358,14 +336,13 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
         options = whole | variants[name](seed)
         system = learn(Subset(known, places), seed, 1, **options)
         cpu = time.process_time() - start
-        row = {"experiment": "encoder", "variant": f"{name}, {amount}", "seed": seed}
-        row |= scores_of(system, pictures.open(held_back, size=HALF_SIZE))
-        yield row | {"cpu": cpu}
+        scores = scores_of(system, pictures.open(held_back, size=HALF_SIZE))
+        yield "encoder", f"{name}, {amount}", seed, scores | {"cpu": cpu}
 
 
 EXPERIMENTS = (leaks, amounts_and_losses, folds, games, roads, classes, encoders)
+KEYS = ("experiment", "variant", "seed")
 SCORES = ("iou", "precision", "recall", "iou_known", "right", "cpu", "iou_of_classes")
-COLUMNS = ("experiment", "variant", "seed", *SCORES)
 
 
 def make_text(options: argparse.Namespace) -> str:
@@ -375,24 +352,16 @@ def make_text(options: argparse.Namespace) -> str:
     pictures, seeds, rows = Pictures(), range(options.rounds), []
     for experiment in EXPERIMENTS:
         if options.only in (None, experiment.__name__):
-            rows += tqdm(experiment(pictures, seeds), experiment.__name__)
+            made = tqdm(experiment(pictures, seeds), experiment.__name__)
+            rows += (dict(zip(KEYS, keys, strict=True)) | s for *keys, s in made)
+    table = pd.DataFrame(rows).reindex(columns=[*KEYS, *SCORES])
     if options.only:  # of the others the table's rows stay
-        with TABLE.open(newline="", encoding="utf-8") as file:
-            kept = list(csv.DictReader(file))
-        made = {row["experiment"] for row in rows}
-        rows = [row for row in kept if row["experiment"] not in made] + rows
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            floats = {k: f"{v:.4f}" for k, v in row.items() if isinstance(v, float)}
-            writer.writerow(row | floats)
-    found = defaultdict(list)
-    for row in rows:
-        found[row["experiment"], row["variant"]].append(float(row["iou"]))
+        kept = pd.read_csv(TABLE)
+        table = pd.concat([kept[~kept.experiment.isin(table.experiment)], table])
+    table.to_csv(TABLE, index=False, float_format="%.4f", lineterminator="\n")
     lines = [
-        [*key, f"{median(ious):.2f}", f"{min(ious):.2f} to {max(ious):.2f}"]
-        for key, ious in found.items()
+        [*names, f"{ious.median():.2f}", f"{ious.min():.2f} to {ious.max():.2f}"]
+        for names, ious in table.groupby(["experiment", "variant"], sort=False).iou
     ]
     header = ["experiment", "variant", "IoU, median", "from, to"]
     return measure.markdown_table(header, lines)

@@ -20,10 +20,11 @@ MODULE = measure.ROOT / "ui_segmentation_system.py"
 def make_text(options: argparse.Namespace) -> str:
     """Time the commands of the module, beside those of the base if there is one."""
     modules, rows = [MODULE, *filter(None, [options.base])], []
-    settings = {"check": True, "stdout": subprocess.DEVNULL}
-    settings["env"] = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, env=env)
     with tempfile.TemporaryDirectory() as folder:
-        picture, out = measure.pair_files(1)[0], ["-o", folder, "--overwrite"]
+        picture = measure.PICTURES / "1_input.png"
+        out = ["-o", folder, "--overwrite"]
         for name, words in {
             "`--help`": ["--help"],
             "`check test_inputs`": ["check", measure.PICTURES],
@@ -31,11 +32,8 @@ def make_text(options: argparse.Namespace) -> str:
         }.items():
             tasks = {}
             for module in modules:
-                own = module.parent / "checkpoints" / "reference.ckpt"
-                more = ["-c", own] if "predict" in words else []
-                command = [sys.executable, *map(str, [module, *words, *more])]
-                run = partial(subprocess.run, command, **settings)
-                tasks[module] = partial(measure.cost_of, run)
+                command = [sys.executable, module, *words]
+                tasks[module] = partial(measure.cost_of, partial(run, command))
             costs = measure.run_in_turn(tasks, options.rounds)
             row = [f"{measure.medians(costs[module]).cpu:.1f}" for module in modules]
             if options.base:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -182,10 +182,22 @@ def predict_picture(name: str, path: Path) -> measure.Cost:
     return cost_in_memory(partial(predict, name, network, image), private_memory())
 
 
-def reading_table(costs: Mapping[str, Sequence[measure.Cost]]) -> str:
+def make_text(options: argparse.Namespace) -> str:
+    """Predict over one picture, which needs MONAI, and read tiles: two tables."""
+    names = MONAI, OURS
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, path = Path(temporary), Path(temporary, "whole.npy")
+        np.save(path, Slide().window(*PLACE, PREDICTED, PREDICTED)[0])
+        theirs, ours = (predict(name, *open_setting(path)) >= 0.5 for name in names)
+        unlike = {MONAI: 0, OURS: int((theirs != ours).sum())}
+        tasks = {n: partial(in_fresh_process, predict_picture, n, path) for n in names}
+        predicting = measure.run_in_turn(tasks, options.rounds)
+        write_pictures(folder)
+        tasks = {w: partial(in_fresh_process, read_tiles, w, folder) for w in WAYS}
+        reading = measure.run_in_turn(tasks, options.rounds)
     rows = []
     for way in WAYS:
-        cost = measure.medians(costs[way])
+        cost = measure.medians(reading[way])
         side, at_large = LARGE, f"{cost.memory / MB:,.0f}"
         if way in (DECODED, UNFOLDED):  # their memory grows with the area
             scaled = cost.memory / MB * (LARGE / SMALL) ** 2
@@ -194,35 +206,17 @@ def reading_table(costs: Mapping[str, Sequence[measure.Cost]]) -> str:
         rows.append([*row, at_large])
     rows.append(["goal", "", "", "", "50 or less"])
     header = ["reading a tile", "picture", "ms of CPU", "memory, MB"]
-    return measure.markdown_table([*header, f"at {LARGE:,}, MB"], rows)
+    table = measure.markdown_table([*header, f"at {LARGE:,}, MB"], rows)
 
-
-def predicting_table(costs: Mapping[str, Sequence[measure.Cost]], unlike: int) -> str:
-    """unlike: pixels whose probability is on the other side of 0.5."""
-    sizes, rows = measure.ratios(costs, MONAI, lambda cost: cost.memory), []
-    for name, cpu in measure.ratios(costs, MONAI).items():
-        cost, others = measure.medians(costs[name]), unlike if name == OURS else 0
+    sizes, rows = measure.ratios(predicting, MONAI, lambda cost: cost.memory), []
+    for name, cpu in measure.ratios(predicting, MONAI).items():
+        cost = measure.medians(predicting[name])
         row = [name, f"{cpu:.2f}", f"{sizes[name]:.2f}", f"{cost.memory / MB:.0f}"]
-        rows.append([*row, f"{cost.cpu:.1f}", f"{others}"])
+        rows.append([*row, f"{cost.cpu:.1f}", f"{unlike[name]}"])
     rows.append(["goal", "1.00 or less", "0.50 or less", "", "", "0"])
     header = [f"predicting over {PREDICTED}x{PREDICTED}", "CPU", "memory", "MB"]
-    return measure.markdown_table([*header, "seconds", "other pixels"], rows)
-
-
-def make_text(options: argparse.Namespace) -> str:
-    """Predict over one picture, which needs MONAI, and read tiles: two tables."""
-    names = MONAI, OURS
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, path = Path(temporary), Path(temporary, "whole.npy")
-        np.save(path, Slide().window(*PLACE, PREDICTED, PREDICTED)[0])
-        theirs, ours = (predict(name, *open_setting(path)) >= 0.5 for name in names)
-        tasks = {n: partial(in_fresh_process, predict_picture, n, path) for n in names}
-        costs = measure.run_in_turn(tasks, options.rounds)
-        predicting = predicting_table(costs, int((theirs != ours).sum()))
-        write_pictures(folder)
-        tasks = {w: partial(in_fresh_process, read_tiles, w, folder) for w in WAYS}
-        costs = measure.run_in_turn(tasks, options.rounds)
-    return f"{reading_table(costs)}\n\n{predicting}"
+    header += ["seconds", "other pixels"]  # on the other side of 0.5
+    return f"{table}\n\n{measure.markdown_table(header, rows)}"
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ BATCH_SIZE = 4
 SIZE = (224, 256)  # as the pictures are
 SEED = 0
 CLASS_FILES = ("{key}_input.*", "classes/{key}_classes.*")
+OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+Trainer = partial(pl.Trainer, accelerator="cpu", **dict.fromkeys(OFF, False))
 
 
 def split_parts(maps: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
@@ -123,11 +125,9 @@ def make_reference(
     repeated = ConcatDataset(parts[:1] * REPEATS)
     loader = DataLoader(repeated, BATCH_SIZE, shuffle=True, drop_last=True)
     with TemporaryDirectory() as scratch:
-        off = ("logger", "enable_checkpointing", "enable_progress_bar")
-        setup = dict.fromkeys((*off, "enable_model_summary"), False)
-        setup |= {"max_epochs": epochs, "accelerator": "cpu", "num_sanity_val_steps": 0}
+        setup = {"max_epochs": epochs, "num_sanity_val_steps": 0}
         setup |= {"callbacks": [ui.StepProgress(timed=True), ui.RunFolder(scratch)]}
-        trainer = pl.Trainer(plugins=[ui.SafeCheckpointIO()], **setup)
+        trainer = Trainer(plugins=[ui.SafeCheckpointIO()], **setup)
         trainer.fit(system, loader, DataLoader(parts[1], BATCH_SIZE))
         print(f"trained for {time.process_time():.0f} seconds of CPU time")
         checkpoint = ui.read_checkpoint(Path(scratch, "last.ckpt"))
