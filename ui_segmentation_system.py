@@ -528,7 +528,8 @@ def load_mask(
     if mask.undecided and not named and mask.undecided in _count_values(picture):
         _refuse_values(mask, f"{mask.undecided}, declared as no data, among its values")
     plain = picture.mode == "L" and not any(picture.histogram()[1:255])
-    if plain and mask.opaque.all() and not named:
+    whole = mask.opaque.strides == (0, 0) or mask.opaque.all()
+    if plain and whole and not named:
         return picture  # 0 and 255 already
     found = _find_values(mask, foreground, ignore)
     if not np.size(foreground):
@@ -536,27 +537,33 @@ def load_mask(
             picture = picture.convert("RGB")  # without the colours that are ignored
             picture.paste(0, mask=Image.fromarray(found == 1))
             picture = _plainest(picture, mask.lossy)
-        if not mask.opaque.all() or picture.mode == "RGB":
+        if not whole or picture.mode == "RGB":
             what = "transparent parts, and values"
-            if mask.opaque.all():
+            if whole:
                 what = "palette ids" if mask.picture.mode == "P" else "colours"
             _refuse_values(mask, what)
-        greys = np.array(picture)
+        greys, judged = np.array(picture), found != 1
+        if greys.itemsize > 1:  # 16 bits
+            levels = np.unique(greys[judged])
+        else:
+            part = None if judged.all() else Image.fromarray(judged)
+            levels = np.flatnonzero(picture.histogram(part))
         mask, picture = mask._replace(picture=None), None  # for memory
-        levels = np.unique(greys[found != 1])
         zero_one = levels.tolist() == [0, 1] and not mask.lossy
         zero_one |= not levels.any()
-        greys[found == 1] = min(levels, default=0)
-        if levels.max(initial=0) > 255:  # 16 bits
+        greys[~judged] = min(levels, default=0)
+        if levels.max(initial=0) > 255:
             greys, levels = (greys // 257).astype(np.uint8), levels // 257
         if zero_one:
             threshold = 1
         elif not _has_two_levels(greys, levels, mask.lossy):
             _refuse_values(mask, "greys of unknown meaning")
-        found[(greys >= threshold) & (found != 1)] = 0
+        found[(greys >= threshold) & judged] = 0
+        del greys, judged
     del picture, mask  # for memory
-    names = [255, IGNORE_GREY, *[0] * 254]  # of group 0, of 1, and of -1
-    return Image.fromarray(found.view(np.uint8)).point(names)
+    result = np.zeros(found.shape, np.uint8)
+    result[found == 0], result[found == 1] = 255, IGNORE_GREY
+    return Image.fromarray(result)
 
 
 def _has_two_levels(greys: np.ndarray, levels: np.ndarray, lossy: bool) -> bool:
@@ -584,12 +591,11 @@ def _has_two_levels(greys: np.ndarray, levels: np.ndarray, lossy: bool) -> bool:
 
 def _is_flat(values: np.ndarray) -> np.ndarray:
     """Tell which pixels of (H, W) have eight neighbours of their own value."""
-    height, width = values.shape
     padded = np.pad(values, 1, mode="edge")
-    flat = np.ones(values.shape, bool)
-    for y, x in np.ndindex(3, 3):
-        flat &= padded[y : y + height, x : x + width] == values
-    return flat
+    same = padded[:, 1:] == padded[:, :-1]
+    rows = same[:, 1:] & same[:, :-1]  # three in a row
+    same = padded[1:, 1:-1] == padded[:-1, 1:-1]
+    return rows[2:] & rows[1:-1] & rows[:-2] & same[1:] & same[:-1]
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:

@@ -83,12 +83,12 @@ def smp_unet(encoder: str, **widths: tuple[int, ...]) -> nn.Module:
 
 
 # From random weights to one logit a pixel.
-TEXTBOOK = "textbook UNet"
+MONAI = "MONAI BasicUNet"
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    TEXTBOOK: textbook_unet,
+    "textbook UNet": textbook_unet,
     "`UNet()`": ui.UNet,
     "`UNet(fast=True)`": partial(ui.UNet, fast=True),
-    "MONAI BasicUNet": monai_unet,
+    MONAI: monai_unet,
     "MONAI BasicUNet, small": partial(monai_unet, features=SMALL_MONAI),
     "smp Unet, resnet18": partial(smp_unet, "resnet18"),
     "smp Unet, lcnet": partial(
@@ -116,7 +116,7 @@ def train_step(network: nn.Module, optimizer: Optimizer, batch: ui.Sample) -> No
 def step_costs(rounds: int) -> dict[tuple[str, bool], float]:
     """Time a step of each network as it comes, and turned to channels last (True).
 
-    Relative to the textbook's as it comes.
+    Relative to MONAI's BasicUNet as it comes.
     """
     image, tasks = torch.rand(BATCH_SIZE, 3, SIZE, SIZE), {}
     target = (image[:, :1] > 0.5).float()
@@ -126,7 +126,7 @@ def step_costs(rounds: int) -> dict[tuple[str, bool], float]:
         batch = ui.Sample(image.to(memory_format=layout), target)
         step = partial(train_step, network, ui.Muon(network.parameters()), batch)
         tasks[name, last] = partial(measure.cost_of, step, warm_up=1)
-    return measure.ratios(measure.run_in_turn(tasks, rounds), (TEXTBOOK, False))
+    return measure.ratios(measure.run_in_turn(tasks, rounds), (MONAI, False))
 
 
 def read_split(split: int) -> tuple[ui.Sample, ui.Sample]:
