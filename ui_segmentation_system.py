@@ -2265,9 +2265,9 @@ def quiet_lightning() -> None:
 class Muon(torch.optim.Optimizer):
     """Move convolution kernels by Muon, and all other weights by Adam.
 
-    A kernel is a matrix with a row per output; its step is the orthogonal matrix that
-    is nearest to the gradient with Nesterov momentum, so that all directions learn
-    alike. Five Newton-Schulz steps find it, in float32, on the smaller Gram matrix.
+    A kernel is a matrix with a row per output (of `UpConv` per input); its step is the
+    orthogonal matrix that is nearest to the gradient with Nesterov momentum, so that
+    all directions learn alike. Five Newton-Schulz steps find it, in float32, on the smaller Gram matrix.
     lr: Adam's rate; kernels of 16 or more outputs and 8 or more inputs (channels times
     area) move at KERNEL_RATE times it. A network without such kernels, and a group that
     `add_param_group` adds, move by Adam. Jordan et al. 2024,
