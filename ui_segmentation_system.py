@@ -2267,10 +2267,10 @@ class Muon(torch.optim.Optimizer):
 
     A kernel is a matrix with a row per output (of `UpConv` per input); its step is the
     orthogonal matrix that is nearest to the gradient with Nesterov momentum, so that
-    all directions learn alike. Five Newton-Schulz steps find it, in float32, on the smaller Gram matrix.
-    lr: Adam's rate; kernels of 16 or more outputs and 8 or more inputs (channels times
-    area) move at KERNEL_RATE times it. A network without such kernels, and a group that
-    `add_param_group` adds, move by Adam. Jordan et al. 2024,
+    all directions learn alike. Five Newton-Schulz steps find it, in float32, on the
+    smaller Gram matrix. lr: Adam's rate; kernels of 16 or more outputs and 8 or more
+    inputs (channels times area) move at KERNEL_RATE times it. A network without such
+    kernels, and a group that `add_param_group` adds, move by Adam. Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon; Adam: https://arxiv.org/abs/1412.6980
     """
 

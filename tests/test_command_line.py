@@ -622,6 +622,7 @@ REFUSED = [
     (TRAIN + " -o {taken}", "{taken}: cannot be made a folder"),
     (TRAIN + " -o {taken}/deeper", "{taken}"),
     (TRAIN + " --weights {nowhere}", "{nowhere}"),
+    (TRAIN + " --encoder-weights {notes}", "{notes}: expected encoder"),
     (TRAIN + " --weights {notes}", "{notes}"),
     ("predict -c {run} {in}/a.png", "{run}: is a folder"),
     (PREDICT + "{empty}", "{empty}"),
