@@ -4322,7 +4322,7 @@ def _picture_norms(read: Callable, predict: Callable, layers: list) -> Iterator[
     known: list[torch.Tensor] = []  # mean and variance, in the order of use
     upcoming = iter(known)
 
-    class Reached(Exception):
+    class Reached(BaseException):  # which no network catches
         """Ends a pass where mean and variance are not known yet."""
 
     def normalize(layer: Any, x: torch.Tensor) -> torch.Tensor:

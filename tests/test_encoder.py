@@ -327,7 +327,7 @@ def test_command_line_trains_resumes_predicts_and_starts_from_it(
         return ui.main([str(word) for word in words])
 
     text = refused(*train, *own, "--encoder-weights", tmp_path / "gone.pth")
-    assert "gone.pth: no such file" in text and ui.ENCODER_SHA256 in text
+    assert "gone.pth: FileNotFoundError" in text and ui.ENCODER_SHA256 in text
     assert "expected it without network, max" in refused(*train, *own, "--fast")
     assert "encoder 'vgg': expected one of" in refused(*train, "--encoder", "vgg")
     assert not runs.exists()
