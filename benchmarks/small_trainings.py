@@ -314,6 +314,7 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     """
     every, val = pictures.train, pictures.val
     parts = {"eight": (every[::10], val), "other game": pictures.by_game()}
+    parts |= {f"{amount}, equal time": part for amount, part in parts.items()}
     parts |= dict.fromkeys(("all", "quick", "equal time"), (every, val))
     pretrained = {"encoder": "mobilenet_v2"}
     variants = {
@@ -326,7 +327,8 @@ def encoders(pictures: Pictures, seeds: Sequence[int]) -> Iterator[Row]:
     amounts = ("all", "eight", "other game")
     runs = [*itertools.product(amounts, ("UNet()", *STEP_COSTS), [STEPS])]
     runs += [*itertools.product(["quick"], variants, [STEPS // 5])]
-    runs += [("equal time", name, round(STEPS / x)) for name, x in STEP_COSTS.items()]
+    for amount in ("equal time", "eight, equal time", "other game, equal time"):
+        runs += [(amount, name, round(STEPS / x)) for name, x in STEP_COSTS.items()]
     whole = {"learning_rate": 4e-3, "max_features": 256}
     for seed, (amount, name, steps) in itertools.product(seeds[:3], runs):
         part, held_back = parts[amount]

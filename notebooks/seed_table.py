@@ -27,6 +27,7 @@ def draw(
     medians are printed in place of all seeds.
     """
     groups = list(read(experiment).groupby("variant", sort=False))
+    width = max(22, *(len(name) for name, _ in groups))
     plt.figure(figsize=(6, 0.3 * len(groups) + 0.6))
     colours: dict[str, str] = {}
     places: dict[str, float] = {}
@@ -42,7 +43,7 @@ def draw(
             plt.plot(rows.iou.median(), place, "k|", markersize=12)
         plt.plot(rows.iou, [place] * len(rows), linestyle="", alpha=0.6, **mark)
         values = [rows.iou.median()] if by_kind else rows.iou
-        print(f"{name:22}", *[f"{value:.3f}" for value in values])
+        print(f"{name:{width}}", *[f"{value:.3f}" for value in values])
     plt.yticks([*places.values()], [*places])
     plt.ylim(max(places.values()) + 0.6, -0.6)
     plt.xlim(limits)
