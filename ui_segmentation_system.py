@@ -2559,8 +2559,8 @@ class UISegmentationSystem(pl.LightningModule):
             checkpoint["forward"] = type(self).__qualname__  # load_system has none
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Where Lightning loads, not load_system: it would say "Missing key(s)".
-        kept = checkpoint["hyper_parameters"].get("optimizer")
+        # Lightning would say "Missing key(s)", as it still does of another model's.
+        kept = (checkpoint.get("hyper_parameters") or self.settings).get("optimizer")
         own = self.settings["optimizer"]
         if kept is None:
             raise ValueError(f"the checkpoint is {TOO_OLD}; train it with this module")

@@ -350,6 +350,11 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path) -> N
     for load in (ui.load_system, ui.UISegmentationSystem.load_from_checkpoint):
         with pytest.raises(ValueError, match=r"of version 0.2 or before.*train"):
             load(tmp_path / "old.ckpt")
+    del checkpoint["hyper_parameters"]  # of a model that is not ours at all
+    checkpoint["state_dict"] = {"weight": torch.zeros(1)}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        ui.UISegmentationSystem.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
 # ---- watching
