@@ -135,8 +135,8 @@ def run_command(
     parser.add_argument("--write", action="store_true", help="write into the README")
     options = parser.parse_args(argv)
     for flag, value in vars(options).items():
-        if type(value) is int and value < 1:
-            parser.error(f"--{flag} {value}: expected 1 or more")
+        if type(value) is int and value < (least := min(1, parser.get_default(flag))):
+            parser.error(f"--{flag} {value}: expected {least} or more")
     torch.set_num_threads(1)
     try:
         if options.write:

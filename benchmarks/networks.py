@@ -2,6 +2,7 @@
 
 python -m benchmarks.networks                           # minutes
 python -m benchmarks.networks --accuracy --keep FILE    # hours
+python -m benchmarks.networks --only "`UNet()`" --split 1    # scores of one alone
 """
 
 import argparse
@@ -199,16 +200,24 @@ def train_all(runs: Sequence[Run], keep: Path | None) -> dict[Run, float]:
 
 
 def make_text(options: argparse.Namespace) -> str:
-    """Time the steps and, if asked for, train: the table, and how far seeds differ."""
-    if options.write and not options.accuracy:
-        raise ValueError("--write needs --accuracy: the README's table has both")
+    """Time the steps and, if asked for, train: the table, and how far seeds differ.
+
+    Of one network alone no table, but the scores of its seeds at each rate.
+    """
+    only, setting = options.only, (options.steps, options.split)
+    if options.write and (not options.accuracy or only or setting != (STEPS, 0)):
+        raise ValueError("--write needs --accuracy, without --only, --steps, --split")
     ious: dict[tuple[str, float], list[float]] = defaultdict(list)
-    if options.accuracy:  # seed by seed: if stopped, all networks have as many
-        order = itertools.product(range(options.seeds), NETWORKS, RATES)
-        runs = [Run(name, rate, seed) for seed, name, rate in order]
+    if options.accuracy or only:  # seed by seed: if stopped, all have as many
+        names = [only] if only else NETWORKS
+        order = itertools.product(range(options.seeds), names, RATES)
+        runs = [Run(name, rate, seed, *setting) for seed, name, rate in order]
         for run, iou in train_all(runs, options.keep).items():
-            if run._replace(seed=0) == Run(run.network, run.rate, 0):
+            if (run.steps, run.split) == setting:
                 ious[run.network, run.rate].append(iou)
+    if only:
+        taken = {rate: [f"{iou:.3f}" for iou in ious[only, rate]] for rate in RATES}
+        return "\n".join(f"IoU at {rate:g}: {' '.join(taken[rate])}" for rate in taken)
     ui.keep_freed_memory()  # for all alike
     costs, rows = step_costs(options.rounds), []
     for name, make in NETWORKS.items():
@@ -230,5 +239,8 @@ if __name__ == "__main__":
         "accuracy": {"action": "store_true", "help": "train as well (hours)"},
         "seeds": {"type": int, "default": 2, "help": "trainings at each rate"},
         "keep": {"type": Path, "help": "keep finished trainings here, repeat none"},
+        "only": {"choices": NETWORKS, "help": "train this one alone"},
+        "steps": {"type": int, "default": STEPS, "help": "of each training"},
+        "split": {"type": int, "default": 0, "help": "seed that splits the maps"},
     }
     measure.run_command("networks", __doc__, make_text, 15, **flags)

@@ -49,10 +49,14 @@ NO_MARKS = "", START, END + START, START + START + END, START + END + END
 BAD_INPUT = [
     *(("--write", marks, None, "expected one <!-- a -->") for marks in NO_MARKS),
     ("--rounds=0", "", None, "--rounds 0: expected 1 or more"),
+    ("--split=-1", "", None, "--split -1: expected 0 or more"),
     ("--rounds=1", "", ValueError("what is wrong"), "what is wrong"),
     ("--rounds=1", "", ImportError("No monai"), "No monai; run: pip install -r bench"),
 ]
-OPTIONS = argparse.Namespace(rounds=1, write=False, accuracy=False, seeds=1, keep=None)
+OPTIONS = argparse.Namespace(
+    **{"rounds": 1, "write": False, "accuracy": False, "seeds": 1, "keep": None},
+    **{"only": None, "steps": networks.STEPS, "split": 0},
+)
 # Bright squares on noise: eight pictures.
 NOISE = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 SQUARE = torch.zeros(8, 1, 64, 64)
@@ -109,9 +113,9 @@ def test_bad_input_ends_in_one_line(
     flag, marks, error, message = case
     monkeypatch.setattr(measure, "PAGE", page := tmp_path / "page.md")
     page.write_text(marks)
-    make_text = Mock(side_effect=error)
+    make_text, split = Mock(side_effect=error), {"type": int, "default": 0}
     with pytest.raises(SystemExit, match="2"):
-        measure.run_command("a", "Doc", make_text, 2, [flag])
+        measure.run_command("a", "Doc", make_text, 2, [flag], split=split)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m benchmarks.a: ") and message in line
     assert page.read_text() == marks and make_text.called == (error is not None)
@@ -172,6 +176,12 @@ def test_table_of_networks(monkeypatch: Patch) -> None:
     row = cells(text)[1]
     assert row[:2] + row[4:] == [fast, "1.06 M", "0.30 (3)", "0.50 (3)"]
     assert text.endswith("differ by up to 0.20.")
+    for name, value in {"only": networks.MONAI, "steps": 9, "seeds": 1}.items():
+        monkeypatch.setattr(OPTIONS, name, value)
+    assert networks.make_text(OPTIONS) == "IoU at 0.002: 0.200\nIoU at 0.004: 0.400"
+    monkeypatch.setattr(OPTIONS, "write", True)
+    with pytest.raises(ValueError, match="--write needs --accuracy, without --only"):
+        networks.make_text(OPTIONS)
 
 
 def test_table_of_overfitting() -> None:
