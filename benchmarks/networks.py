@@ -2,7 +2,7 @@
 
 python -m benchmarks.networks                           # minutes
 python -m benchmarks.networks --accuracy --keep FILE    # hours
-python -m benchmarks.networks --only "`UNet()`" --split 1    # scores of one alone
+python -m benchmarks.networks --only "UNet()" --split 1    # minutes, its scores alone
 """
 
 import argparse
@@ -87,8 +87,8 @@ def smp_unet(encoder: str, **widths: tuple[int, ...]) -> nn.Module:
 MONAI = "MONAI BasicUNet"
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "textbook UNet": textbook_unet,
-    "`UNet()`": ui.UNet,
-    "`UNet(fast=True)`": partial(ui.UNet, fast=True),
+    "UNet()": ui.UNet,
+    "UNet(fast=True)": partial(ui.UNet, fast=True),
     MONAI: monai_unet,
     "MONAI BasicUNet, small": partial(monai_unet, features=SMALL_MONAI),
     "smp Unet, resnet18": partial(smp_unet, "resnet18"),

@@ -151,7 +151,7 @@ def test_batches_hold_each_picture_once_an_epoch_with_its_own_target() -> None:
 def test_training_learns_and_is_kept(tmp_path: Path, monkeypatch: Patch) -> None:
     keep = tmp_path / "runs.jsonl"
     monkeypatch.setattr(networks, "read_split", lambda _: (SQUARES, SQUARES))
-    runs = [networks.Run("`UNet()`", 4e-3, seed, steps=20) for seed in (0, 1)]
+    runs = [networks.Run("UNet()", 4e-3, seed, steps=20) for seed in (0, 1)]
     first = networks.train_all(runs[:1], keep)
     assert first[runs[0]] > 0.8
     monkeypatch.setattr(networks, "mean_iou", lambda *_: 0.5)
@@ -160,7 +160,7 @@ def test_training_learns_and_is_kept(tmp_path: Path, monkeypatch: Patch) -> None
 
 
 def test_table_of_networks(monkeypatch: Patch) -> None:
-    fast, other = "`UNet(fast=True)`", networks.Run(networks.MONAI, 1e-3, 7, steps=9)
+    fast, other = "UNet(fast=True)", networks.Run(networks.MONAI, 1e-3, 7, steps=9)
     made = {networks.MONAI: ui.UNet, fast: networks.NETWORKS[fast]}  # MONAI's may lack
     monkeypatch.setattr(networks, "NETWORKS", made)
     text = networks.make_text(OPTIONS)
