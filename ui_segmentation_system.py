@@ -494,10 +494,11 @@ def _refuse_values(mask: _Mask, what: str) -> NoReturn:
     shown = [f"{value} ({count / size:.2%})" for value, count in counts.items()]
     what += f": {', '.join(shown[:8]) or 'over 256 colours'}"
     what += f", ... {len(shown)} in all" if len(shown) > 8 else ""
-    expected = "0 and 1, black and white, in a class map lossless ids, or named values"
+    ids = "in a class map: ids of a lossless file"
+    expected = f"0 and 1, or black and white ({ids}), or values that you name"
     advice = (
-        "name what is foreground, as foreground=[1, 2], [(255, 0, 0)] or range(128, "
-        "256), or what each class has, as classes=[[0], [1, 2]] of load_classes, and "
+        "name those of foreground, as foreground=[1, 2], [(255, 0, 0)] or range(128, "
+        "256), or those of each class, as classes=[[0], [1, 2]] of load_classes, and "
         "what nobody judged, as ignore=[255] (--foreground 1-2, --classes, --ignore)"
     )
     _refuse(mask.path, what, expected, advice)
@@ -517,8 +518,8 @@ def load_mask(
     smoothing left other greys along the outlines. Anything else is refused with the
     values found. foreground: the values that count instead, all else is background:
     class ids (palette index, else grey value), or RGB colours. ignore: the values that
-    become 128. What is transparent is background, except where palette ids are named.
-    (notebook 01)
+    become 128. What is less than half opaque is background, except where palette ids
+    are named. (notebook 01)
     """
     _check_number("threshold", threshold, 1, 255)
     mask = _open_mask(path)
@@ -681,7 +682,8 @@ def _find_values(mask: _Mask, *groups: Sequence[MaskValue]) -> np.ndarray:
     by_colour = named.max() < 0
     if len(np.unique(named)) < len(named) or by_colour != (named.min() < 0):
         shown = reprlib.repr(groups)
-        raise ValueError(f"{shown}: expected ids or colours, not both, each once")
+        wanted = "lists of ids, [1, 2], or of colours, [(255, 0, 0)], not both"
+        raise ValueError(f"{shown}: expected {wanted}, each value once")
 
     def gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
         channels = [(some >> s & 255, others >> s & 255) for s in (0, 8, 16)]
@@ -927,7 +929,11 @@ class PairFiles:
                     unread = [n for n in near if re.fullmatch(exact, n) and stem != own]
                     alike = re.escape(stem) + r"[\W_]"
                     there = unread or [n for n in near if re.match(alike, n)]
-                    if there:
+                    kind = os.path.splitext(there[0])[1].lower() if there else ""
+                    if unread and kind in PICTURE_SUFFIXES:
+                        what += f", but {there[0]}"
+                        mend = "let the pattern end in .*"
+                    elif there:
                         what += f", and {there[0]} is no picture that is read, or "
                         what += "one of several"
                         mend = "save a picture as PNG; several masks: name {object}; "
@@ -1172,11 +1178,28 @@ def group_split(
 
 
 def _check_paired(transform: PairTransform | None) -> None:
-    """Refuse a transform of torchvision, which would change a mask as a picture."""
-    if transform is not None and isinstance(transform, v2.Transform):
-        name = type(transform).__name__
+    """Refuse what is no function of image and target, such as a library's transform."""
+    name = type(transform).__name__
+    library = type(transform).__module__.partition(".")[0]
+    advice = "see ImageTargetCompose"
+    if library == "albumentations":
+        advice = "wrap it in a function that gives its answer's image and mask"
+    elif library == "torchvision" or isinstance(transform, v2.Transform):
         advice = f"put it into PairedTransform(v2.{name}(...))"
-        _refuse(f"transform {name}", "torchvision's own", "a paired one", advice)
+    elif transform is None or callable(transform):
+        return
+    expected = "a paired one, (image, target) -> (image, target)"
+    _refuse(f"transform {name}", "not of image and target", expected, advice)
+
+
+def _transformed(transform: PairTransform, image: Any, target: Any) -> Sample:
+    """Apply a transform, and refuse an answer that is no pair."""
+    made = transform(image, target)
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        name = f"transform {getattr(transform, '__name__', type(transform).__name__)}"
+        what = [*made] if isinstance(made, dict) else type(made).__name__
+        _refuse(name, f"gave {what}", "(image, target)", "let it return both")
+    return Sample(*made)
 
 
 class PairDataset(Dataset[Sample]):
@@ -1207,6 +1230,10 @@ class PairDataset(Dataset[Sample]):
             advice = "a folder is for UIImageMaskDataset"
             _refuse(f"pairs {pairs!r}"[:80], "no pairs", "a list of find_pairs", advice)
         _check_paired(transform)
+        _check_paired(prepare)
+        if not callable(read_target):
+            expected = "a function of a path, as load_mask"
+            raise ValueError(f"read_target {read_target!r}: expected {expected}")
         self.transform, self.prepare = transform, prepare
         self.read_target = read_target
         # Which file shows what an empty target has to look like.
@@ -1229,7 +1256,7 @@ class PairDataset(Dataset[Sample]):
                 what, wanted = f"{size} (W, H)", f"{image.size}, as {path} is"
                 _refuse(f"{target}", what, wanted, "cut or scale it; see check_pairs")
             if self.prepare is not None:
-                sample = Sample(*self.prepare(*sample))
+                sample = _transformed(self.prepare, *sample)
             if self._cache is not None:
                 self._cache[name] = sample
         if self._cache is not None:  # what is kept may not be changed
@@ -1238,12 +1265,16 @@ class PairDataset(Dataset[Sample]):
                 for x in sample
             )
             sample = Sample(*kept)
-        return sample if self.transform is None else Sample(*self.transform(*sample))
+        return _transformed(self.transform, *sample) if self.transform else sample
 
     def read(self, target: Target, size: tuple[int, int]) -> Any:
         """Read one mask, unite several, or stack those of classes; size: (W, H)."""
         if isinstance(target, Path):
-            return self.read_target(target)
+            mask = self.read_target(target)
+            if not isinstance(mask, Image.Image | torch.Tensor):
+                what, wanted = f"read as {type(mask).__name__}", "a picture or a tensor"
+                _refuse(target, what, wanted, "let read_target return Image.fromarray")
+            return mask
         masks: list[Image.Image] = []
         several = target.values() if isinstance(target, dict) else target or ()
         for path in several:
@@ -1323,6 +1354,7 @@ class OverfitDataset(PairDataset):
         pair = (Path(input_file), Path(target_file))
         super().__init__([pair] * number_of_samples, cache=True)
         self[0]  # fills the cache
+        _check_paired(transform)
         self.transform = transform
 
 
@@ -1456,7 +1488,7 @@ class ImageTargetCompose:
 
     def __call__(self, image: Any, target: Any) -> Sample:
         for transform in self.transforms:
-            image, target = transform(image, target)
+            image, target = _transformed(transform, image, target)
         return Sample(image, target)
 
 
@@ -1560,6 +1592,7 @@ class ImageTargetNormalize:
     """Take away each channel's mean and divide by its deviation.
 
     mean, std: three numbers each. image: float tensor in 0..1, or ValueError is raised.
+    A system predicts from images in 0..1, so its network does that itself.
     """
 
     mean: Sequence[float]
@@ -2417,6 +2450,19 @@ class UISegmentationData(pl.LightningDataModule):
             raise ValueError(f"batch_size {self.batch_size}: {what}; {advice}")
         return train, val
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps: the names of the images to validate on."""
+        folder = Path(self.data_dir)
+        pairs = self.val_set.pairs
+        return {"val": [image.relative_to(folder).as_posix() for image, _ in pairs]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse, with ValueError, other images: some may have been trained on."""
+        if others := {*self.state_dict()["val"]} ^ {*state["val"]}:
+            what = f"validates on other images than the checkpoint's run, {min(others)}"
+            advice = "for other pictures, start a new run from its weights"
+            _refuse(self.data_dir, what, "the same names and split", advice)
+
     def setup(self, stage: str | None = None) -> None:
         """Open the two parts; runs in every process."""
         train, val = self.split(self.trainer.world_size if self.trainer else 1)
@@ -2650,33 +2696,16 @@ class UISegmentationSystem(pl.LightningModule):
                 f"{steps}; expected the same max_epochs, data, batch size and devices; "
                 "for more training, start a new run from its weights"
             )
-        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        dataset, held_back = (
+            getattr(loader, "dataset", None)
+            for loader in (self.trainer.train_dataloader, self.trainer.val_dataloaders)
+        )
         if self.trainer.ckpt_path is not None or dataset is None:
             return
-        # A stream, which has no length, may be endless.
-        total = len(dataset) if hasattr(dataset, "__len__") else 100
-        samples = itertools.islice(iter(dataset), total)
-        draws = getattr(dataset, "_draws", torch.zeros(0))  # of a RandomTileDataset
-        before = draws.clone()
-        seen = list(itertools.islice(samples, 100))
-        for sample in seen:
-            tensors = all(isinstance(part, torch.Tensor) for part in sample)
-            if not tensors or sample[0].max() > 16:
-                shown = [getattr(part, "shape", type(part)) for part in sample]
-                raise ValueError(
-                    f"training sample of {shown}: expected tensors, the image (3, H, "
-                    "W) in 0..1; see ImageTargetToTensor"
-                )
-            logits = torch.zeros(1, self.num_out_channels, *sample[1].shape[-2:])
-            self.loss(logits, sample[1][None])  # refuses targets of another task
-        # Where the first show nothing, go on until something is there to be learnt.
-        every = itertools.chain(seen, samples)
-        if not any(((t > 0) & (t != IGNORE_INDEX)).any() for _, t in every):
-            what = "no training target has a pixel of 1, or a class but 0: expected one"
-            raise ValueError(f"{what}; divide masks of 0/255 by 255, or ignore less")
-        draws.copy_(before)  # the look was no epoch
+        targets = self._check_samples(dataset, "training")
+        if held_back is not None and not isinstance(held_back, IterableDataset):
+            self._check_samples(held_back, "validation")
         if isinstance(self.network, UNet) and not self.network.head.bias.any():
-            targets = [target for _, target in seen]
             if self.exclusive:
                 shares = shares_of_classes(targets, self.num_out_channels)
             else:
@@ -2684,6 +2713,41 @@ class UISegmentationSystem(pl.LightningModule):
             # Each process has augmented other targets; all start at the first's shares.
             shares = self.trainer.strategy.broadcast(shares)
             self.network.set_prior(shares, exclusive=self.exclusive)
+
+    def _check_samples(self, dataset: Dataset[Sample], part: str) -> list[torch.Tensor]:
+        """Refuse samples of another form; gives the targets of the first hundred."""
+        # A stream, which has no length, may be endless.
+        total = len(dataset) if hasattr(dataset, "__len__") else 100
+        samples = itertools.islice(iter(dataset), total)
+        draws = getattr(dataset, "_draws", torch.zeros(0))  # of a RandomTileDataset
+        before = draws.clone()
+        seen = list(itertools.islice(samples, 100))
+        for sample in seen:
+            halves = sample if isinstance(sample, tuple | list) else [sample]
+            tensors = all(isinstance(half, torch.Tensor) for half in halves)
+            if len(halves) != 2 or not tensors or halves[0].max() > 16:
+                shown = [
+                    f"{half.dtype} {tuple(half.shape)} up to {half.max():.6g}"
+                    if isinstance(half, torch.Tensor)
+                    else type(half).__name__
+                    for half in halves
+                ]
+                raise ValueError(
+                    f"{part} sample of {', '.join(shown)}: expected two tensors, the "
+                    "image float (3, H, W) in 0..1, the target; see ImageTargetToTensor"
+                )
+            logits = torch.zeros(1, self.num_out_channels, *halves[1].shape[-2:])
+            self.loss(logits, halves[1][None])  # refuses targets of another task
+        targets = [target for _, target in seen]
+        # To validate, targets that show nothing will do, but not 255 beside it.
+        empty = part == "validation" and not any((t == 255).any() for t in targets)
+        # Where the first show nothing, go on until something is there to be learnt.
+        every = itertools.chain(targets, (target for _, target in samples))
+        if not empty and not any(((t > 0) & (t != 255)).any() for t in every):
+            what = f"no {part} target has a pixel of 1, or a class but 0: expected one"
+            raise ValueError(f"{what}; divide masks of 0/255 by 255, or ignore less")
+        draws.copy_(before)  # the look was no epoch
+        return targets
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         image, target = batch
@@ -3114,8 +3178,8 @@ def load_classes(
     Ids are palette indices or grey values. palette: one colour per class, from which
     the ids come as in `colors_to_classes`. classes: for each class the ids or colours
     that it has in the file; other colours are ignored, and 255 unless it is named;
-    other ids are refused. ignore: values that become 255. What is transparent is
-    ignored too, except in a file of palette ids, and where it hides a value that is
+    other ids are refused. ignore: values that become 255. What is less than half opaque
+    is ignored too, except in a file of palette ids, and where it hides a value that is
     named for the first class, which may be the background. The picture gets the colours
     of our figures. Raises ValueError also for ids from num_classes on, colours without
     a palette, a palette that explains no pixel, ids in a lossy file. (notebook 10)
@@ -3521,6 +3585,12 @@ def check_pairs(
                 palette = None if by_colour else mask.picture.getpalette("RGB")
                 if named and (mask.lossy or not counts):
                     found = _find_values(mask, *looked_up)
+                    if not mask.lossy and not options.get("max_distance"):
+                        what = "holds over 256 colours, and "
+                        what += f"{(found < 0).mean():.1%} of its pixels have none of "
+                        what += "those that were named"
+                        mend = "smoothing makes colours at outlines: save it without"
+                        problems.append(Problem(name, what, mend, "warning"))
                     mask = mask._replace(picture=None)  # for memory
                     numbers = np.unique(found[_is_flat(found)])
                     present.update(*(looked_up[n] for n in numbers if n >= 0))
@@ -4026,7 +4096,7 @@ class _Source:
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = f"shape (H, W{', 3' if channels else ''})"
-            advice = "give np.asarray of a picture, or a function that opens it"
+            advice = "give np.asarray(load_image(path)), or a function that opens it"
             _refuse(name, arrived, expected, advice)
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
@@ -4190,7 +4260,7 @@ class TileDataset(Dataset[Sample]):
             target = Image.fromarray(mask)
             target.putpalette(np.array(CLASS_COLOURS, np.uint8).tobytes())
         image = Image.fromarray(self._read(tile, is_mask=False))
-        return Sample(*(self.transform or ImageTargetToTensor())(image, target))
+        return _transformed(self.transform or ImageTargetToTensor(), image, target)
 
     def _read(self, tile: Tile, is_mask: bool) -> np.ndarray:
         """Read a tile; what of it lies beyond its region is black, or ignored."""
@@ -4556,7 +4626,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
             f"--foreground of {len(foreground)} values, --classes of {len(classes)}, "
             f"--ignore of {len(ignore)}, twice: {', '.join(twice[:8]) or 'none'}; "
             "expected foreground, or 2 to 255 classes, background first (any=1-400 is "
-            "one class of many ids); ids or colours, each once"
+            "one class of many ids); ids (255) or colours (ffffff), not both, each once"
         )
     _check_number("threshold", settings.threshold, 1, 255)
     read = partial(load_mask, threshold=settings.threshold, foreground=foreground)

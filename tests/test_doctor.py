@@ -268,6 +268,8 @@ def test_shares_of_foreground(folder: Path) -> None:
 
 TWO = levels(0, 255)
 ROAD, SCENE = colours(RED, MAGENTA, BLACK), draw_image(0, (96, 64))
+SPOT = SCENE.copy()  # as where outlines between colours were smoothed
+SPOT.paste(RED, (0, 0, 32, 32))
 LOSSY = [(ROAD, "jpg")]
 REDS = [indexed({0: BLACK, 1: RED}), indexed({0: BLACK, 1: GREEN})]
 BLANK, FAR = Image.new("1", (96, 64)), [RED, (9, 200, 0)]
@@ -306,7 +308,9 @@ HELD: list[tuple[list, Callable, list[str], list[str], dict]] = [
     ([(levels(0, 20, 90), "jpg")], masks(foreground=[20]), [], ["JPEG"], {}),
     ([(TWO, "jpg"), TWO], masks(foreground=[128]), ["none.* 128"], ["JPEG"] * 4, {}),
     ([(LINES, "jpg")] * 2, masks(foreground=[255]), [], ["JPEG"], {0: 2, 255: 2}),
-    ([SCENE], masks(foreground=[RED]), ["none.*255, 0, 0"], ["black"], {}),
+    ([SCENE], masks(foreground=[RED]), ["none.*255, 0, 0"], ["black", "100.0%"], {}),
+    ([SPOT], masks(foreground=[RED]), [], ["over 256 colours, and 83.3% of its p"], {}),
+    ([SPOT], maps(palette=FAR, max_distance=400), [], [], {}),
     ([levels(0, 11)], masks(foreground=range(128, 256)), ["none.* 128"], ["black"], {}),
     ([TWO], masks(foreground=range(128, 256)), [], [], {0: 1, 255: 1}),
     # Nothing but foreground cannot be learnt; what nobody judged is not black.

@@ -163,7 +163,7 @@ UNPAIRED: list[tuple] = [
     # What is drawn and not read is not missing; without any mask nothing is a pair.
     ("images/1.png masks/1.npy", "1 .png 1 .npy", None, EMPTY),
     ("images/1.png masks/1.npy images/2.png masks/2.png", "masks/1.npy", None, SKIP),
-    ("a/1.png b/1.bmp a/2.png b/2.png", "b/1.bmp", ("a/{k}.png", "b/{k}.png"), EMPTY),
+    ("a/1.png b/1.bmp a/2.png b/2.png", ".bmp .*", ("a/{k}.png", "b/{k}.png"), EMPTY),
     ("a/1.png b/1_m.png", "2 .png b/{k}_mask", ("a/{k}.png", "b/{k}_mask.png"), SKIP),
     ("a/1.png b/1_x.png a/2.png b/2_x.bmp", "a/2.png b/2_x.bmp", PARTS, EMPTY),
     ("1_input 1_target 3_target 4_input", "2 3_target.png 4_input.png"),

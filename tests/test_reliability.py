@@ -362,6 +362,18 @@ def test_a_run_goes_on_where_its_pictures_have_moved(
     assert same_run(RUN, whole)
 
 
+def test_a_run_does_not_go_on_with_other_pictures(
+    pairs: Path, interrupt: Interrupt, refused: Refused
+) -> None:
+    interrupt(1)
+    before = file_bytes(RUN)
+    for path in pairs.iterdir():
+        path.rename(path.with_name(f"0{path.name}"))
+    message = refused("train", "--resume", RUN)
+    assert re.search(r"pairs: validates on other images .*, 0\d_.*same names", message)
+    assert file_bytes(RUN) == before
+
+
 @pytest.mark.parametrize("words", [(), (*NO_RATE, "--patience", 1)])
 def test_resuming_a_finished_run_says_its_result_again(
     words: tuple[Any, ...], pairs: Path, capsys: Capture
@@ -398,7 +410,8 @@ def test_what_cannot_be_resumed_is_refused(
     for change in ({"max_epochs": 9}, {"batch_size": 1}, {"overfit_num": 8}):
         path.write_text(json.dumps(settings | change))
         message = refused("train", "--resume", RUN)
-        assert re.search("3 steps, the Trainer for [^3].*devices", message)
+        told = "3 steps, the Trainer for [^3].*devices|validates on other images"
+        assert re.search(told, message)
     for text in (
         *("", "{", "[]", "null", "3", "\0\1", "{}", '{"batch_size": "4"}'),
         *('{"image_size": 32}', '{"image_size": ["a"]}', '{"dataset": 3}'),

@@ -458,8 +458,8 @@ UNLEARNT: list[tuple[str, Any, Any, str]] = [
     ("multiclass", IMAGE, IMAGE[:1], r"float32 \(1, 1, 32, 32\): .*class ids, int64"),
     ("multiclass", IMAGE, IMAGE[0], "torch.float32 .*: expected .*class ids, int64"),
     ("multiclass", IMAGE, CLASSES + 7, "class ids 7 .*; expected 0 to 2, or 255"),
-    ("binary", IMAGE * 255, torch.ones(1, *SIZE), r"sample of .* in 0\.\.1; see Image"),
-    ("binary", draw_image(0), find_box(draw_image(0)), "PIL.*: expected tensors, the"),
+    ("binary", IMAGE * 255, torch.ones(1, *SIZE), r"up to 254.* in 0\.\.1, the target"),
+    ("binary", draw_image(0), find_box(draw_image(0)), "of Image, Image: expected two"),
     ("binary", IMAGE, torch.full((1, *SIZE), 255.0), "no .* a pixel of 1.* by 255"),
     ("binary", IMAGE, torch.full((1, *SIZE), 254.0), "of 254 to 254: .* by 255"),
     ("multiclass", IMAGE, CLASSES, "no training target has .* a class but 0: expected"),
@@ -473,3 +473,22 @@ def test_samples_that_teach_nothing_are_refused(case: int, train: Train) -> None
     loader = torch.utils.data.DataLoader(samples, collate_fn=list)
     with pytest.raises(ValueError, match=message):
         train(new_system(task), loader)
+
+
+def test_samples_to_validate_are_looked_at_too(train: Train) -> None:
+    good, mask = ui.Sample(IMAGE, torch.ones(1, *SIZE)), torch.zeros(1, *SIZE)
+    loader = torch.utils.data.DataLoader([good] * 2)
+    half = torch.cat([mask[:, :16], mask[:, :16] + 255], dim=1)
+    for sample, message in (
+        (good._replace(target=half), "no validation target has .* by 255"),
+        (good._replace(image=IMAGE * 255), "validation sample of .* up to 254"),
+        ({"image": IMAGE, "mask": mask}, "validation sample of dict: expected two"),
+    ):
+        others = torch.utils.data.DataLoader([sample] * 2)
+        with pytest.raises(ValueError, match=message):
+            train(new_system("binary"), loader, None, others, num_sanity_val_steps=0)
+    # What shows nothing is no fault; nor are first ones that do.
+    for samples in [mask] * 2, [half] * 120 + [good.target]:
+        others = [ui.Sample(IMAGE, target) for target in samples]
+        others = torch.utils.data.DataLoader(others)
+        train(new_system("binary"), loader, None, others, limit_val_batches=1)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import albumentations
 import numpy as np
 import pytest
 import torch
@@ -449,6 +450,13 @@ REFUSED: list[tuple[Callable, tuple, str]] = [
     (ui.PairDataset, ([], BARE), PAIR_IT),
     (partial(ui.UISegmentationData, augment=BARE), ("folder",), PAIR_IT),
     (partial(ui.TileDataset, transform=BARE), (ARRAY, ARRAY[..., 0], 32), PAIR_IT),
+    (partial(ui.PairDataset, prepare=BARE), ([],), PAIR_IT),
+    (partial(ui.UISegmentationData, augment=True), ("folder",), "form bool: not of im"),
+    (ui.PairDataset, ([], albumentations.Compose([])), "Compose: .* image and mask"),
+    (partial(ui.PairDataset, read_target=MASK), ([],), "L.*: expected a function of"),
+    (Compose([lambda *pair: None]), (PICTURE, MASK), "lambda>: gave NoneType; expe"),
+    (Compose([lambda *pair: pair[0]]), (PICTURE, MASK), r"gave Image; .*\(image, tar"),
+    (Compose([lambda *pair: {"a": 1, "b": 2}]), (IMAGE, TARGET), r"gave \['a', 'b'\]"),
 ]
 
 
