@@ -515,7 +515,7 @@ def load_mask(
 
     Without options it must have two levels: 0 and 1, or one nearly black and one nearly
     white; then what is at least `threshold` (1..255) becomes 255, also where JPEG or
-    smoothing left other greys along the outlines. Anything else is refused with the
+    smoothing left many other greys along outlines. Anything else is refused with the
     values found. foreground: the values that count instead, all else is background:
     class ids (palette index, else grey value), or RGB colours. ignore: the values that
     become 128. What is less than half opaque is background, except where palette ids
@@ -2206,7 +2206,7 @@ def show(
 @contextlib.contextmanager
 def _atomic_write(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to; what is whole is moved into place."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name[-60:]}.part")  # names have at most 255 bytes
     try:
         yield part
         part.replace(path)
@@ -3749,7 +3749,7 @@ def _folder_problems(
         yield Problem(f"{len(held)} files", what, DRAW_THEM, "warning")
     for fact in facts:
         if scenes is not None and _scene_of(fact.image, scenes) is None:
-            mend = "add a line to the table of scenes: the file's name,its scene"
+            mend = "add a line to the table of scenes: the file's exact name,its scene"
             yield Problem(fact.image, "has no scene", mend)
         if fact.clear:
             mend = "a fourth band that is no transparency, as infrared, must go"
@@ -3758,6 +3758,9 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
+    if scenes is not None and len({_scene_of(f.image, scenes) for f in facts}) == 1:
+        mend = "a split needs two or more: say more scenes (--scenes), or none"
+        yield Problem(f"{len(facts)} images", "are all of one scene", mend)
     if facts:
         yield from itertools.islice(_near_duplicates(facts, scenes or {}), 99)
     if files.missing != "error" and (lone := files.inputs.keys() - files.targets):
@@ -4549,7 +4552,7 @@ def predict_tiled(
 REFERENCE = Path(__file__).parent / "checkpoints" / "reference.ckpt"
 # Settings that describe the machine, so a run may go on with others.
 MACHINE = "accelerator", "devices", "num_nodes", "strategy", "num_workers", "cache"
-MACHINE += ("dataset",)  # which may have moved
+MACHINE += "dataset", "scenes"  # which may have moved
 # Settings that say which network it is.
 NETWORK = ("max_features", "fast", "encoder")
 
@@ -4563,7 +4566,7 @@ def read_scenes(path: Path | str) -> dict[str, str]:
     scenes: dict[str, str] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, strict=True)
             header = rows.fieldnames or ()
             if not {"image", "scene"} <= {*header}:
                 raise ValueError(f"the first line is {','.join(header)!r}")
@@ -4576,6 +4579,9 @@ def read_scenes(path: Path | str) -> dict[str, str]:
                 scenes[image] = scene
         if not scenes:
             raise ValueError("no lines after the first")
+    except FileNotFoundError as error:
+        what = "there is no such table of scenes; expected the path of one"
+        raise FileNotFoundError(f"{path}: {what} (--scenes)") from error
     except (ValueError, csv.Error) as error:
         wanted = "a CSV table in UTF-8: image,scene, then each image once"
         _refuse(path, str(error), wanted, "mend that")
@@ -4718,7 +4724,7 @@ def _train(options: argparse.Namespace) -> int:
     }
     network, learnt = some(*NETWORK), None
     last = folder / "last.ckpt" if run and (folder / "last.ckpt").exists() else None
-    if settings.weights:
+    if settings.weights and not last:
         learnt = load_system(settings.weights)
         own = {"fast": False} | learnt.settings
         wanted = kind | {name: given[name] for name in network if name in given}
@@ -4849,7 +4855,7 @@ def _predict(options: argparse.Namespace) -> int:
             raise FileNotFoundError(f"{name}: no picture; expected {wanted}")
         for path in paths:
             files = [folder / f"{path.stem}_{ending}.png" for ending in endings]
-            if pictures.setdefault(path.stem, path) != path:
+            if not pictures.setdefault(path.stem, path).samefile(path):
                 what = f"{path} and {pictures[path.stem]} would both be {files[0]}"
                 raise ValueError(f"{what}; predict them into two folders")
             there = [file for file in files if file.exists()]

@@ -492,7 +492,8 @@ def test_predict_takes_folders_and_globs(trained: Run) -> None:
     (here / "notes.txt").write_text("no picture")
     (here / "folder.png").mkdir()
     pictures = write_pictures(there, "c1.bmp", "c2.bmp", "d.bmp")
-    words = (here, there / "c*.bmp", pictures[-1], pictures[-1], "-o", here)
+    last = pictures[-1]
+    words = (here, there / "c*.bmp", last, os.path.relpath(last.resolve()), "-o", here)
     for _ in range(2):  # what is written is not taken for a picture
         assert trained.predict(*words, "--overlay", "--overwrite") == 0
     stems = ("a", "a_moon", "b", "c1", "c2", "d", "in_mask_9")
@@ -581,6 +582,7 @@ def places(pairs: Path, trained: Run, tmp_path: Path) -> dict[str, Path]:
         "twice.csv": "image,scene\n1_input.png,x\n1_input.png,y\n",
         "blank.csv": "image,scene\n1_input.png,\n",
         "none.csv": "image,scene\n",
+        "open.csv": 'image,scene\n"1_input.png,x\n2_input.png,y\n',
         "latin.csv": "image,scene\n1_input.png,Höhle\n",
     }
     for name, text in texts.items():
@@ -618,6 +620,7 @@ REFUSED = [
         for table in ("nowhere", "empty", "headless", "twice", "blank", "none", "latin")
     ],
     ("check {pairs} --scenes {twice}", "line 3"),
+    ("check {pairs} --scenes {open}", "unexpected end of data"),
     ("check {pairs} --scenes {headless}", "first line is 'a.png,cave'; expected"),
     (TRAIN + " -o {taken}", "{taken}: cannot be made a folder"),
     (TRAIN + " -o {taken}/deeper", "{taken}"),

@@ -524,6 +524,8 @@ def test_scenes_say_what_may_look_alike(folder: Path) -> None:
     del together[IMAGE], together["4_input.png"]
     report = ui.check_pairs(folder, scenes=together)
     assert told(report) == [("error", IMAGE), ("error", "4_input.png")]
+    (problem,) = ui.check_pairs(folder, scenes=dict.fromkeys(names, "one")).problems
+    assert problem.file == "9 images" and "--scenes" in problem.mend
 
 
 def retina(number: int) -> Image.Image:

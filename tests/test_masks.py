@@ -597,9 +597,10 @@ def test_class_ids_are_no_mask(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"values .*{ids[1]}"):
             ui.save_mask(mask, tmp_path / "mask.png")
     assert not list(tmp_path.iterdir())
-    ui.save_mask(mask == 1, tmp_path / "mask.png")
-    assert np.array(Image.open(tmp_path / "mask.png")).tolist() == [[0, 255, 0, 0]]
-    assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
+    path = tmp_path / f"{'m' * 251}.png"  # as long as a name may be
+    ui.save_mask(mask == 1, path)
+    assert np.array(Image.open(path)).tolist() == [[0, 255, 0, 0]]
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_display_of_every_kind() -> None:

@@ -348,17 +348,24 @@ def test_a_resumed_run_ends_as_it_would_have(
         words = ("--weights", train(pairs, epochs=1, runs="learnt") / "best.ckpt")
     whole = train(pairs, *words, epochs=6, runs="whole")
     interrupt(2, *words, epochs=6)
+    if "--weights" in words:  # the run's own are all that is needed
+        words[1].unlink()
     assert run("train", "--resume", RUN, *changes) == 0
     assert same_run(RUN, whole)
 
 
 def test_a_run_goes_on_where_its_pictures_have_moved(
-    pairs: Path, interrupt: Interrupt
+    pairs: Path, interrupt: Interrupt, refused: Refused
 ) -> None:
-    whole = train(pairs, epochs=2, runs="whole")
-    interrupt(1, epochs=2)
+    lines = [f"{path.name},{path.name}\n" for path in pairs.glob("*_input.png")]
+    table = pairs / "scenes.csv"
+    table.write_text("".join(["image,scene\n", *lines]))
+    whole = train(pairs, "--scenes", table, epochs=2, runs="whole")
+    interrupt(1, "--scenes", table, epochs=2)
     moved = pairs.rename(pairs.with_name("moved"))
-    assert run("train", "--resume", RUN, "-d", moved) == 0
+    command = "train", "--resume", RUN, "-d", moved
+    assert f"{table}: there is no such table of scenes" in refused(*command)
+    assert run(*command, "--scenes", moved / table.name) == 0
     assert same_run(RUN, whole)
 
 
