@@ -1912,7 +1912,8 @@ def bce_loss(
     if pos_weight is not None:
         weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=logits.device)
         weight = weight.view(-1, 1, 1)
-        if len(weight) not in (1, logits.shape[1]) or not (weight > 0).all():
+        sound = (weight > 0) & weight.isfinite()
+        if len(weight) not in (1, logits.shape[1]) or not sound.all():
             expected = f"a number above 0, or {logits.shape[1]} of them, one per class"
             raise ValueError(f"pos_weight {pos_weight}: expected {expected}")
     known = (torch.where(valid, part.float(), 0) for part in (logits, targets))
@@ -2028,7 +2029,7 @@ def binary_iou(
     """
     _valid_pixels(logits_or_probs, targets)
     if from_logits is None:
-        from_logits = bool(logits_or_probs.min() < 0 or logits_or_probs.max() > 1)
+        from_logits = bool(((logits_or_probs < 0) | (logits_or_probs > 1)).any())
     prediction = logits_or_probs > (0 if from_logits else 0.5)
     return iou_of(iou_counts(prediction, targets))
 
@@ -2101,6 +2102,8 @@ def to_array(picture: Any) -> np.ndarray:
     """
     if isinstance(picture, Image.Image):
         return np.array(_to_rgb(picture, "picture"))
+    if isinstance(picture, np.ndarray):
+        picture = np.ascontiguousarray(picture)  # torch cannot read backwards
     values = torch.as_tensor(picture).detach().cpu()
     in_0_to_1 = values.is_floating_point() or values.dtype == torch.bool
     values = values.float() if in_0_to_1 else values.long()
@@ -2598,7 +2601,8 @@ class UISegmentationSystem(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A subclass's own, made plain: a checkpoint of other things is not read again.
         plain = json.dumps(
-            {**self.hparams}, default=lambda v: getattr(v, "tolist", v.__str__)()
+            {**self.hparams},
+            default=lambda v: v.tolist() if hasattr(v, "shape") else str(v),
         )
         checkpoint["hyper_parameters"] = json.loads(plain) | self.settings
         if type(self).forward is not UISegmentationSystem.forward:
@@ -2696,16 +2700,12 @@ class UISegmentationSystem(pl.LightningModule):
                 f"{steps}; expected the same max_epochs, data, batch size and devices; "
                 "for more training, start a new run from its weights"
             )
-        dataset, held_back = (
-            getattr(loader, "dataset", None)
-            for loader in (self.trainer.train_dataloader, self.trainer.val_dataloaders)
-        )
-        if self.trainer.ckpt_path is not None or dataset is None:
+        if self.trainer.ckpt_path is not None:
             return
-        targets = self._check_samples(dataset, "training")
-        if held_back is not None and not isinstance(held_back, IterableDataset):
-            self._check_samples(held_back, "validation")
-        if isinstance(self.network, UNet) and not self.network.head.bias.any():
+        targets = self._check_samples(self.trainer.train_dataloader, "training")
+        self._check_samples(self.trainer.val_dataloaders, "validation")
+        fresh = isinstance(self.network, UNet) and not self.network.head.bias.any()
+        if fresh and targets:
             if self.exclusive:
                 shares = shares_of_classes(targets, self.num_out_channels)
             else:
@@ -2714,8 +2714,13 @@ class UISegmentationSystem(pl.LightningModule):
             shares = self.trainer.strategy.broadcast(shares)
             self.network.set_prior(shares, exclusive=self.exclusive)
 
-    def _check_samples(self, dataset: Dataset[Sample], part: str) -> list[torch.Tensor]:
+    def _check_samples(self, loader: Any, part: str) -> list[torch.Tensor]:
         """Refuse samples of another form; gives the targets of the first hundred."""
+        dataset = getattr(loader, "dataset", None)
+        stream = isinstance(dataset, IterableDataset)
+        once = stream and (part == "validation" or iter(dataset) is iter(dataset))
+        if dataset is None or once:  # nothing to look at, or not without taking it
+            return []
         # A stream, which has no length, may be endless.
         total = len(dataset) if hasattr(dataset, "__len__") else 100
         samples = itertools.islice(iter(dataset), total)
@@ -2725,7 +2730,7 @@ class UISegmentationSystem(pl.LightningModule):
         for sample in seen:
             halves = sample if isinstance(sample, tuple | list) else [sample]
             tensors = all(isinstance(half, torch.Tensor) for half in halves)
-            if len(halves) != 2 or not tensors or halves[0].max() > 16:
+            if len(halves) != 2 or not tensors or not halves[0].max() <= 16:
                 shown = [
                     f"{half.dtype} {tuple(half.shape)} up to {half.max():.6g}"
                     if isinstance(half, torch.Tensor)
@@ -2868,12 +2873,17 @@ class UISegmentationSystem(pl.LightningModule):
         if inside := self.settings["image_size"]:
             image = image.resize(inside[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        weight = next(self.parameters(), torch.zeros(()))
-        with _evaluating(self):
-            logits = self(pixels.to(weight.device, weight.dtype) / 255).float().cpu()
+        logits = _logits_of(self, pixels / 255)
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", antialias=True)
         return logits[0]
+
+
+def _logits_of(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Look at images (B, 3, H, W) without learning: logits float32, on the CPU."""
+    weight = next(module.parameters(), torch.zeros(()))
+    with _evaluating(module):
+        return module(images.to(weight.device, weight.dtype)).float().cpu()
 
 
 class StepProgress(pl.Callback):
@@ -2933,8 +2943,7 @@ class Watch(pl.Callback):
         if given and (step % self.every_n_steps or step == self.steps[-1]):
             return
         image, target = (one[None] for one in self.sample)
-        with _evaluating(module):  # a BatchNorm would learn from the picture
-            logits = module(image.to(module.device)).cpu()
+        logits = _logits_of(module, image)
         if given:  # Lightning divides what it accumulates
             loss = given[0]["loss"] * trainer.accumulate_grad_batches
         else:
@@ -3099,9 +3108,9 @@ class RunFolder(pl.Callback):
                 writer.writeheader()
                 for row in self.rows:
                     writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-            loader = trainer.val_dataloaders
-            if loader is not None:  # there was a validation
-                drawn = self._draw(loader.dataset, module)
+            dataset = getattr(trainer.val_dataloaders, "dataset", None)
+            if dataset is not None:  # there was a validation, by one loader
+                drawn = self._draw(dataset, module)
                 with _atomic_write(self.folder / picture) as part:
                     drawn.save(part, "PNG")
         if self._scores and self.rows[-1] is self.best:
@@ -3117,8 +3126,7 @@ class RunFolder(pl.Callback):
             places = range(0, len(dataset), max(len(dataset) // 4, 1))
             samples = map(dataset.__getitem__, places)
         for image, target in itertools.islice(samples, 4):
-            with _evaluating(module):
-                logits = module(image[None].to(module.device)).cpu()
+            logits = _logits_of(module, image[None])
             highest = module.probabilities(logits)[0].amax(dim=0)
             shown = [logits[0].argmax(dim=0), target]
             if module.task == "binary":
@@ -4099,7 +4107,8 @@ class _Source:
         if len(shape) < 2 or shape[2:] != channels or 0 in shape:
             arrived = f"a {type(self.pixels).__name__} of shape {shape}"
             expected = f"shape (H, W{', 3' if channels else ''})"
-            advice = "give np.asarray(load_image(path)), or a function that opens it"
+            read = "load_image" if channels else "load_mask"
+            advice = f"give np.asarray({read}(path)), or a function that opens it"
             _refuse(name, arrived, expected, advice)
         self.size: tuple[int, int] = shape[:2]
         self.read(0, 0, 1, 1)
@@ -4121,7 +4130,8 @@ class _Source:
             found = f"{window.dtype} {window.shape} at {(y0, x0)}"
             arrived = f"{found}, values {np.unique(window)[:8].tolist()}"
             expected = f"{'whole numbers 0 to 255' if is_mask else 'uint8'} {shape}"
-            advice = "scale it to 0..255 and cast it; has the file changed?"
+            advice = "" if is_mask else "scale it to 0..255 and "
+            advice += "cast it to uint8; has the file changed?"
             _refuse(self.name, arrived, expected, advice)
         return window.astype(np.uint8, copy=False)
 
@@ -4285,9 +4295,9 @@ class RandomTileDataset(TileDataset):
     times, until there is foreground in them.
 
     Which tile it is depends on seed, the index and how often that index was drawn,
-    which all worker processes count together: the same seed gives the same epochs,
-    whatever the loader. A run that is resumed counts from 0 again, and each of several
-    processes that train together counts for itself. (notebook 11)
+    which all worker processes count together: the same seed gives the same epochs, if
+    they are whole, whatever the loader. A run that is resumed counts from 0 again, and
+    each of several processes that train together counts for itself. (notebook 11)
     """
 
     def __init__(
@@ -4367,16 +4377,25 @@ def receptive_field(network: nn.Module, size: int = 256) -> int:
     """Measure the side of the square, in pixels, that one logit depends on.
 
     One pixel is NaN, which spreads to all that is computed from it; at 32 places in
-    turn, as pooling looks farther from some. Raises ValueError where that reaches the
-    border of a picture of `size`, as where a network normalises. (notebook 11)
+    turn (more where the network's `multiple` is), as pooling looks farther from some.
+    Raises ValueError where that reaches the border of a picture of `size`, as where a
+    network normalises, and for logits of another size. (notebook 11)
     """
     _check_number("size", size, 64)
     reach, image = 0, torch.zeros(1, 3, size, size)
-    image = image.to(next(network.parameters(), image).device)
+    image = image.to(next(network.parameters(), image))
+    around = max(32, getattr(network, "multiple", 1)) // 2
     with _evaluating(network):
-        for place in range(size // 2 - 16, size // 2 + 16):
+        for place in range(size // 2 - around, size // 2 + around):
             image.zero_()[..., place, place] = torch.nan
-            reached = network(image)[0].isnan().any(dim=0).nonzero()
+            logits = network(image)
+            if logits.shape[-2:] != image.shape[-2:]:
+                what, wanted = (
+                    f"logits {tuple(logits.shape)}",
+                    f"those of {size}x{size}",
+                )
+                _refuse("network", what, wanted, "scale them up in it")
+            reached = logits[0].isnan().any(dim=0).nonzero()
             low, high = (int(end) for end in reached.aminmax())
             if low == 0 or high == size - 1:
                 expected = "a network that sees less, such as UNet(normalize=False)"

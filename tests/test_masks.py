@@ -606,7 +606,8 @@ def test_class_ids_are_no_mask(tmp_path: Path) -> None:
 def test_display_of_every_kind() -> None:
     pixels = np.array(draw_image(5, (6, 4)))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    for picture in (Image.fromarray(pixels), pixels, tensor, tensor / 255):
+    backwards = pixels[..., ::-1].copy()[..., ::-1]  # OpenCV's, turned to RGB
+    for picture in (Image.fromarray(pixels), pixels, backwards, tensor, tensor / 255):
         assert np.array_equal(ui.to_array(picture), pixels)
     half = torch.tensor([[0.0, 1.0]])
     for mask in (half, half[None], half.bool(), half.bool()[None], half.numpy()):

@@ -315,6 +315,8 @@ def test_iou_against_torchmetrics(seed: int) -> None:
     small = logits.sigmoid() * 0.9 + 0.05
     expected = (targets == 1).sum() / (targets != 255).sum()
     assert ui.binary_iou(small, targets, from_logits=True) == pytest.approx(expected)
+    broken = torch.tensor([torch.nan, -3, 0.3])  # logits all the same
+    assert ui.binary_iou(broken, torch.tensor([0, 0, 1.0])) == 1
     parts = zip(logits.split(1), targets.split(1), strict=True)
     counts = sum(ui.iou_counts(part > 0, target) for part, target in parts)
     assert counts.dtype == torch.int64

@@ -1,6 +1,7 @@
 """The three tasks of the system: learnt by heart, resumed, saved, drawn, refused."""
 
 import json
+import math
 import multiprocessing
 import random
 from collections.abc import Callable
@@ -402,6 +403,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     (CLASSES_3 | {"class_weights": [1, 1, -1]}, "expected 3 finite numbers.*from 0 up"),
     (CLASSES_3 | {"class_names": ["a"]}, r"class_names \['a'\]: expected 3"),
     ({"pos_weight": -1}, "pos_weight -1: expected a number above 0"),
+    ({"pos_weight": math.inf}, "pos_weight inf: expected a number above 0"),
     ({"image_size": (0, 32)}, r"image_size \(0, 32\): expected one whole number of"),
     ({"network": "Bright"}, "network 'Bright': expected a torch.nn.Module"),
     ({"max_features": 100}, "max_features 100: expected a multiple of 16"),
@@ -482,6 +484,7 @@ def test_samples_to_validate_are_looked_at_too(train: Train) -> None:
     for sample, message in (
         (good._replace(target=half), "no validation target has .* by 255"),
         (good._replace(image=IMAGE * 255), "validation sample of .* up to 254"),
+        (good._replace(image=IMAGE * math.nan), "validation sample of .* up to nan"),
         ({"image": IMAGE, "mask": mask}, "validation sample of dict: expected two"),
     ):
         others = torch.utils.data.DataLoader([sample] * 2)

@@ -701,6 +701,7 @@ BAD_PREDICTIONS = [
     ({"batch_size": 0}, "batch_size 0: expected"),
     ({"weights": "hann"}, "weights 'hann': expected one of .*smooth"),
     ({"image": HIDDEN}, "image: masked pixels"),
+    ({"image": MASK}, r"\(H, W, 3\); give np.asarray\(load_image\("),
     (out_of(1, 40, 51), r"out: .*51\); expected .*float32 \(1, 40, 50\)"),
     (out_of(2, 40, 50), r"out: .*\(2, 40, 50\); expected .*\(1, 40, 50\)"),
     (out_of(1, 40, 50, dtype=float), "out: a ndarray float64 .*expected .*float32"),
@@ -716,7 +717,12 @@ BAD_REGIONS = [
     ({"val_share": 1}, "val_share 1, .*expected something left"),
     ({"val_share": 1.5}, "val_share 1.5: expected"),
 ]
-BAD_FIELDS = [({"size": 63}, "size 63: expected"), ({}, "size 256.*normalize=False")]
+COARSE = torch.nn.Conv2d(3, 1, 5, stride=2, padding=2)
+BAD_FIELDS = [
+    ({"size": 63}, "size 63: expected"),
+    ({}, "size 256.*normalize=False"),
+    ({"network": COARSE}, r"logits \(1, 1, 128, 128\); expected those of 256"),
+]
 PREDICTED = {"model": small_net(), "image": IMAGE, "tile_size": 16, "overlap": 4}
 GOOD = {"image": IMAGE, "target": MASK, "tile_size": 8}
 CALLS: list[tuple[Callable, dict, list]] = [

@@ -302,6 +302,14 @@ class Stream(IterableDataset):
         return iter(self.samples)
 
 
+class Once(Stream):
+    """A stream that gives each sample once, however often it is begun."""
+
+    def __iter__(self) -> Iterator[ui.Sample]:
+        self.rest = getattr(self, "rest", iter(self.samples))
+        return self.rest
+
+
 class Counted(Stream):
     """A stream that knows its length."""
 
@@ -321,6 +329,27 @@ def test_a_run_may_validate_a_stream(
     assert {path.name for path in keeper.folder.iterdir()} == names
     drawn = Image.open(keeper.folder / "epochs" / "001.png")
     assert drawn.size == (4 * SIZE[1], 2 * SIZE[0])
+
+
+def test_a_stream_of_one_pass_loses_nothing(
+    make_pairs: MakePairs, train: Train
+) -> None:
+    loader = DataLoader(Once(tensors(make_pairs(2)) * 2), 2)
+    trainer = train(small_system(), loader, max_epochs=-1, max_steps=2)
+    assert trainer.global_step == 2 and [*loader] == []
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_run_of_another_precision_is_kept(
+    precision: str, make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    samples = tensors(make_pairs(2))
+    callbacks = [ui.RunFolder(tmp_path / "run"), watch := ui.Watch(samples[0], 1)]
+    loader, others = DataLoader(samples, 2), [DataLoader(samples)]  # a list of loaders
+    options = {"callbacks": callbacks, "precision": precision, "max_epochs": 1}
+    train(small_system(), loader, None, others, **options)
+    assert watch.steps == [0, 1] and watch.probabilities[0].dtype == torch.float32
+    assert (tmp_path / "run" / "best.ckpt").exists()
 
 
 def with_dropout() -> torch.nn.Sequential:
@@ -371,6 +400,9 @@ def test_a_subclass_keeps_its_settings_and_its_loss(
     assert getattr(again, "alpha", None) == alpha
     assert again.settings["max_features"] == 16
     assert np.array_equal(again.predict_mask(UPRIGHT), system.predict_mask(UPRIGHT))
+    kept: dict[str, Any] = {}
+    Mine(torch.nn.ReLU).on_save_checkpoint(kept)  # what has no plain form is text
+    assert "ReLU" in kept["hyper_parameters"]["alpha"]
 
 
 class Doubled(ui.UISegmentationSystem):
