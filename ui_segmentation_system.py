@@ -1265,7 +1265,9 @@ class PairDataset(Dataset[Sample]):
                 for x in sample
             )
             sample = Sample(*kept)
-        return _transformed(self.transform, *sample) if self.transform else sample
+        if self.transform is None:
+            return sample
+        return _transformed(self.transform, *sample)
 
     def read(self, target: Target, size: tuple[int, int]) -> Any:
         """Read one mask, unite several, or stack those of classes; size: (W, H)."""
@@ -1592,7 +1594,8 @@ class ImageTargetNormalize:
     """Take away each channel's mean and divide by its deviation.
 
     mean, std: three numbers each. image: float tensor in 0..1, or ValueError is raised.
-    A system predicts from images in 0..1, so its network does that itself.
+    Not for what a system trains on, which predicts from images in 0..1: there the
+    network must begin with v2.Normalize.
     """
 
     mean: Sequence[float]
@@ -2460,8 +2463,9 @@ class UISegmentationData(pl.LightningDataModule):
         return {"val": [image.relative_to(folder).as_posix() for image, _ in pairs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse, with ValueError, other images: some may have been trained on."""
-        if others := {*self.state_dict()["val"]} ^ {*state["val"]}:
+        """Refuse to train on, with ValueError, when other images are validated on."""
+        others = {*self.state_dict()["val"]} ^ {*state["val"]}
+        if others and self.trainer.state.fn == "fit":
             what = f"validates on other images than the checkpoint's run, {min(others)}"
             advice = "for other pictures, start a new run from its weights"
             _refuse(self.data_dir, what, "the same names and split", advice)
@@ -3766,7 +3770,8 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-    if scenes is not None and len({_scene_of(f.image, scenes) for f in facts}) == 1:
+    shown = {_scene_of(fact.image, scenes or {}) for fact in facts}
+    if len(shown) == 1 and shown != {None}:
         mend = "a split needs two or more: say more scenes (--scenes), or none"
         yield Problem(f"{len(facts)} images", "are all of one scene", mend)
     if facts:

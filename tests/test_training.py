@@ -292,6 +292,20 @@ def test_predicts_at_the_size_it_was_trained_at(
     assert tuple(again.settings["image_size"]) == (64, 64)
 
 
+def test_a_checkpoint_may_be_judged_on_other_pictures(
+    make_pairs: MakePairs, train: Train, tmp_path: Path
+) -> None:
+    data = ui.UISegmentationData(make_pairs(4), 2, SIZE, val_share=0.5)
+    system, path = small_system(), tmp_path / "half.ckpt"
+    trainer = train(system, data, max_epochs=1)
+    trainer.save_checkpoint(path)
+    other = overfit_data(data.data_dir)
+    (scores,) = trainer.validate(system, other, ckpt_path=path, verbose=False)
+    assert 0 <= scores["val_iou"] <= 1
+    with pytest.raises(ValueError, match=r"validates on other images .*_input.png;"):
+        train(small_system(), other, ckpt_path=path)
+
+
 @dataclass
 class Stream(IterableDataset):
     """Samples without a length."""
