@@ -1179,6 +1179,8 @@ def group_split(
 
 def _check_paired(transform: PairTransform | None) -> None:
     """Refuse what is no function of image and target, such as a library's transform."""
+    if transform is None:
+        return
     name = type(transform).__name__
     library = type(transform).__module__.partition(".")[0]
     advice = "see ImageTargetCompose"
@@ -1186,7 +1188,7 @@ def _check_paired(transform: PairTransform | None) -> None:
         advice = "wrap it in a function that gives its answer's image and mask"
     elif library == "torchvision" or isinstance(transform, v2.Transform):
         advice = f"put it into PairedTransform(v2.{name}(...))"
-    elif transform is None or callable(transform):
+    elif callable(transform):
         return
     expected = "a paired one, (image, target) -> (image, target)"
     _refuse(f"transform {name}", "not of image and target", expected, advice)
