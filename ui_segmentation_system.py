@@ -929,9 +929,9 @@ class PairFiles:
                     unread = [n for n in near if re.fullmatch(exact, n) and stem != own]
                     alike = re.escape(stem) + r"[\W_]"
                     there = unread or [n for n in near if re.match(alike, n)]
-                    kind = os.path.splitext(there[0])[1].lower() if there else ""
-                    if unread and kind in PICTURE_SUFFIXES:
-                        what += f", but {there[0]}"
+                    suffixes = (Path(n).suffix.lower() for n in unread)
+                    if PICTURE_SUFFIXES.intersection(suffixes):
+                        what += f", but {unread[0]}"
                         mend = "let the pattern end in .*"
                     elif there:
                         what += f", and {there[0]} is no picture that is read, or "
@@ -2750,11 +2750,11 @@ class UISegmentationSystem(pl.LightningModule):
             logits = torch.zeros(1, self.num_out_channels, *halves[1].shape[-2:])
             self.loss(logits, halves[1][None])  # refuses targets of another task
         targets = [target for _, target in seen]
-        # To validate, targets that show nothing will do, but not 255 beside it.
-        empty = part == "validation" and not any((t == 255).any() for t in targets)
+        # To validate, targets that show nothing will do, unless some of it is ignored.
+        needed = part == "training" or any((t == IGNORE_INDEX).any() for t in targets)
         # Where the first show nothing, go on until something is there to be learnt.
         every = itertools.chain(targets, (target for _, target in samples))
-        if not empty and not any(((t > 0) & (t != 255)).any() for t in every):
+        if needed and not any(((t > 0) & (t != IGNORE_INDEX)).any() for t in every):
             what = f"no {part} target has a pixel of 1, or a class but 0: expected one"
             raise ValueError(f"{what}; divide masks of 0/255 by 255, or ignore less")
         draws.copy_(before)  # the look was no epoch
@@ -3761,8 +3761,9 @@ def _folder_problems(
         what = "hold annotations that check does not read: "
         what += ", ".join(held[:NAMED_FILES]) + ", ..." * (len(held) > NAMED_FILES)
         yield Problem(f"{len(held)} files", what, DRAW_THEM, "warning")
-    for fact in facts:
-        if scenes is not None and _scene_of(fact.image, scenes) is None:
+    scene_of = [_scene_of(fact.image, scenes or {}) for fact in facts]
+    for fact, scene in zip(facts, scene_of, strict=True):
+        if scenes is not None and scene is None:
             mend = "add a line to the table of scenes: the file's exact name,its scene"
             yield Problem(fact.image, "has no scene", mend)
         if fact.clear:
@@ -3772,8 +3773,7 @@ def _folder_problems(
             what = f"its brightest pixel is {fact.brightest} of 255"
             mend = "if it has 10 or 12 bits in 16, scale it to the full range"
             yield Problem(fact.image, what, mend, "warning")
-    shown = {_scene_of(fact.image, scenes or {}) for fact in facts}
-    if len(shown) == 1 and shown != {None}:
+    if len({*scene_of}) == 1 and scene_of[0] is not None:
         mend = "a split needs two or more: say more scenes (--scenes), or none"
         yield Problem(f"{len(facts)} images", "are all of one scene", mend)
     if facts:

@@ -155,6 +155,7 @@ def test_pairs_are_found(
 
 
 PARTS = "a/{key}.png", "b/{key}_{object}.png"
+FOLDERS = "a/{k}.png", "b/{k}.png"
 UNPAIRED: list[tuple] = [
     # files, words that the message must have; patterns and options, if any
     ("1_input 2_input 2_target", "1_input.png 1_target.* missing"),
@@ -163,7 +164,7 @@ UNPAIRED: list[tuple] = [
     # What is drawn and not read is not missing; without any mask nothing is a pair.
     ("images/1.png masks/1.npy", "1 .png 1 .npy", None, EMPTY),
     ("images/1.png masks/1.npy images/2.png masks/2.png", "masks/1.npy", None, SKIP),
-    ("a/1.png b/1.bmp a/2.png b/2.png", ".bmp .*", ("a/{k}.png", "b/{k}.png"), EMPTY),
+    ("a/1.png b/1.bmp a/2.png b/2.png", "but b/1.bmp; .*", FOLDERS, EMPTY),
     ("a/1.png b/1_m.png", "2 .png b/{k}_mask", ("a/{k}.png", "b/{k}_mask.png"), SKIP),
     ("a/1.png b/1_x.png a/2.png b/2_x.bmp", "a/2.png b/2_x.bmp", PARTS, EMPTY),
     ("1_input 1_target 3_target 4_input", "2 3_target.png 4_input.png"),
@@ -513,6 +514,13 @@ def test_targets_of_every_kind(
     dtype = torch.int64 if read is ui.load_classes else torch.float32
     assert sample.target.dtype == dtype
     assert same(sample.target, np.array(expected)[..., regions()])
+
+
+def test_a_target_read_as_an_array_is_refused(make_pairs: MakePairs) -> None:
+    pairs = ui.find_pairs(make_pairs(1))
+    dataset = ui.PairDataset(pairs, read_target=lambda path: np.array(Image.open(path)))
+    with pytest.raises(ValueError, match=r"target.png: read as ndarray; expected a"):
+        dataset[0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")

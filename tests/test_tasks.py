@@ -460,7 +460,10 @@ UNLEARNT: list[tuple[str, Any, Any, str]] = [
     ("multiclass", IMAGE, IMAGE[:1], r"float32 \(1, 1, 32, 32\): .*class ids, int64"),
     ("multiclass", IMAGE, IMAGE[0], "torch.float32 .*: expected .*class ids, int64"),
     ("multiclass", IMAGE, CLASSES + 7, "class ids 7 .*; expected 0 to 2, or 255"),
-    ("binary", IMAGE * 255, torch.ones(1, *SIZE), r"up to 254.* in 0\.\.1, the target"),
+    (
+        *("binary", IMAGE * 255, torch.ones(1, *SIZE)),
+        r"sample of .* up to 254.* in 0\.\.1, the target; see ImageTarget",
+    ),
     ("binary", draw_image(0), find_box(draw_image(0)), "of Image, Image: expected two"),
     ("binary", IMAGE, torch.full((1, *SIZE), 255.0), "no .* a pixel of 1.* by 255"),
     ("binary", IMAGE, torch.full((1, *SIZE), 254.0), "of 254 to 254: .* by 255"),

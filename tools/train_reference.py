@@ -94,9 +94,10 @@ def judge(system: ui.UISegmentationSystem, part: ui.PairDataset) -> str:
     if not system.exclusive:
         scores = []
         for image, target in part:
-            p = system(torch.stack([image, image.flip(-1)])).sigmoid()
-            answers = p[:1], (p[:1] + p[1:].flip(-1)) / 2
-            scores.append([float(ui.binary_iou(x, target[None])) for x in answers])
+            p, mirrored = system(torch.stack([image, image.flip(-1)])).sigmoid()
+            answers = p, (p + mirrored.flip(-1)) / 2
+            ious = (ui.binary_iou(x, target, from_logits=False) for x in answers)
+            scores.append([*map(float, ious)])
         alone, both = torch.tensor(scores).mean(dim=0)
         return f"IoU {alone:.3f}, averaged with the mirror's {both:.3f}"
     counts = sum(system.count(system(image[None]), ids[None]) for image, ids in part)
